@@ -1,0 +1,350 @@
+"""Law: what an element of a tensor looks like over random weights.
+
+An element at index e of a tensor is ``values[level[e]](z)`` with z a latent standard Gaussian. Elements at the same place
+of two tensors that share a latent are functions of the same z, so chains of pointwise operations stay exact. ``level``
+tells places apart whose law differs (zero padding, causal masks, class tokens); it has one entry where they do not.
+
+Elements of one tensor at different places are tied through their latents: independent where a feature differs (fresh
+weights), and with correlation ``latent.corr[S]`` where the groups S differ (``{"sample"}``: another sample, same position;
+``{"position"}``: another position of the same sample; and so on).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from fanin.theory import grid
+
+FEATURE = "feature"
+MAX_LEVELS = 48
+Groups = frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """A factor of an axis: its size and the group it belongs to (``feature``, ``sample``, ``position``, ...)."""
+
+    size: int
+    group: str
+
+
+Axis = tuple[Atom, ...]
+
+_fresh = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Latent:
+    """Identity of a latent and how it correlates between places.
+
+    Attributes:
+        id: equal ids mean the same z at the same place.
+        corr: correlation of the latents of two places that differ in exactly the groups of the key.
+        feature_view, place_view: how the tensor was rearranged since the latent was made, along features and along
+            places; two tensors are aligned where both agree.
+    """
+
+    id: int
+    corr: Mapping[Groups, float]
+    feature_view: tuple = ()
+    place_view: tuple = ()
+
+    def aligned(self, other: Latent) -> bool:
+        """Whether elements at one place are functions of the same z."""
+        return self.id == other.id and self.feature_view == other.feature_view and self.place_view == other.place_view
+
+
+def fresh_latent(corr: Mapping[Groups, float]) -> Latent:
+    """A latent that nothing else shares."""
+    return Latent(next(_fresh), corr)
+
+
+@dataclass(frozen=True, eq=False)
+class Law:
+    """The law of the elements of one tensor.
+
+    Attributes:
+        shape: of the tensor.
+        axes: the atoms of every axis.
+        values: (levels, POINTS) values on the latent's grid.
+        level: level of every place; same number of axes as the tensor, each of full size or 1.
+        latent: whose functions the elements are.
+        exact: False where a rule approximated; ``note`` says which.
+    """
+
+    shape: tuple[int, ...]
+    axes: tuple[Axis, ...]
+    values: np.ndarray
+    level: np.ndarray
+    latent: Latent
+    exact: bool = True
+    note: str = field(default="")
+
+    @cached_property
+    def level_weight(self) -> np.ndarray:
+        """Fraction of the places at each level, shape (levels,)."""
+        if len(self.values) == 1:
+            return np.ones(1)
+        return np.bincount(self.level.ravel(), minlength=len(self.values)) / self.level.size
+
+    @cached_property
+    def means(self) -> np.ndarray:
+        """Mean of each level."""
+        return grid.expectation(self.values)
+
+    @cached_property
+    def seconds(self) -> np.ndarray:
+        """Second moment of each level."""
+        with np.errstate(over="ignore"):
+            return grid.expectation(self.values**2)
+
+    @property
+    def mean(self) -> float:
+        """Mean over all elements."""
+        return float(self.level_weight @ self.means)
+
+    @property
+    def second(self) -> float:
+        """Mean square over all elements."""
+        return float(self.level_weight @ self.seconds)
+
+    @property
+    def rms(self) -> float:
+        """Root mean square over all elements."""
+        return float(np.sqrt(self.second))
+
+    @cached_property
+    def coefficients(self) -> np.ndarray:
+        """Hermite coefficients of each level, shape (levels, DEGREE + 1)."""
+        return grid.hermite_coefficients(self.values)
+
+    @cached_property
+    def deterministic(self) -> bool:
+        """Whether no level depends on the latent."""
+        spread = np.ptp(self.values, axis=1)
+        return bool(np.all(spread <= 1e-12 * np.maximum(1e-300, np.abs(self.values).max(axis=1))))
+
+    @cached_property
+    def gaussian(self) -> bool:
+        """Whether every level is affine in the latent."""
+        kept = self.coefficients[:, 0] ** 2 + self.coefficients[:, 1] ** 2
+        return bool(np.all(np.abs(self.seconds - kept) <= 1e-6 * np.maximum(self.seconds, 1e-300)))
+
+    @cached_property
+    def groups(self) -> Groups:
+        """Groups along which elements of this tensor are told apart, features left out."""
+        return frozenset(atom.group for axis in self.axes for atom in axis if atom.group != FEATURE and atom.size > 1)
+
+    @cached_property
+    def level_groups(self) -> Groups:
+        """Groups along which the level varies."""
+        varying = [axis for axis, n in zip(self.axes, self.level.shape, strict=True) if n > 1]
+        return frozenset(atom.group for axis in varying for atom in axis)
+
+    def correlation(self, differ: Iterable[str]) -> float:
+        """Correlation of the latents of two places that differ in these groups (same feature)."""
+        key = frozenset(differ) & self.groups
+        if not key:
+            return 1.0
+        if key in self.latent.corr:
+            return self.latent.corr[key]
+        known = [k for k in self.latent.corr if k <= key]
+        return min((self.latent.corr[k] for k in known), default=1.0)
+
+    def pair(self, differ: Iterable[str]) -> float:
+        """E[x x'] of two elements that differ in these groups; a differing feature leaves the product of means."""
+        differ = frozenset(differ)
+        apart = differ & self.level_groups
+        if FEATURE in differ:
+            return self.mean**2 if apart else float(self.level_weight @ self.means**2)
+        r = self.correlation(differ)
+        if r == 1.0 and not apart:
+            return self.second
+        if apart:
+            coefficients = self.level_weight @ self.coefficients
+            total = self._cross_second
+            return float(mehler(coefficients, total, r))
+        return float(self.level_weight @ mehler(self.coefficients, self.seconds, r))
+
+    @cached_property
+    def _cross_second(self) -> float:
+        mean_value = self.level_weight @ self.values
+        return float(grid.expectation(mean_value**2))
+
+    def profile(self, per_level: np.ndarray) -> np.ndarray:
+        """A number of each level laid out over the places, with the axes of ``level``."""
+        return per_level[self.level]
+
+    def with_values(self, values: np.ndarray, **changes) -> Law:
+        """The same places and latent with other values."""
+        return replace(self, values=values, **changes)
+
+    def marked(self, note: str) -> Law:
+        """The same law, marked as an approximation."""
+        notes = "; ".join(dict.fromkeys(n for n in (self.note, note) if n))
+        return replace(self, exact=False, note=notes)
+
+    def gaussianized(self) -> Law:
+        """Each level replaced by a Gaussian of the same mean and variance."""
+        deviation = np.sqrt(np.maximum(self.seconds - self.means**2, 0))
+        return self.with_values(self.means[:, None] + deviation[:, None] * grid.Z_UNIT)
+
+
+def mehler(coefficients: np.ndarray, second: np.ndarray | float, r: float) -> np.ndarray:
+    """E[f(z) f(z')] at latent correlation r, from Hermite coefficients (..., N + 1): sum a_n^2 r^n plus the tail."""
+    powers = r ** np.arange(coefficients.shape[-1])
+    squares = coefficients**2
+    tail = np.maximum(second - squares.sum(-1), 0)
+    return squares @ powers + tail * max(r, 0.0) ** (1.5 * coefficients.shape[-1])
+
+
+def solve_correlation(coefficients: np.ndarray, second: float, target: float) -> float:
+    """The latent correlation at which the pair moment is ``target``; clipped to [-1, 1]."""
+    a0, a1 = coefficients[0], coefficients[1]
+    variance = second - a0**2
+    if variance <= 1e-14 * max(second, 1e-300):
+        return 1.0
+    if abs(a1**2 - variance) <= 1e-6 * variance:
+        return float(np.clip((target - a0**2) / variance, -1, 1))
+    if target >= second * (1 - 1e-12):
+        return 1.0
+    low, high = (-1.0, 0.0) if target < a0**2 else (0.0, 1.0)
+    for _ in range(48):
+        middle = (low + high) / 2
+        low, high = (middle, high) if mehler(coefficients, second, middle) < target else (low, middle)
+    return (low + high) / 2
+
+
+def subsets(groups: Groups) -> list[Groups]:
+    """All non-empty subsets, small ones first."""
+    names = sorted(groups)
+    return [frozenset(c) for n in range(1, len(names) + 1) for c in itertools.combinations(names, n)]
+
+
+def latent_for(law: Law, pair: Callable[[Groups], float], groups: Groups) -> Latent:
+    """A fresh latent for a law whose pair moments are ``pair(S)`` for every subset S of ``groups``."""
+    corr = {}
+    mean_coefficients = law.level_weight @ law.coefficients
+    cross = law._cross_second
+    for differ in subsets(groups):
+        apart = differ & law.level_groups
+        if apart or len(law.values) == 1:
+            corr[differ] = solve_correlation(mean_coefficients, cross, pair(differ))
+        else:  # the same level on both sides: share of the variance, exact for Gaussians
+            m2 = float(law.level_weight @ law.means**2)
+            variance = law.second - m2
+            corr[differ] = float(np.clip((pair(differ) - m2) / variance, -1, 1)) if variance > 1e-14 * law.second else 1.0
+    return fresh_latent(corr)
+
+
+def compress(values: np.ndarray, level: np.ndarray, limit: int = MAX_LEVELS) -> tuple[np.ndarray, np.ndarray]:
+    """Merge equal levels, and beyond ``limit`` near ones; mean squares are kept."""
+    count = len(values)
+    if count == 1:
+        return values, np.zeros((1,) * level.ndim, np.int32)
+    weight = np.bincount(level.ravel(), minlength=count).astype(float)
+    with np.errstate(all="ignore"):
+        mean, second = grid.expectation(values), grid.expectation(values**2)
+    scale = np.sqrt(np.max(second[np.isfinite(second)], initial=1e-300))
+    key = np.round(np.stack([mean, np.sqrt(second)]) / scale, 5)
+    _, group = np.unique(key, axis=1, return_inverse=True)
+    group = group.ravel()
+    if group.max() + 1 > limit:
+        group = _bins(mean, second, weight, limit)
+    merged, group = _merge(values, second, weight, group)
+    level = group[level].astype(np.int32)
+    return merged, _thin(level)
+
+
+def _bins(mean: np.ndarray, second: np.ndarray, weight: np.ndarray, limit: int) -> np.ndarray:
+    spread = np.sqrt(np.maximum(second - mean**2, 0))
+    by = mean if np.ptp(mean) > np.ptp(spread) else spread
+    order = np.argsort(by, kind="stable")
+    cumulative = np.cumsum(weight[order])
+    # half the bins by mass, half by value, so that neither a tail nor the bulk is smeared
+    mass = np.minimum((cumulative - weight[order] / 2) / cumulative[-1] * (limit // 2), limit // 2 - 1).astype(int)
+    low, high = by[order[0]], by[order[-1]]
+    value = np.minimum((by[order] - low) / max(high - low, 1e-300) * (limit // 2), limit // 2 - 1).astype(int)
+    _, joint = np.unique(mass + value, return_inverse=True)
+    group = np.empty(len(mean), int)
+    group[order] = joint.ravel()
+    return group
+
+
+def _merge(values: np.ndarray, second: np.ndarray, weight: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    count = group.max() + 1
+    mass = np.bincount(group, weights=weight, minlength=count)
+    used = mass > 0
+    share = weight / np.where(mass[group] > 0, mass[group], 1)
+    merged = np.zeros((count, values.shape[1]))
+    with np.errstate(all="ignore"):
+        np.add.at(merged, group, share[:, None] * np.where(share[:, None] > 0, values, 0))
+        wanted = np.bincount(group, weights=share * second, minlength=count)
+        got = grid.expectation(merged**2)
+        factor = np.where((got > 1e-300) & np.isfinite(wanted) & np.isfinite(got), np.sqrt(wanted / got), 1.0)
+    merged *= np.where(np.isfinite(factor), factor, 1.0)[:, None]
+    renumber = np.cumsum(used) - 1
+    return merged[used], renumber[group]
+
+
+def _thin(level: np.ndarray) -> np.ndarray:
+    """Drop axes along which the level is constant to size one."""
+    for axis in range(level.ndim):
+        if level.shape[axis] > 1 and (level == level.take([0], axis)).all():
+            level = level.take([0], axis)
+    return level
+
+
+def uniform_level(ndim: int) -> np.ndarray:
+    """The level of a tensor whose places all have one law."""
+    return np.zeros((1,) * ndim, np.int32)
+
+
+def levels_of(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct numbers of an array as levels: (numbers (K,), level with the array's axes); near ones merged past the limit."""
+    numbers, level = np.unique(array, return_inverse=True)
+    level = level.reshape(array.shape).astype(np.int32)
+    if len(numbers) <= MAX_LEVELS:
+        return numbers, _thin(level)
+    flat = np.repeat(numbers[:, None], 1, axis=1)
+    weight = np.bincount(level.ravel(), minlength=len(numbers)).astype(float)
+    group = _bins(numbers, numbers**2, weight, MAX_LEVELS)
+    count = group.max() + 1
+    mass = np.bincount(group, weights=weight, minlength=count)
+    mean = np.bincount(group, weights=weight * numbers, minlength=count) / mass
+    second = np.bincount(group, weights=weight * numbers**2, minlength=count) / mass
+    del flat
+    return np.where(mean < 0, -1, 1) * np.sqrt(second), _thin(group[level].astype(np.int32))
+
+
+def gaussian(shape: tuple[int, ...], axes: tuple[Axis, ...], variance: np.ndarray, pair: Callable[[Groups], float]) -> Law:
+    """A zero-mean Gaussian tensor with a variance profile, and pair moments for a fresh latent.
+
+    Args:
+        variance: array with the tensor's axes, each full or of size one.
+        pair: pair moment of places that differ in the groups of its argument.
+    """
+    numbers, level = levels_of(variance)
+    values = np.sqrt(np.maximum(numbers, 0))[:, None] * grid.Z_UNIT
+    law = Law(shape, axes, values, level, fresh_latent({}))
+    mean_variance = float(law.level_weight @ np.maximum(numbers, 0))
+    root = float(law.level_weight @ np.sqrt(np.maximum(numbers, 0)))
+    corr = {}
+    for differ in subsets(law.groups):
+        scale = root**2 if differ & law.level_groups else mean_variance
+        corr[differ] = float(np.clip(pair(differ) / scale, -1, 1)) if scale > 0 else 1.0
+    return replace(law, latent=fresh_latent(corr))
+
+
+def constant(shape: tuple[int, ...], axes: tuple[Axis, ...], array: np.ndarray | float) -> Law:
+    """A tensor of known numbers as a law without randomness."""
+    array = np.asarray(array, float)
+    if array.ndim != len(shape):
+        array = array.reshape((1,) * len(shape)) if array.size == 1 else np.broadcast_to(array, shape)
+    numbers, level = levels_of(array)
+    return Law(shape, axes, np.repeat(numbers[:, None], grid.POINTS, axis=1), level, fresh_latent({}))
