@@ -1,0 +1,111 @@
+"""A default batch for a transformers model: token ids uniform over the vocabulary, everything else i.i.d. N(0, 1)."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from fanin.errors import TargetError
+
+SEQUENCES, TOKENS, IMAGES = 2, 64, 4
+
+
+def default_batch(
+    model: Any, config: Any, *, meta: bool, seed: int = 0
+) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """A mapping of keyword arguments and a note that describes it; (None, ()) where nobody knows what to make."""
+    import torch
+
+    names = _input_names(model, config)
+    if not all(name in _MAKERS for name in names):
+        return None, ()
+    generator = torch.Generator().manual_seed(seed)
+    batch = {}
+    for name in names:
+        shape, allowed = _MAKERS[name](model, config)
+        batch[name] = _tensor(shape, allowed, generator, meta)
+    described = ", ".join(f"{n}: {_dtype(t)}{list(t.shape)}" for n, t in batch.items())
+    kinds = {"ids uniform over the vocabulary" if "ids" in name else "i.i.d. N(0, 1)" for name in batch}
+    return batch, (f"input made up: {described}; {', '.join(sorted(kinds))}",)
+
+
+def _input_names(model: Any, config: Any) -> list[str]:
+    takes = inspect.signature(model.forward).parameters
+    main = getattr(model, "main_input_name", "input_ids")
+    names = [main if main in takes else next((n for n in _MAKERS if n in takes), main)]
+    if "pixel_values" in takes and "input_ids" in takes and hasattr(config, "projection_dim"):
+        names = ["input_ids", "pixel_values"]  # two towers, such as CLIP
+    if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in takes:
+        names.append("decoder_input_ids")
+    return names
+
+
+def _ids(model: Any, config: Any) -> tuple[tuple[int, ...], Any]:
+    import torch
+
+    text = _part(config, "text_config")
+    vocabulary = getattr(text, "vocab_size", None)
+    if not isinstance(vocabulary, int):
+        raise TargetError(
+            f"{config.model_type} names no vocab_size", remedy='say what it takes: --input "input_ids:int64[2,64]"'
+        )
+    special = {
+        v
+        for part in (config, text)
+        for k, v in vars(part).items()
+        if k.endswith(("_token_id", "_token_index")) and isinstance(v, int)
+    }
+    keep = torch.ones(vocabulary, dtype=torch.bool, device="cpu")
+    keep[[i for i in special if 0 <= i < vocabulary]] = False
+    ids = keep.nonzero().flatten() if bool(keep.any()) else torch.arange(vocabulary, device="cpu")
+    longest = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None) or TOKENS
+    return (SEQUENCES, min(TOKENS, max(2, longest - 4))), ids
+
+
+def _pixels(model: Any, config: Any) -> tuple[tuple[int, ...], Any]:
+    vision = _part(config, "vision_config")
+    size = getattr(vision, "image_size", None) or 224
+    sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
+    channels = getattr(vision, "num_channels", None) or getattr(vision, "in_channels", None) or 3
+    frames = getattr(vision, "num_frames", None)
+    return ((2, frames, channels, *sides) if frames else (IMAGES, channels, *sides)), None
+
+
+def _waveform(model: Any, config: Any) -> tuple[tuple[int, ...], Any]:
+    bins = getattr(config, "num_mel_bins", None)
+    return ((SEQUENCES, config.max_length, bins) if bins and hasattr(config, "max_length") else (SEQUENCES, 8000)), None
+
+
+def _features(model: Any, config: Any) -> tuple[tuple[int, ...], Any]:
+    bins = getattr(config, "num_mel_bins", None) or getattr(config, "input_feat_per_channel", None) or 80
+    if config.model_type == "whisper":
+        return (1, bins, 2 * config.max_source_positions), None
+    return (SEQUENCES, 128, bins), None
+
+
+_MAKERS: dict[str, Any] = {
+    "input_ids": _ids,
+    "decoder_input_ids": _ids,
+    "pixel_values": _pixels,
+    "pixel_values_videos": _pixels,
+    "input_values": _waveform,
+    "input_features": _features,
+}
+
+
+def _part(config: Any, name: str) -> Any:
+    return getattr(config, name, None) or config
+
+
+def _tensor(shape: tuple[int, ...], allowed: Any, generator: Any, meta: bool) -> Any:
+    import torch
+
+    if meta:
+        return torch.empty(shape, dtype=torch.float32 if allowed is None else torch.int64, device="meta")
+    if allowed is None:
+        return torch.randn(shape, generator=generator, device="cpu")
+    return allowed[torch.randint(0, len(allowed), shape, generator=generator, device="cpu")]
+
+
+def _dtype(tensor: Any) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
