@@ -50,7 +50,7 @@ def model_types() -> tuple[str, ...]:
         from transformers.models.auto import configuration_auto
     except ImportError:
         return ()
-    return tuple(configuration_auto.CONFIG_MAPPING_NAMES)
+    return tuple(vars(configuration_auto)["CONFIG_MAPPING_NAMES"])
 
 
 def _parts(text: str) -> tuple[str, str | None]:

@@ -14,8 +14,8 @@ from fanin.errors import TargetError
 
 CAPS = {  # a field is cut to at most this
     2: "num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers num_decoder_layers "
-    "num_encoder_layers num_key_value_heads num_experts_per_tok moe_top_k top_k num_kv_heads n_group topk_group n_shared_experts "
-    "first_k_dense_replace",
+    "num_encoder_layers num_key_value_heads num_experts_per_tok moe_top_k top_k num_kv_heads n_group topk_group "
+    "n_shared_experts first_k_dense_replace",
     4: "num_attention_heads n_head n_heads num_heads encoder_attention_heads decoder_attention_heads "
     "num_local_experts num_experts n_routed_experts moe_num_experts",
     256: "max_position_embeddings n_positions max_source_positions max_target_positions",
@@ -105,6 +105,8 @@ def _widths(values: Mapping[str, Any], changes: Mapping[str, Any], level: int) -
         return {}
     new = heads[1] * (old // heads[0]) if heads and level == KEEP_HEAD_SIZE else min(old, WIDTH)
     widths = {k: new for k in values if k in WIDTHS and _count(values[k])}
+    if heads:  # one key head a query head stays so
+        widths |= {k: heads[1] for k in ("num_key_value_heads", "num_kv_heads") if values.get(k) == heads[0]}
     widths |= {k: max(8, round(v * new / old)) for k, v in values.items() if k in INNER and _count(v)}
     if heads and level == ALL:
         widths |= {k: max(8, new // heads[1]) for k in ("head_dim", "d_kv") if _count(values.get(k))}
