@@ -340,7 +340,7 @@ class Constant(Distribution):
         return super().__str__() if self.value else "zeros"
 
 
-def Zeros() -> Constant:  # noqa: N802 - stands beside the classes
+def Zeros() -> Constant:
     """All weights zero: Constant(0).
 
     Example:
