@@ -1,0 +1,129 @@
+"""The tensors of a report as lines by module tree, repeated blocks folded into one.
+
+Predicted and measured rows of one name are one `Pair`. Siblings that repeat with a period (``h.0 … h.11``, or
+convolution, ReLU, convolution, ReLU, ...) become one line each, which then stands for several tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from fanin.checks.finding import Finding
+from fanin.report.record import Report
+from fanin.signals import Signal
+
+LEAST_REPEATS, LONGEST_PERIOD = 3, 12
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One tensor, predicted and measured."""
+
+    name: str
+    predicted: Signal | None
+    measured: Signal | None
+
+    @property
+    def row(self) -> Signal:
+        """Either of the two; name, op and shape are the same."""
+        found = self.measured or self.predicted
+        assert found is not None  # a pair is made of at least one
+        return found
+
+
+@dataclass(slots=True)
+class Node:
+    """A module or a tensor in the tree of names."""
+
+    label: str
+    pair: Pair | None = None
+    children: dict[str, Node] = field(default_factory=dict)
+
+    def shape(self) -> tuple:
+        """What makes two nodes alike: ops and shapes, and the same below."""
+        own = (self.pair.row.op, self.pair.row.shape) if self.pair else None
+        return own, tuple((name if not name.isdigit() else "#", child.shape()) for name, child in self.children.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the table: a heading (no pairs), one tensor, or the same tensor of every repeated block."""
+
+    depth: int
+    label: str
+    pairs: tuple[Pair, ...] = ()
+    repeats: int = 1
+
+
+def pairs(report: Report) -> list[Pair]:
+    """Predicted and measured rows side by side, in graph order."""
+    predicted = {row.name: row for row in report.predicted.rows} if report.predicted else {}
+    measured = {row.name: row for row in report.measured.rows} if report.measured else {}
+    first, second = (predicted, measured) if len(predicted) >= len(measured) else (measured, predicted)
+    names = [*first, *(name for name in second if name not in first)]
+    return [Pair(name, predicted.get(name), measured.get(name)) for name in names]
+
+
+def lines(report: Report) -> list[Line]:
+    """The table's lines, top to bottom."""
+    root = Node("")
+    for pair in pairs(report):
+        node = root
+        for part in _parts(pair.name):
+            node = node.children.setdefault(part, Node(part))
+        node.pair = pair
+    return list(_walk([[child] for child in root.children.values()], 0))
+
+
+def findings_by_name(report: Report) -> dict[str, list[Finding]]:
+    """The findings about each tensor or parameter."""
+    by_name: dict[str, list[Finding]] = {}
+    for finding in report.findings:
+        by_name.setdefault(finding.name, []).append(finding)
+    return by_name
+
+
+def _parts(name: str) -> list[str]:
+    head, slash, op = name.partition("/")
+    return [*(part for part in head.split(".") if part), *([f"/{op}"] if slash else [])]
+
+
+def _walk(siblings: list[list[Node]], depth: int) -> Iterator[Line]:
+    """Siblings are lists of alike nodes (one node, or one of each repeated block)."""
+    position = 0
+    while position < len(siblings):
+        period, repeats = _repeat(siblings, position)
+        for offset in range(period):
+            group = [siblings[position + offset + k * period] for k in range(repeats)]
+            yield from _lines([node for alike in group for node in alike], repeats, depth)
+        position += period * repeats
+
+
+def _lines(alike: list[Node], repeats: int, depth: int) -> Iterator[Line]:
+    label = alike[0].label if repeats == 1 else f"{alike[0].label} … {alike[-1].label}"
+    nodes = alike
+    while nodes[0].pair is None and len(nodes[0].children) == 1:  # a module with one inner name needs no own line
+        nodes = [next(iter(node.children.values())) for node in nodes]
+        label += nodes[0].label if nodes[0].label.startswith("/") else f".{nodes[0].label}"
+    found = tuple(node.pair for node in nodes if node.pair is not None)
+    yield Line(depth, label, found, repeats)
+    inner = [list(same) for same in zip(*(node.children.values() for node in nodes))]
+    yield from _walk(inner, depth + 1)
+
+
+def _repeat(siblings: list[list[Node]], start: int) -> tuple[int, int]:
+    """Period and number of repeats of the longest repetition that begins at ``start``; (1, 1) for none."""
+    shapes = [_alike(same) for same in siblings[start:]]
+    best = (1, 1)
+    for period in range(1, min(LONGEST_PERIOD, len(shapes) // LEAST_REPEATS) + 1):
+        repeats = 1
+        while shapes[repeats * period : (repeats + 1) * period] == shapes[:period]:
+            repeats += 1
+        if repeats >= LEAST_REPEATS and period * repeats > best[0] * best[1]:
+            best = (period, repeats)
+    return best
+
+
+def _alike(same: list[Node]) -> tuple:
+    return same[0].label.isdigit(), same[0].shape()
