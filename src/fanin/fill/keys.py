@@ -1,0 +1,75 @@
+"""Which stream a parameter draws from: a 128-bit key hashed from the seed and the parameter's name.
+
+Nothing else enters: not the order of layers, the device, the shard or the framework. 64 bits of the key become
+Philox's key and 64 the upper half of its counter, so two names share values only if two 128-bit hashes collide
+(for a million names that has probability 1.5e-27).
+"""
+
+from __future__ import annotations
+
+import operator
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from fanin.errors import ArgumentError
+
+_PERSON = b"fanin.fill.v1"  # changing it changes every drawn bit
+_WANTED = "give a whole number from 0 to 2**64 - 1"
+
+
+class Key(NamedTuple):
+    """Four 32-bit words: k0, k1 are Philox's key, c2, c3 the upper half of its counter."""
+
+    k0: int
+    k1: int
+    c2: int
+    c3: int
+
+
+def key(seed: int, name: str, purpose: str = "") -> Key:
+    """The key of one stream: BLAKE2b-128 of the seed's eight bytes (little-endian) and the name in UTF-8.
+
+    Args:
+        seed: 0 <= seed < 2**64.
+        name: the parameter's fully qualified name.
+        purpose: distinguishes several streams of one parameter, such as where a sparse weight has its zeros.
+
+    Errors: ArgumentError for a seed or name that cannot be.
+
+    Source: Saarinen & Aumasson 2015, The BLAKE2 cryptographic hash, RFC 7693.
+
+    Example:
+        >>> key(0, "fc.weight") == key(0, "fc.weight"), key(0, "fc.weight") == key(1, "fc.weight")
+        (True, False)
+    """
+    if not isinstance(name, str):
+        raise ArgumentError(f"name is {name!r}, a {type(name).__name__}", remedy="give the parameter's name, a string")
+    return _hash(check_seed(seed).to_bytes(8, "little"), name, purpose)
+
+
+def check_seed(seed: Any) -> int:
+    """The seed as a plain int. Errors: ArgumentError unless it is a whole number from 0 to 2**64 - 1.
+
+    Example:
+        >>> check_seed(7)
+        7
+    """
+    try:
+        value = None if isinstance(seed, bool) else operator.index(seed)
+    except TypeError:
+        value = None
+    if value is None:
+        raise ArgumentError(f"seed is {seed!r}, a {type(seed).__name__}", remedy=_WANTED)
+    if not 0 <= value < 2**64:
+        raise ArgumentError(
+            f"seed is {value}",
+            cause="negative" if value < 0 else "more than 64 bits",
+            remedy=_WANTED,
+        )
+    return value
+
+
+def _hash(seed: bytes, name: str, purpose: str) -> Key:
+    text = name.encode("utf-8", "surrogatepass")
+    digest = blake2b(seed + text, digest_size=16, person=_PERSON, salt=purpose.encode()).digest()
+    return Key(*(int.from_bytes(digest[i : i + 4], "little") for i in (0, 4, 8, 12)))

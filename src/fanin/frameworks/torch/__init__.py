@@ -1,0 +1,1 @@
+"""PyTorch: reads torch.nn.Module models and writes into their storage."""

@@ -1,0 +1,74 @@
+"""``apply``: writes a Plan's numbers into a torch model, in place.
+
+Everything is looked at before anything is written: a mistake found at the last parameter leaves the first as it
+was. torch's random generators are not used; gradients, buffers and parameters outside the plan are not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import torch
+
+from fanin.fill.jobs import Job, run
+from fanin.fill.keys import check_seed
+from fanin.frameworks.torch.fill_meta import materialize
+from fanin.frameworks.torch.fill_storage import copied, direct, flat, is_meta
+from fanin.frameworks.torch.fill_targets import Target, targets
+
+
+def apply(
+    plan: Any,
+    model: torch.nn.Module,
+    *,
+    seed: int,
+    keep: Collection[str] = (),
+    frozen: bool = True,
+    loaded: bool = True,
+    device: str | torch.device = "cpu",
+) -> torch.nn.Module:
+    """Fill the model's parameters as the plan says, in place; the model is returned.
+
+    Args:
+        plan: a ``Plan``; entries without a distribution and tied ones are passed over (a tied tensor is drawn once,
+            by the name it is tied to).
+        model: with any memory format and floating-point dtype; parameters on the meta device are first given memory
+            on ``device``.
+        seed: 0 <= seed < 2**64. The values depend on it and on each parameter's name and shape alone.
+        keep: parameters to leave as they are: names, or patterns such as "encoder.*".
+        frozen: False leaves parameters with ``requires_grad=False`` as they are.
+        loaded: False leaves parameters that transformers marked as loaded from a checkpoint as they are.
+        device: for parameters on the meta device only.
+
+    Errors, all before anything is written: ArgumentError for a wrong seed; PlanError for names that the model does
+    not have, other shapes, dtypes that are not floating-point, laws that cannot fill a shape, storage that cannot be
+    written; ModelError for buffers on the meta device whose values nobody knows.
+
+    Example:
+        >>> from types import SimpleNamespace as Entry
+        >>> from fanin.distributions import Normal
+        >>> entry = Entry(name="weight", shape=(3, 4), distribution=Normal(0.5), tied_to=None)
+        >>> layer = apply(Entry(entries={"weight": entry}), torch.nn.Linear(4, 3), seed=0)
+        >>> fanin_draw = __import__("fanin.fill").fill.draw((3, 4), Normal(0.5), seed=0, name="weight")
+        >>> bool((layer.weight.detach().numpy() == fanin_draw).all())
+        True
+    """
+    seed = check_seed(seed)
+    found = targets(plan, model, keep=keep, frozen=frozen, loaded=loaded)
+    if any(is_meta(target.tensor) for target in found):
+        found = materialize(model, found, torch.device(device))
+    with torch.no_grad():
+        run(_in_place(found), seed)
+        for target in found:
+            if not direct(target.tensor):
+                copied(target, seed)
+        torch.autograd.graph.increment_version([target.tensor for target in found])
+    return model
+
+
+def _in_place(found: list[Target]) -> Iterator[Job]:
+    for target in found:
+        if direct(target.tensor):
+            out, format = flat(target.tensor)
+            yield Job(out, target.name, target.shape, target.distribution, format)

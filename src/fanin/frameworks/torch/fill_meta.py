@@ -1,0 +1,83 @@
+"""Parameters on the meta device have shapes and no memory: give them some, and their modules' buffers their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from fanin.errors import ModelError
+from fanin.frameworks.torch.fill_targets import Target
+
+
+def materialize(model: torch.nn.Module, found: list[Target], device: torch.device) -> list[Target]:
+    """Give memory on ``device`` to the targets that have none, and to meta buffers whose values are known.
+
+    Ties stay ties, strides and ``requires_grad`` stay as they are. A model with a meta buffer that no rule below
+    knows is left untouched.
+
+    Errors: ModelError for such a buffer.
+    """
+    buffers = _known_buffers(model, device)
+    fresh = {id(t.tensor): _allocated(t.tensor, device) for t in found if t.tensor.device.type == "meta"}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and id(parameter) in fresh:
+                module._parameters[name] = fresh[id(parameter)]
+    for module, name, value in buffers:
+        module._buffers[name] = value
+    return [target._replace(tensor=fresh.get(id(target.tensor), target.tensor)) for target in found]
+
+
+def _allocated(tensor: torch.Tensor, device: torch.device) -> torch.nn.Parameter:
+    new = torch.nn.Parameter(torch.empty_like(tensor, device=device), requires_grad=tensor.requires_grad)
+    vars(new).update(vars(tensor))  # marks that others have put on it
+    return new
+
+
+def _known_buffers(model: torch.nn.Module, device: torch.device) -> list[tuple[torch.nn.Module, str, torch.Tensor]]:
+    known = []
+    for path, module in model.named_modules():
+        for name, buffer in module._buffers.items():
+            if buffer is None or buffer.device.type != "meta":
+                continue
+            value = next((v for rule in _RULES if (v := rule(module, name, buffer, device)) is not None), None)
+            if value is None:
+                full = f"{path}.{name}" if path else name
+                raise ModelError(
+                    f"buffer {full!r} of shape {tuple(buffer.shape)} is on the meta device",
+                    cause="a plan says what parameters hold, not buffers",
+                    remedy="build the model with real buffers (only its parameters on the meta device), or set it",
+                )
+            known.append((module, name, value))
+    return known
+
+
+def _running_statistics(module: Any, name: str, buffer: torch.Tensor, device: torch.device) -> torch.Tensor | None:
+    """torch's normalizations start at mean 0, variance 1, count 0."""
+    start = {"running_mean": 0, "running_var": 1, "num_batches_tracked": 0}.get(name)
+    return None if start is None else torch.full_like(buffer, start, device=device)
+
+
+def _rotary_frequencies(module: Any, name: str, buffer: torch.Tensor, device: torch.device) -> torch.Tensor | None:
+    """transformers' rotary embeddings carry the function and the configuration that their table comes from."""
+    if name not in ("inv_freq", "original_inv_freq") or not hasattr(module, "config"):
+        return None
+    make: Callable[..., Any] | None = getattr(module, "rope_init_fn", None)
+    if make is None:
+        make = getattr(module, "compute_default_rope_parameters", None)
+    if make is None:
+        return None
+    value = make(module.config, device)[0]
+    return value if value.shape == buffer.shape else None
+
+
+def _positions(module: Any, name: str, buffer: torch.Tensor, device: torch.device) -> torch.Tensor | None:
+    """0, 1, 2, .. in a row, as transformers' embeddings keep them."""
+    if name != "position_ids" or buffer.dtype != torch.int64:
+        return None
+    return torch.arange(buffer.shape[-1], device=device).expand(buffer.shape).clone()
+
+
+_RULES = (_running_statistics, _rotary_frequencies, _positions)
