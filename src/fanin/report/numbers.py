@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -99,7 +100,7 @@ def _buckets(values: Sequence[float | None], width: int) -> list[float | None]:
     if len(values) <= width:
         return list(values)
     edges = [round(i * len(values) / width) for i in range(width + 1)]
-    return [_together(values[a:b]) for a, b in zip(edges, edges[1:])]
+    return [_together(values[a:b]) for a, b in itertools.pairwise(edges)]
 
 
 def _together(values: Sequence[float | None]) -> float | None:

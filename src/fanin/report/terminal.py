@@ -114,14 +114,17 @@ def _curves(report: Report, width: int) -> RenderableType:
 
 
 def _table(report: Report, width: int) -> RenderableType:
-    """As many columns as fit: shape goes first, then the op, then what is predicted of the gradient; never a digit."""
+    """As many columns as fit: shape goes first, then what is predicted of the gradient, then the op; never a digit."""
     shown = lines(report)
     by_name = findings_by_name(report)
     columns = [("", "mark"), ("tensor", "label"), ("op", "op"), ("shape", "shape"), *_columns(report)]
     rows = [[_cell(line, kind, by_name) for _, kind in columns] for line in shown[:MOST_LINES]]
-    widths = [max(cell_len(word), *(cell.cell_len for cell in cells)) for (word, _), cells in zip(columns, zip(*rows))]
+    widths = [
+        max(*map(cell_len, word.split("\n")), *(cell.cell_len for cell in cells))
+        for (word, _), cells in zip(columns, zip(*rows))
+    ]
     kept = set(range(len(columns)))
-    for kind in ("shape", "op", "predicted.grad_rms", "error.grad_rms", "predicted.rms"):
+    for kind in ("shape", "error.grad_rms", "predicted.grad_rms", "op", "predicted.rms"):
         if sum(widths[i] + 2 for i in kept) > width:
             kept -= {i for i in kept if columns[i][1] == kind}
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False, pad_edge=False)
@@ -151,9 +154,9 @@ def _columns(report: Report) -> list[tuple[str, str]]:
             rows = signals.rows if signals is not None else ()
             if any(getattr(row, field) is not None for row in rows):
                 sides.append(side)
-        columns += [(f"{word} {side}" if both else word, f"{side}.{field}") for side in sides]
+        columns += [(f"{word}\n{side}" if both else word, f"{side}.{field}") for side in sides]
         if len(sides) == 2:
-            columns.append(("off by", f"error.{field}"))
+            columns.append(("off\nby", f"error.{field}"))
     return columns
 
 
