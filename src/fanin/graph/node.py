@@ -56,6 +56,7 @@ class Node:
         shape, dtype: of the tensor; dtype as NumPy names it, plus "bfloat16".
         attrs: numbers that the kind asks for.
         module: innermost module that the op ran in.
+        signal: whether it is a floating-point tensor that depends on the batch or on a weight, and so gets a row.
         evaluate: NumPy arrays of the inputs to the NumPy array of the output, or None where it cannot be run.
     """
 
@@ -68,6 +69,7 @@ class Node:
     dtype: str
     attrs: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     module: str = ""
+    signal: bool = False
     evaluate: Callable[..., Any] | None = None
 
     @property
@@ -149,6 +151,5 @@ class Graph:
 
     @cached_property
     def signals(self) -> tuple[Node, ...]:
-        """The nodes that get a row: floating-point tensors that an operation makes."""
-        silent = (Kind.PARAMETER, Kind.CONSTANT, Kind.INPUT, Kind.OUTPUT)
-        return tuple(node for node in self.nodes if node.is_float and node.kind not in silent)
+        """The nodes that get a row."""
+        return tuple(node for node in self.nodes if node.signal)

@@ -1,0 +1,173 @@
+"""A Program becomes a Graph: operations by the table, parameters with what is known of them, tensors with public names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+
+from fanin.frameworks.torch.ops import SPLITS, TABLE, Arguments, op_name, references, substitute
+from fanin.frameworks.torch.program import Program, Ref, Step
+from fanin.graph import Graph, Kind, Node, Parameter
+
+
+def to_graph(program: Program, parameters: Mapping[str, Parameter], batch: Mapping[str, np.ndarray | None]) -> Graph:
+    """The neutral graph of a traced program.
+
+    Args:
+        parameters: records by qualified name.
+        batch: values of the inputs by input id, None where they have none.
+    """
+    builder = _Builder(program, parameters, batch)
+    nodes = builder.build()
+    from fanin.frameworks.torch.names import public_names
+
+    names, aliases = public_names(program, {n.id for n in nodes if n.is_float and n.signal})
+    named = tuple(_renamed(node, names.get(node.id, node.id)) for node in nodes)
+    outputs = tuple(o for o in (builder.current.get(i, i) for i in program.outputs) if builder.floating.get(o))
+    return Graph(named, parameters, outputs, aliases, program.training, MappingProxyType({"trace": program.how}))
+
+
+def _renamed(node: Node, name: str) -> Node:
+    from dataclasses import replace
+
+    return node if node.name == name else replace(node, name=name)
+
+
+class _Builder:
+    """Turns steps into nodes one after another; in-place operations rebind the tensor they write to."""
+
+    def __init__(self, program: Program, parameters: Mapping[str, Parameter], batch: Mapping[str, Any]):
+        self.program, self.parameters, self.batch = program, parameters, batch
+        self.nodes: list[Node] = []
+        self.current: dict[str, str] = {}  # id of a step -> id of the node that now holds its tensor
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.floating: dict[str, bool] = {}
+        self.alive: dict[str, bool] = {}  # depends on the batch or a weight
+        self.multiple: dict[str, Step] = {}
+
+    def build(self) -> list[Node]:
+        """All nodes, sources first."""
+        for id_, name in (self.program.parameters | dict(self.program.buffers)).items():
+            record = self.parameters[name]
+            attrs = {"parameter": record.name}
+            self._add(Node(id_, name, Kind.PARAMETER, "parameter", (), record.shape, record.dtype, attrs), not record.buffer)
+        for id_, tensor in self.program.constants.items():
+            self._add(Node(id_, id_, Kind.CONSTANT, "constant", (), tuple(tensor.shape), _dtype(tensor), {"value": array_of(tensor)}), False)
+        for id_ in self.program.inputs:
+            value = self.program.values[id_]
+            if isinstance(value, torch.Tensor):
+                node = Node(id_, id_, Kind.INPUT, "input", (), tuple(value.shape), _dtype(value), {"value": self.batch.get(id_)})
+                self._add(node, value.is_floating_point())
+        for step in self.program.steps:
+            self._step(step)
+        return self.nodes
+
+    def _add(self, node: Node, alive: bool) -> None:
+        self.nodes.append(node)
+        self.current[node.id] = node.id
+        self.shapes[node.id] = node.shape
+        self.floating[node.id] = node.is_float
+        self.alive[node.id] = alive
+
+    def _step(self, step: Step) -> None:
+        name = op_name(step.target)
+        if name == "getitem":
+            return self._piece(step)
+        if not isinstance(step.value, torch.Tensor):
+            if step.value is not None:
+                self.multiple[step.id] = step
+            return
+        refs = [r for r in references(step) if r in self.current]
+        kind, attrs = self._built(step, name)
+        self._emit(step, name, kind, attrs, refs, evaluator(step))
+        if _writes_in_place(step):
+            written = step.args[0]
+            if isinstance(written, Ref):
+                self.current[written.id] = self.current[step.id]
+
+    def _built(self, step: Step, name: str) -> tuple[Kind, dict]:
+        row = TABLE.get(name)
+        if row is None or not hasattr(step.target, "_schema"):
+            return Kind.OPAQUE, {}
+        try:
+            return row(Arguments(step, {r: self.shapes[self.current[r]] for r in references(step) if r in self.current}))
+        except (KeyError, TypeError, AttributeError, ValueError):
+            return Kind.OPAQUE, {}
+
+    def _emit(self, step: Step, op: str, kind: Kind, attrs: dict, refs: list[str], run: Callable) -> None:
+        inputs = tuple(self.current[r] for r in refs)
+        alive = any(self.alive[i] for i in inputs)
+        dtype = _dtype(step.value)
+        signal = alive and dtype.startswith(("float", "bfloat", "complex"))
+        module = step.calls[-1].path if step.calls else ""
+        node = Node(step.id, step.id, kind, op, inputs, tuple(step.value.shape), dtype, attrs, module, signal, run)
+        self._add(node, alive)
+
+    def _piece(self, step: Step) -> None:
+        """One output of an operation that has several."""
+        source = step.args[0]
+        whole = self.multiple.get(source.id) if isinstance(source, Ref) else None
+        if whole is None or not isinstance(step.value, torch.Tensor):
+            return
+        index, op = step.args[1], op_name(whole.target)
+        refs = [r for r in references(whole) if r in self.current]
+        kind, attrs = (Kind.OPAQUE, {})
+        if op in SPLITS:
+            kind, attrs = Kind.MOVE, _split_piece(whole, op, index, self.shapes[self.current[refs[0]]])
+        elif op in MULTIPLE and index == 0:
+            kind, attrs = self._built(whole, MULTIPLE[op])
+        run = evaluator(whole)
+        self._emit(step, op, kind, attrs, refs, lambda *arrays: run(*arrays)[index])
+
+
+MULTIPLE = {"native_layer_norm": "layer_norm", "native_batch_norm": "batch_norm", "native_group_norm": "group_norm", "native_dropout": "dropout"}
+"""Operations whose first output is what a row of the table describes."""
+
+
+def _split_piece(step: Step, op: str, index: int, shape: tuple[int, ...]) -> dict[str, Any]:
+    axis = int((step.args[2] if len(step.args) > 2 else step.kwargs.get("dim", 0)) if op != "unbind" else (step.args[1] if len(step.args) > 1 else 0))
+    axis %= len(shape)
+    if op == "unbind":
+        return {"how": "select", "axis": axis, "index": index}
+    sizes = [v.shape[axis] for v in step.value]
+    start = sum(sizes[:index])
+    return {"how": "slice", "axis": axis, "start": start, "stop": start + sizes[index], "step": 1}
+
+
+def _writes_in_place(step: Step) -> bool:
+    schema = getattr(step.target, "_schema", None)
+    if schema is None or not schema.arguments:
+        return False
+    alias = schema.arguments[0].alias_info
+    return bool(alias is not None and alias.is_write)
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def array_of(tensor: torch.Tensor) -> np.ndarray:
+    """A real tensor as a NumPy array; bfloat16 as float32."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()
+
+
+def evaluator(step: Step) -> Callable[..., Any]:
+    """The step as a function of NumPy arrays, run with the framework's own kernel."""
+    refs = references(step)
+
+    def run(*arrays: np.ndarray) -> Any:
+        tensors = dict(zip(refs, (torch.from_numpy(np.array(a)) for a in arrays), strict=True))
+        args, kwargs = substitute(step, tensors)
+        kwargs.pop("device", None) if kwargs.get("device") is not None and str(kwargs["device"]) == "meta" else None
+        with torch.no_grad():
+            out = step.target(*args, **kwargs)
+        if isinstance(out, torch.Tensor):
+            return array_of(out)
+        return tuple(array_of(o) if isinstance(o, torch.Tensor) else o for o in out)
+
+    return run

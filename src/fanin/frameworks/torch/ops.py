@@ -1,0 +1,430 @@
+"""The table from ATen operations to the neutral vocabulary: a row an operation, plus a short function where it needs one.
+
+A row's function gets an ``Arguments`` view of the step and returns ``(kind, attrs)``. An operation that is not here is
+OPAQUE and is shown as unmodelled, unless its inputs are all known, in which case it is simply evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from fanin.frameworks.torch.program import Ref, Step
+from fanin.graph import Kind
+
+Built = tuple[Kind, dict[str, Any]]
+
+
+class Arguments:
+    """Arguments of a step by their schema names; tensors as positions among the step's references."""
+
+    def __init__(self, step: Step, shapes: Mapping[str, tuple[int, ...]]):
+        self.step, self._shapes = step, shapes
+        self.shape = tuple(step.value.shape) if isinstance(step.value, torch.Tensor) else ()
+        self.refs = references(step)
+        names = [(a.name, a.default_value if a.has_default_value() else None) for a in step.target._schema.arguments]
+        given = dict(zip((n for n, _ in names), step.args, strict=False)) | dict(step.kwargs)
+        self._values = {n: given.get(n, default) for n, default in names}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self._values.get(name, default)
+
+    def at(self, name: str) -> int | None:
+        """Position of a tensor argument among the node's inputs, None where it was left out."""
+        value = self._values.get(name)
+        return self.refs.index(value.id) if isinstance(value, Ref) else None
+
+    def size(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor argument."""
+        return self._shapes[self._values[name].id]
+
+
+def references(step: Step) -> list[str]:
+    """Ids of the tensors a step reads, in order of appearance, each once."""
+    found: dict[str, None] = {}
+
+    def visit(value: Any) -> None:
+        if isinstance(value, Ref):
+            found.setdefault(value.id)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                visit(item)
+        elif isinstance(value, Mapping):
+            for item in value.values():
+                visit(item)
+        elif isinstance(value, slice):
+            visit((value.start, value.stop, value.step))
+
+    visit((step.args, step.kwargs))
+    return list(found)
+
+
+def numpy_function(step: Step) -> Callable[..., np.ndarray]:
+    """The step as a NumPy function of its tensors in float64: the framework's own operation, wrapped."""
+    refs = references(step)
+
+    def fn(*arrays: np.ndarray) -> np.ndarray:
+        common = np.broadcast_arrays(*arrays) if len(arrays) > 1 else arrays
+        tensors = dict(zip(refs, (torch.from_numpy(np.ascontiguousarray(a, dtype=float)) for a in common), strict=True))
+        args, kwargs = substitute(step, tensors)
+        with torch.no_grad():
+            return step.target(*args, **kwargs).numpy()
+
+    return fn
+
+
+def substitute(step: Step, tensors: Mapping[str, Any]) -> tuple[tuple, dict]:
+    """Arguments of a step with references replaced by values."""
+
+    def visit(value: Any) -> Any:
+        if isinstance(value, Ref):
+            return tensors[value.id]
+        if isinstance(value, list | tuple):
+            return type(value)(visit(v) for v in value)
+        if isinstance(value, slice):
+            return slice(*(visit(v) for v in (value.start, value.stop, value.step)))
+        return value
+
+    return tuple(visit(a) for a in step.args), {k: visit(v) for k, v in step.kwargs.items()}
+
+
+# --- rows that need a function -----------------------------------------------------------------------------------
+
+
+def _pointwise(a: Arguments) -> Built:
+    return Kind.POINTWISE, {"fn": numpy_function(a.step)}
+
+
+def _masked(a: Arguments) -> Built:
+    """where and masked_fill: the mask is boolean, so the wrapper turns levels back into truth values."""
+    names = [n for n in ("condition", "mask") if a.at(n) is not None]
+    masks = {a.refs[a.at(n)] for n in names}  # type: ignore[index]
+    refs, step = a.refs, a.step
+
+    def fn(*arrays: np.ndarray) -> np.ndarray:
+        common = np.broadcast_arrays(*arrays) if len(arrays) > 1 else arrays
+        tensors = {}
+        for ref, array in zip(refs, common, strict=True):
+            tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=float))
+            tensors[ref] = tensor > 0.5 if ref in masks else tensor
+        args, kwargs = substitute(step, tensors)
+        with torch.no_grad():
+            return step.target(*args, **kwargs).numpy()
+
+    return Kind.POINTWISE, {"fn": fn}
+
+
+def _sum(sign: float) -> Callable[[Arguments], Built]:
+    def build(a: Arguments) -> Built:
+        if len(a.refs) < 2 or a.at("other") is None or a.at("self") is None:
+            return _pointwise(a)
+        return Kind.SUM, {"alpha": sign * float(a.get("alpha", 1) or 1)}
+
+    return build
+
+
+def _product(a: Arguments) -> Built:
+    both = len(a.refs) == 2
+    return (Kind.PRODUCT, {}) if both else _pointwise(a)
+
+
+def _dense(a: Arguments) -> Built:
+    return Kind.DENSE, {"x": a.at("input"), "weight": a.at("weight"), "bias": a.at("bias"), "out_first": True}
+
+
+def _addmm(a: Arguments) -> Built:
+    return Kind.DENSE, {"x": a.at("mat1"), "weight": a.at("mat2"), "bias": a.at("self"), "out_first": False}
+
+
+def _conv(dims: int, transposed: bool = False) -> Callable[[Arguments], Built]:
+    def build(a: Arguments) -> Built:
+        tuple_ = lambda v: tuple(v) if len(v) == dims else tuple(v) * dims  # noqa: E731
+        stride, dilation = tuple_(a["stride"]), tuple_(a["dilation"])
+        kernel = a.size("weight")[2:]
+        padding = a["padding"]
+        if isinstance(padding, str):
+            padding = [(d * (k - 1)) // 2 if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+        return Kind.CONV, {
+            "x": a.at("input"),
+            "weight": a.at("weight"),
+            "bias": a.at("bias"),
+            "stride": stride,
+            "padding": tuple_(padding),
+            "dilation": dilation,
+            "groups": int(a["groups"]),
+            "transposed": transposed,
+            "input_size": a.size("input")[2:],
+        }
+
+    return build
+
+
+def _embedding(a: Arguments) -> Built:
+    return Kind.EMBED, {"ids": a.at("indices"), "weight": a.at("weight")}
+
+
+def _layer_norm(a: Arguments) -> Built:
+    n, dims = len(a["normalized_shape"]), len(a.size("input"))
+    axes = tuple(range(dims - n, dims))
+    eps = float(a["eps"] if a.get("eps") is not None else torch.finfo(torch.float32).eps)
+    return Kind.NORM, {"weight": a.at("weight"), "bias": a.at("bias"), "axes": axes, "eps": eps, "feature_axes": axes}
+
+
+def _rms_norm(a: Arguments) -> Built:
+    kind, attrs = _layer_norm(a)
+    return kind, {**attrs, "bias": None, "centred": False}
+
+
+def _batch_norm(a: Arguments) -> Built:
+    dims = len(a.size("input"))
+    stats = bool(a.get("training", a.get("use_input_stats", True)))
+    return Kind.NORM, {
+        "weight": a.at("weight"),
+        "bias": a.at("bias"),
+        "running_mean": a.at("running_mean"),
+        "running_var": a.at("running_var"),
+        "axes": (0, *range(2, dims)),
+        "eps": float(a["eps"]),
+        "batch_stats": stats,
+        "feature_axes": (1,),
+        "batch": True,
+    }
+
+
+def _instance_norm(a: Arguments) -> Built:
+    kind, attrs = _batch_norm(a)
+    return kind, {**attrs, "axes": tuple(range(2, len(a.size("input")))), "batch": False}
+
+
+def _group_norm(a: Arguments) -> Built:
+    axes = tuple(range(1, len(a.size("input"))))
+    return Kind.NORM, {
+        "weight": a.at("weight"),
+        "bias": a.at("bias"),
+        "axes": axes,
+        "eps": float(a["eps"]),
+        "groups": int(a["num_groups"]),
+        "feature_axes": (1,),
+    }
+
+
+def _softmax(log: bool) -> Callable[[Arguments], Built]:
+    return lambda a: (Kind.SOFTMAX, {"axis": int(a["dim"]), "log": log})
+
+
+def _attention(a: Arguments) -> Built:
+    d = a.size("query")[-1]
+    scale = a.get("scale")
+    return Kind.ATTENTION, {
+        "scale": float(scale) if scale is not None else d**-0.5,
+        "causal": bool(a["is_causal"]),
+        "dropout": float(a["dropout_p"]),
+        "mask": a.at("attn_mask"),
+    }
+
+
+def _dropout(feature: bool) -> Callable[[Arguments], Built]:
+    return lambda a: (Kind.DROP, {"p": float(a["p"]), "active": bool(a.get("train", True)), "feature": feature})
+
+
+def _pool(op: str, dims: int) -> Callable[[Arguments], Built]:
+    def build(a: Arguments) -> Built:
+        tuple_ = lambda v: tuple(v) if len(v) == dims else tuple(v) * dims  # noqa: E731
+        kernel = tuple_(a["kernel_size"])
+        return Kind.POOL, {
+            "op": op,
+            "kernel": kernel,
+            "stride": tuple_(a["stride"]) if a["stride"] else kernel,
+            "padding": tuple_(a["padding"]),
+            "dilation": tuple_(a.get("dilation") or [1]),
+            "count_pad": bool(a.get("count_include_pad", True)),
+            "input_size": a.size("self")[-dims:],
+        }
+
+    return build
+
+
+def _adaptive(op: str, dims: int) -> Callable[[Arguments], Built]:
+    def build(a: Arguments) -> Built:
+        size, out = a.size("self")[-dims:], a.shape[-dims:]
+        if all(n == 1 for n in out):
+            rank = len(a.size("self"))
+            return Kind.REDUCE, {"op": op, "axes": tuple(range(rank - dims, rank)), "keepdim": True}
+        stride = tuple(max(n // m, 1) for n, m in zip(size, out, strict=True))
+        kernel = tuple(n - (m - 1) * s for n, m, s in zip(size, out, stride, strict=True))
+        return Kind.POOL, {
+            "op": op, "kernel": kernel, "stride": stride, "padding": (0,) * dims, "dilation": (1,) * dims,
+            "count_pad": True, "input_size": size,
+        }  # fmt: skip
+
+    return build
+
+
+def _reduce(op: str) -> Callable[[Arguments], Built]:
+    def build(a: Arguments) -> Built:
+        dims = a.get("dim")
+        axes = () if dims is None else tuple(dims) if isinstance(dims, list | tuple) else (int(dims),)
+        correction = a.get("correction", 1 if a.get("unbiased", True) else 0)
+        return Kind.REDUCE, {
+            "op": op,
+            "axes": axes,
+            "keepdim": bool(a.get("keepdim", False)),
+            "correction": 1 if correction is None else float(correction),
+        }
+
+    return build
+
+
+def _matmul(a: Arguments) -> Built:
+    return Kind.MIX, {}
+
+
+# --- where elements go -------------------------------------------------------------------------------------------
+
+
+def _how(how: str, **attrs: Any) -> Callable[[Arguments], Built]:
+    return lambda a: (Kind.MOVE, {"how": how, **attrs})
+
+
+def _permute(a: Arguments) -> Built:
+    rank = len(a.size("self"))
+    return Kind.MOVE, {"how": "permute", "perm": tuple(int(d) % rank for d in a["dims"])}
+
+
+def _transpose(a: Arguments) -> Built:
+    rank = len(a.size("self"))
+    perm = list(range(rank))
+    if rank >= 2:
+        i, j = (int(a.get("dim0", 0)) % rank, int(a.get("dim1", 1)) % rank) if "dim0" in a._values else (0, 1)
+        perm[i], perm[j] = perm[j], perm[i]
+    return Kind.MOVE, {"how": "permute", "perm": tuple(perm)}
+
+
+def _slice(a: Arguments) -> Built:
+    size = a.size("self")
+    axis = int(a.get("dim") or 0) % len(size)
+    start, stop, step = slice(a.get("start"), a.get("end"), a.get("step") or 1).indices(size[axis])
+    return Kind.MOVE, {"how": "slice", "axis": axis, "start": start, "stop": stop, "step": step}
+
+
+def _narrow(a: Arguments) -> Built:
+    axis, start = int(a["dim"]), int(a["start"])
+    return Kind.MOVE, {"how": "slice", "axis": axis, "start": start, "stop": start + int(a["length"]), "step": 1}
+
+
+def _select(a: Arguments) -> Built:
+    size = a.size("self")
+    axis = int(a["dim"]) % len(size)
+    return Kind.MOVE, {"how": "select", "axis": axis, "index": int(a["index"]) % max(size[axis], 1)}
+
+
+def _cat(how: str) -> Callable[[Arguments], Built]:
+    return lambda a: (Kind.MOVE, {"how": how, "axis": int(a.get("dim") or 0)})
+
+
+def _pad(a: Arguments) -> Built:
+    rank = len(a.size("self"))
+    flat = [int(p) for p in (a.get("pad") or a.get("padding"))]
+    widths = [(0, 0)] * rank
+    for i in range(len(flat) // 2):
+        widths[rank - 1 - i] = (flat[2 * i], flat[2 * i + 1])
+    mode = a.get("mode") or ("constant" if "value" in a._values else "reflect")
+    value = float(a.get("value") or 0.0) if mode == "constant" else None
+    return Kind.MOVE, {"how": "pad", "widths": tuple(widths), "value": value}
+
+
+def _flip(a: Arguments) -> Built:
+    rank = len(a.size("self"))
+    return Kind.MOVE, {"how": "flip", "axes": tuple(int(d) % rank for d in a["dims"])}
+
+
+def _roll(a: Arguments) -> Built:
+    rank = len(a.size("self"))
+    return Kind.MOVE, {"how": "roll", "axes": tuple(int(d) % rank for d in a["dims"]), "shifts": tuple(a["shifts"])}
+
+
+_REAL = """abs neg exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal square sin cos tan asin acos atan sinh cosh
+tanh asinh acosh atanh sigmoid erf erfc relu relu6 elu selu celu gelu silu mish softplus hardswish hardsigmoid hardtanh
+leaky_relu threshold log_sigmoid softshrink hardshrink tanhshrink softsign sign clamp clamp_min clamp_max clip pow
+rsub floor ceil round trunc frac nan_to_num sinc logit logaddexp maximum minimum fmax fmin rrelu heaviside xlogy atan2
+remainder fmod addcmul addcdiv lerp prelu _prelu_kernel hypot polar div true_divide float_power square_ positive
+where masked_fill""".split()
+
+TABLE: dict[str, Callable[[Arguments], Built]] = {
+    **{name: _pointwise for name in _REAL},
+    "where": _masked,
+    "masked_fill": _masked,
+    "add": _sum(1.0),
+    "sub": _sum(-1.0),
+    "subtract": _sum(-1.0),
+    "mul": _product,
+    "multiply": _product,
+    "linear": _dense,
+    "addmm": _addmm,
+    **{f"conv{d}d": _conv(d) for d in (1, 2, 3)},
+    **{f"conv_transpose{d}d": _conv(d, transposed=True) for d in (1, 2, 3)},
+    "embedding": _embedding,
+    "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+    "batch_norm": _batch_norm,
+    "instance_norm": _instance_norm,
+    "group_norm": _group_norm,
+    "softmax": _softmax(False),
+    "_softmax": _softmax(False),
+    "log_softmax": _softmax(True),
+    "_log_softmax": _softmax(True),
+    "scaled_dot_product_attention": _attention,
+    "matmul": _matmul,
+    "mm": _matmul,
+    "bmm": _matmul,
+    "mv": _matmul,
+    "dot": _matmul,
+    "dropout": _dropout(False),
+    "feature_dropout": _dropout(True),
+    "alpha_dropout": _dropout(False),
+    **{f"max_pool{d}d": _pool("max", d) for d in (1, 2, 3)},
+    **{f"avg_pool{d}d": _pool("mean", d) for d in (1, 2, 3)},
+    **{f"adaptive_avg_pool{d}d": _adaptive("mean", d) for d in (1, 2, 3)},
+    **{f"adaptive_max_pool{d}d": _adaptive("max", d) for d in (1, 2, 3)},
+    **{name: _reduce(name) for name in ("mean", "sum", "var", "std")},
+    "amax": _reduce("max"),
+    "amin": _reduce("min"),
+    "linalg_vector_norm": _reduce("norm"),
+    "norm": _reduce("norm"),
+    **{n: _how("reshape") for n in ("view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "_unsafe_view", "view_as")},
+    **{n: _how("same") for n in ("contiguous", "clone", "to", "alias", "detach", "lift_fresh_copy", "_to_copy", "type_as", "lift_fresh")},
+    "detach_": _how("same"),
+    "permute": _permute,
+    "transpose": _transpose,
+    "t": _transpose,
+    "numpy_T": lambda a: (Kind.MOVE, {"how": "permute", "perm": tuple(reversed(range(len(a.size("self")))))}),
+    "expand": _how("expand"),
+    "expand_as": _how("expand"),
+    "broadcast_to": _how("expand"),
+    "slice": _slice,
+    "narrow": _narrow,
+    "select": _select,
+    "cat": _cat("cat"),
+    "concat": _cat("cat"),
+    "stack": _cat("stack"),
+    "pad": _pad,
+    "constant_pad_nd": _pad,
+    "flip": _flip,
+    "roll": _roll,
+}
+"""What each ATen operation means; names without overload or trailing underscore."""
+
+SPLITS = ("split", "split_with_sizes", "chunk", "unbind", "tensor_split", "unsafe_split", "unsafe_chunk")
+
+
+def op_name(target: Any) -> str:
+    """``aten.add_.Tensor`` -> ``add``; ``<built-in function getitem>`` -> ``getitem``."""
+    schema = getattr(target, "_schema", None)
+    name = schema.name.split("::")[-1] if schema is not None else getattr(target, "__name__", str(target))
+    return name[:-1] if name.endswith("_") and not name.endswith("__") else name

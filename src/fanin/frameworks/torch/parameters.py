@@ -1,0 +1,111 @@
+"""What is known of every parameter and buffer: figures of its values, or the law its model would draw it from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import torch
+
+from fanin.distributions import Constant, Distribution, Normal, Uniform
+from fanin.errors import ModelError
+from fanin.frameworks.torch.convert import array_of
+from fanin.graph import Parameter
+
+SAMPLE = 1 << 20  # elements looked at for kurtosis; mean, variance and extremes use all
+
+
+def parameter_records(model: torch.nn.Module) -> dict[str, Parameter]:
+    """A record of every parameter and buffer by every name it goes by; tied ones share a record.
+
+    Raises:
+        ModelError: a parameter has an integer dtype, or the model has no tensors at all.
+    """
+    owners = {name: type(module).__name__ for name, module in model.named_modules()}
+    meta = any(t.device.type == "meta" for t in [*model.parameters(), *model.buffers()])
+    laws, arrays = _defaults(model) if meta else ({}, {})
+    first: dict[int, Parameter] = {}
+    records: dict[str, Parameter] = {}
+    tensors = [(n, t, False) for n, t in model.named_parameters(remove_duplicate=False)]
+    tensors += [(n, t, True) for n, t in model.named_buffers(remove_duplicate=False)]
+    ties: dict[int, list[str]] = {}
+    for name, tensor, _ in tensors:
+        ties.setdefault(id(tensor), []).append(name)
+    for name, tensor, buffer in tensors:
+        if id(tensor) not in first:
+            first[id(tensor)] = _record(name, tensor, buffer, tuple(ties[id(tensor)][1:]), owners, laws, arrays)
+        records[name] = first[id(tensor)]
+    return records
+
+
+def _defaults(model: torch.nn.Module) -> tuple[dict[str, Distribution], dict[str, np.ndarray]]:
+    from fanin.frameworks.torch.defaults import default_draws
+
+    return default_draws(model)
+
+
+def _record(name, tensor, buffer, tied, owners, laws, arrays) -> Parameter:
+    module = name.rpartition(".")[0]
+    common = {
+        "name": name,
+        "shape": tuple(tensor.shape),
+        "dtype": str(tensor.dtype).removeprefix("torch."),
+        "tied": tied,
+        "trainable": bool(tensor.requires_grad),
+        "buffer": buffer,
+        "module": module,
+        "kind": owners.get(module, ""),
+    }
+    if tensor.device.type == "meta":
+        law = next((laws[n] for n in (name, *tied) if n in laws), None)
+        return Parameter(**common, law=law, value=arrays.get(name))
+    if buffer:
+        return Parameter(**common, value=array_of(tensor))
+    if not tensor.is_floating_point() and not tensor.is_complex():
+        raise ModelError(
+            f"parameter {name} has dtype {common['dtype']}",
+            cause="an initialization draws real numbers; integers are codes or indices",
+            remedy="register it as a buffer, or check the model before quantization",
+        )
+    stats = statistics(tensor)
+    return Parameter(**common, law=_law(stats), stats=MappingProxyType(stats))
+
+
+def statistics(tensor: torch.Tensor) -> dict[str, float]:
+    """Mean, std, rms, extremes, kurtosis, share of non-finite and of zero elements; moments over the finite ones."""
+    flat = tensor.detach().reshape(-1)
+    n = flat.numel()
+    if n == 0:
+        return {"size": 0.0, "mean": 0.0, "std": 0.0, "rms": 0.0, "nonfinite": 0.0, "zeros": 0.0}
+    finite = torch.isfinite(flat)
+    bad = n - int(finite.sum())
+    values = (flat if not bad else flat[finite]).to(torch.float64 if n <= SAMPLE else torch.float32)
+    if values.numel() == 0:
+        return {"size": float(n), "mean": 0.0, "std": 0.0, "rms": 0.0, "nonfinite": 1.0, "zeros": 0.0}
+    std, mean = torch.std_mean(values, correction=0)
+    low, high = torch.aminmax(values)
+    some = values[:: max(values.numel() // SAMPLE, 1)].double()
+    centred = some - mean
+    variance = float((centred**2).mean())
+    return {
+        "size": float(n),
+        "mean": float(mean),
+        "std": float(std) if float(high) > float(low) else 0.0,
+        "rms": float((std.double() ** 2 + mean.double() ** 2).sqrt()),
+        "min": float(low),
+        "max": float(high),
+        "kurtosis": float((centred**4).mean()) / variance**2 if variance > 0 else float("nan"),
+        "nonfinite": bad / n,
+        "zeros": float((values == 0).double().mean()),
+    }
+
+
+def _law(stats: Mapping[str, float]) -> Distribution | None:
+    """The simplest law with the values' mean and standard deviation."""
+    mean, std = stats["mean"], stats["std"]
+    if not np.isfinite(mean) or not np.isfinite(std):
+        return None
+    if std <= 1e-7 * abs(mean) or std == 0:
+        return Constant(mean)
+    return Uniform(std, mean=mean) if abs(stats.get("kurtosis", 3.0) - 1.8) < 0.05 else Normal(std, mean=mean)

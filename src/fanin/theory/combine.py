@@ -1,0 +1,215 @@
+"""Pointwise functions of several laws: exact where they share a latent, by quadrature over pairs where they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from fanin.theory import grid
+from fanin.theory.law import (
+    FEATURE,
+    MAX_LEVELS,
+    Atom,
+    Axis,
+    Groups,
+    Law,
+    compress,
+    fresh_latent,
+    latent_for,
+    subsets,
+)
+from fanin.theory.state import is_free
+
+Function = Callable[..., np.ndarray]
+
+
+def apply(fn: Function, law: Law) -> Law:
+    """f of one law: the same latent, other values."""
+    with np.errstate(all="ignore"):
+        values = np.asarray(fn(law.values), float)
+    values, level = compress(values, law.level) if len(values) > 1 else (values, law.level)
+    return law.with_values(values, level=level)
+
+
+def broadcast_axes(shape: tuple[int, ...], laws: tuple[Law, ...]) -> tuple[tuple[Axis, ...], list[dict[str, str]]]:
+    """Axes of the broadcast result, and for every law the new names of its free groups."""
+    ndim = len(shape)
+    axes: list[Axis] = []
+    renames: list[dict[str, str]] = [{} for _ in laws]
+    for i in range(ndim):
+        candidates = [law.axes[i - ndim] if ndim - i <= len(law.axes) else () for law in laws]
+        full = [a for a in candidates if _size(a) == shape[i] and shape[i] > 1]
+        best = _best(full, shape[i])
+        axes.append(best)
+        for law_axis, names in zip(candidates, renames, strict=True):
+            for atom in law_axis:
+                if atom.size > 1 and is_free(atom.group) and best and not is_free(best[0].group):
+                    names[atom.group] = best[0].group
+    return tuple(axes), renames
+
+
+def _best(candidates: list[Axis], size: int) -> Axis:
+    """The axis that says most: places over features over constants. A feature shared with a place is a place."""
+    if not candidates:
+        return (Atom(size, "free"),)
+    rank = lambda axis: max((0 if is_free(a.group) else 2 if a.group == FEATURE else 1) for a in axis)  # noqa: E731
+    return max(candidates, key=rank)
+
+
+def _size(axis: Axis) -> int:
+    size = 1
+    for atom in axis:
+        size *= atom.size
+    return size
+
+
+def renamed(law: Law, names: dict[str, str]) -> Law:
+    """The law with groups renamed, in its axes and in the correlations of its latent."""
+    names = {a: b for a, b in names.items() if a != b}
+    if not names:
+        return law
+    axes = tuple(tuple(Atom(a.size, names.get(a.group, a.group)) for a in axis) for axis in law.axes)
+    corr = {}
+    for key, r in law.latent.corr.items():
+        new = frozenset(names.get(g, g) for g in key)
+        corr[new] = min(r, corr.get(new, 1.0)) if new in corr else r
+    return replace(law, axes=axes, latent=replace(law.latent, corr=corr))
+
+
+def binary(fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "") -> Law:
+    """f(x, y) elementwise with broadcasting.
+
+    Args:
+        fn: NumPy callable of two arrays.
+        pair: "sum" or "product" where the pair moments of independent operands follow exactly.
+    """
+    axes, renames = broadcast_axes(shape, (x, y))
+    x, y = renamed(x, renames[0]), renamed(y, renames[1])
+    codes, levels_x, levels_y, level = _joint_levels(x, y, len(shape))
+    exact, note = x.exact and y.exact, "; ".join(dict.fromkeys(n for n in (x.note, y.note) if n))
+    shared = Law(shape, axes, x.values[:1], level, x.latent, exact, note)
+    fx, fy = x.values[levels_x], y.values[levels_y]
+    with np.errstate(all="ignore"):
+        if y.deterministic or x.latent.aligned(y.latent):
+            return _pointwise(shared, fn(fx, fy), x)
+        if x.deterministic:
+            return _pointwise(shared, fn(fx, fy), y)
+        return _independent(shared, fn, fx, fy, x, y, pair)
+
+
+def _joint_levels(x: Law, y: Law, ndim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    lx = x.level.reshape((1,) * (ndim - x.level.ndim) + x.level.shape)
+    ly = y.level.reshape((1,) * (ndim - y.level.ndim) + y.level.shape)
+    code = lx.astype(np.int64) * len(y.values) + ly
+    codes, level = np.unique(code, return_inverse=True)
+    return codes, codes // len(y.values), codes % len(y.values), level.reshape(code.shape).astype(np.int32)
+
+
+def _pointwise(shared: Law, values: np.ndarray, owner: Law) -> Law:
+    values, level = compress(np.asarray(values, float), shared.level)
+    latent = owner.latent
+    if any(g not in owner.groups for g in shared.groups):
+        # places added by broadcasting share the owner's latent: correlation one along them
+        corr = {s: owner.correlation(s) for s in subsets(shared.groups)}
+        latent = replace(latent, corr=corr)
+    return replace(shared, values=values, level=level, latent=latent)
+
+
+def _independent(shared: Law, fn: Function, fx: np.ndarray, fy: np.ndarray, x: Law, y: Law, pair: str) -> Law:
+    if len(fx) > MAX_LEVELS:
+        fx, fy, shared = _fewer(fx, fy, shared, fn)
+    rho = _shared_correlation(x, y)
+    if pair == "sum" and x.gaussian and y.gaussian:
+        values = _gaussian_sum(fn, fx, fy, rho)
+    else:
+        values = np.stack([_transport(fn, a, b, rho) for a, b in zip(fx, fy, strict=True)])
+    values, level = compress(values, shared.level)
+    law = replace(shared, values=values, level=level)
+    moments = _pair_moments(pair, law, x, y, rho)
+    return replace(law, latent=latent_for(law, moments, law.groups))
+
+
+def _shared_correlation(x: Law, y: Law) -> float:
+    """Correlation of two latents that are one latent seen at other places (a token and the token before it)."""
+    if x.latent.id != y.latent.id or x.latent.feature_view != y.latent.feature_view:
+        return 0.0
+    return x.correlation(x.groups & {"position"}) if "position" in x.groups else 0.0
+
+
+def _gaussian_sum(fn: Function, fx: np.ndarray, fy: np.ndarray, rho: float) -> np.ndarray:
+    """x + alpha y of Gaussians; alpha is read off fn."""
+    mx, my = grid.expectation(fx), grid.expectation(fy)
+    sx, sy = (fx - mx[:, None]) @ (grid.WEIGHT * grid.Z_UNIT), (fy - my[:, None]) @ (grid.WEIGHT * grid.Z_UNIT)
+    zero, one = np.zeros_like(sx), np.ones_like(sx)
+    alpha = fn(zero, one)
+    mean = fn(mx, my)
+    variance = sx**2 + (alpha * sy) ** 2 + 2 * rho * sx * alpha * sy
+    return mean[:, None] + np.sqrt(variance)[:, None] * grid.Z_UNIT
+
+
+def _transport(fn: Function, fx: np.ndarray, fy: np.ndarray, rho: float) -> np.ndarray:
+    """The monotone function of a new latent that has the law of fn(x, y); mean and second moment are exact."""
+    a = grid.at(fx, grid.Z_COARSE)[:, None]
+    if rho:
+        z = rho * grid.Z_COARSE[:, None] + np.sqrt(max(1 - rho**2, 0)) * grid.Z_COARSE[None, :]
+        b = grid.at(fy, z.ravel()).reshape(z.shape)
+    else:
+        b = grid.at(fy, grid.Z_COARSE)[None, :]
+    out = np.asarray(fn(np.broadcast_to(a, (grid.COARSE, grid.COARSE)), np.broadcast_to(b, (grid.COARSE, grid.COARSE))), float)
+    weight = grid.WEIGHT_COARSE[:, None] * grid.WEIGHT_COARSE[None, :]
+    mean, second = float((weight * out).sum()), float((weight * out**2).sum())
+    values = grid.quantile_grid(out.ravel(), weight.ravel())
+    return matched(values, mean, second)
+
+
+def matched(values: np.ndarray, mean: float, second: float) -> np.ndarray:
+    """Values shifted and scaled to a given mean and second moment."""
+    centre = float(grid.expectation(values))
+    spread = float(np.sqrt(max(grid.expectation(values**2) - centre**2, 0)))
+    wanted = float(np.sqrt(max(second - mean**2, 0)))
+    if spread <= 1e-300 or not np.isfinite(second):
+        return np.full_like(values, mean)
+    return mean + (values - centre) * (wanted / spread)
+
+
+def _fewer(fx: np.ndarray, fy: np.ndarray, shared: Law, fn: Function) -> tuple[np.ndarray, np.ndarray, Law]:
+    """Merge joint levels whose operands are alike before the quadrature over pairs."""
+    weight = np.bincount(shared.level.ravel(), minlength=len(fx)).astype(float)
+    second = fn(grid.expectation(fx**2), grid.expectation(fy**2))
+    order = np.argsort(second, kind="stable")
+    bins = np.minimum((np.cumsum(weight[order]) - weight[order] / 2) / weight.sum() * 16, 15).astype(int)
+    group = np.empty(len(fx), int)
+    _, group[order] = np.unique(bins, return_inverse=True)
+    mass = np.bincount(group, weights=weight)
+    out = []
+    for f in (fx, fy):
+        sums = np.zeros((len(mass), f.shape[1]))
+        np.add.at(sums, group, (weight / mass[group])[:, None] * f)
+        wanted = np.bincount(group, weights=weight / mass[group] * grid.expectation(f**2))
+        got = grid.expectation(sums**2)
+        out.append(sums * np.sqrt(np.where(got > 0, wanted / np.where(got > 0, got, 1), 1))[:, None])
+    return out[0], out[1], replace(shared, level=group[shared.level].astype(np.int32))
+
+
+def _pair_moments(pair: str, law: Law, x: Law, y: Law, rho: float) -> Callable[[Groups], float]:
+    """Pair moments of the result from those of independent operands."""
+    if pair == "product":
+        return lambda s: x.pair(s) * y.pair(s)
+    if pair == "sum":
+        spare = law.second - x.second - y.second - 2 * x.mean * y.mean if rho else 0.0
+        return lambda s: x.pair(s) + y.pair(s) + 2 * x.mean * y.mean + spare * x.correlation(s)
+    m2 = law.mean**2
+    share = lambda s: _variance_share(x, s) * _variance_share(y, s)  # noqa: E731
+    return lambda s: m2 + (law.second - m2) * share(s)
+
+
+def _variance_share(law: Law, differ: Groups) -> float:
+    variance = law.second - law.mean**2
+    return (law.pair(differ) - law.mean**2) / variance if variance > 1e-14 * law.second else 1.0
+
+
+def fresh_like(law: Law) -> Law:
+    """The same law on a latent of its own."""
+    return replace(law, latent=fresh_latent(law.latent.corr))

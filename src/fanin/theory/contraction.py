@@ -1,0 +1,239 @@
+"""Sums over an axis of a product of two tensors: dense layers, matrix products of signals, embeddings, convolutions.
+
+The mean square of ``sum_c x_c y_c`` is ``n E[x^2] E[y^2] + n (n-1) E[x x'] E[y y']``, the pair moments taken between
+elements that differ along the contracted axis only. With fresh zero-mean weights the second term is zero; between
+attention weights and values it is what makes tokens alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from fanin.theory import grid
+from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, constant, gaussian
+from fanin.theory.state import Known, Value, as_law, is_free
+
+
+def axis_size(axis: Axis) -> int:
+    """Number of elements along an axis."""
+    size = 1
+    for atom in axis:
+        size *= atom.size
+    return size
+
+
+def axis_groups(axis: Axis) -> Groups:
+    """Groups in which two places along an axis differ."""
+    return frozenset(atom.group for atom in axis if atom.size > 1)
+
+
+def mean_over(profile: np.ndarray, axis: int) -> np.ndarray:
+    """Mean of a profile along an axis, kept with size one."""
+    return profile.mean(axis, keepdims=True)
+
+
+def product_sum(x: Law, y: Law, x_axis: int, y_axis: int, lay_x: Callable, lay_y: Callable, shape, axes) -> Law:
+    """``sum_c x[.., c] y[.., c]`` laid out by ``lay_x`` and ``lay_y``, which broadcast profiles to the result's axes."""
+    n = x.shape[x_axis]
+    x_groups, y_groups = axis_groups(x.axes[x_axis]), axis_groups(y.axes[y_axis])
+    own_x, own_y = x.pair(x_groups) if n > 1 else 0.0, y.pair(y_groups) if n > 1 else 0.0
+    second_x, second_y = x.profile(x.seconds), y.profile(y.seconds)
+    diagonal = _contract(second_x, second_y, x_axis, y_axis, lay_x, lay_y, n)
+    variance = diagonal + n * (n - 1) * own_x * own_y
+    whole = float(np.mean(variance))
+    common = float(np.mean(diagonal))
+
+    def pair(differ: Groups) -> float:
+        in_x, in_y = differ & x.groups, differ & y.groups
+        same = _ratio(x.pair(in_x), x.second) * _ratio(y.pair(in_y), y.second) * common
+        return same + n * (n - 1) * x.pair(in_x | x_groups) * y.pair(in_y | y_groups)
+
+    law = gaussian(shape, axes, np.maximum(variance, 0), pair)
+    mean = n * x.mean * y.mean if not (FEATURE in x_groups and abs(y.mean) < 1e-12 * y.rms) else 0.0
+    if mean and mean**2 < whole:
+        law = shifted(law, mean)
+    return _noted(law, x, y)
+
+
+def shifted(law: Law, mean: float) -> Law:
+    """A Gaussian law of the same mean square with a mean."""
+    second = law.seconds
+    deviation = np.sqrt(np.maximum(second - mean**2, 0))
+    return law.with_values(mean + deviation[:, None] * grid.Z_UNIT)
+
+
+def _ratio(a: float, b: float) -> float:
+    return a / b if b > 0 else 1.0
+
+
+def _noted(law: Law, *sources: Law) -> Law:
+    for source in sources:
+        if not source.exact:
+            law = law.marked(source.note)
+    return law
+
+
+def _contract(px, py, x_axis, y_axis, lay_x, lay_y, n) -> np.ndarray:
+    """n times the mean along the contracted axis of the product of two profiles."""
+    if px.shape[x_axis] == 1 or py.shape[y_axis] == 1:
+        return n * lay_x(mean_over(px, x_axis)) * lay_y(mean_over(py, y_axis))
+    # both vary along the contracted axis: contract for real
+    return np.einsum("...c,...c->...", lay_x(np.moveaxis(px, x_axis, -1)[..., None, :][..., 0, :], True), lay_y(np.moveaxis(py, y_axis, -1), True))
+
+
+def add_bias(law: Law, bias: Law | None, axis: int) -> Law:
+    """Add a bias along one axis: fresh numbers, the same for all samples and positions."""
+    if bias is None or bias.second == 0:
+        return law
+    from fanin.theory.combine import binary
+
+    shape = tuple(bias.shape[0] if i == axis % len(law.shape) else 1 for i in range(len(law.shape)))
+    axes = tuple(((Atom(n, FEATURE),) if n > 1 else ()) for n in shape)
+    level = bias.level.reshape(shape) if bias.level.size > 1 else np.zeros((1,) * len(shape), np.int32)
+    laid = Law(shape, axes, bias.values, level, bias.latent, bias.exact, bias.note)
+    if bias.deterministic and bias.level.size == 1:
+        return law.with_values(law.values + bias.values)
+    return binary(np.add, law, laid, law.shape, pair="sum")
+
+
+def dense(x: Value, weight: Law, bias: Law | None, out_first: bool) -> Law:
+    """``x @ W.T + b``: variance n_in E[W^2] E[x^2], plus what a mean of the weights picks up."""
+    in_axis = 1 if out_first else 0
+    size_out = weight.shape[1 - in_axis]
+    if isinstance(x, Known):
+        law = dense_known(x, weight, in_axis)
+    else:
+        shape = (*x.shape[:-1], size_out)
+        axes = (*x.axes[:-1], (Atom(size_out, FEATURE),))
+        out_axis = 1 - in_axis
+        lay_x = lambda p: p[..., :1]  # noqa: E731
+        lay_w = lambda p: p.mean(in_axis).reshape((1,) * (len(shape) - 1) + (-1,)) if p.shape[out_axis] > 1 else p.reshape((1,) * len(shape))  # noqa: E731
+        law = _dense(x, weight, in_axis, shape, axes, lay_x, lay_w)
+    return add_bias(law, bias, -1)
+
+
+def _dense(x: Law, weight: Law, in_axis: int, shape, axes, lay_x, lay_w) -> Law:
+    n = x.shape[-1]
+    px, pw = x.profile(x.seconds), weight.profile(weight.seconds)
+    if px.shape[-1] > 1 and pw.shape[in_axis] > 1:
+        moved = np.moveaxis(pw, in_axis, -1)  # (out or 1, in)
+        diagonal = px @ moved.T
+    else:
+        diagonal = n * lay_x(mean_over(px, px.ndim - 1)) * lay_w(mean_over(pw, in_axis))
+    return weighted_sum(x, weight, n, axis_groups(x.axes[-1]), diagonal, shape, axes)
+
+
+def weighted_sum(x: Law, weight: Law, n: float, along: Groups, diagonal: np.ndarray, shape, axes) -> Law:
+    """The Gaussian that a sum of n inputs with fresh weights tends to; ``diagonal`` is its variance profile."""
+    mu2 = weight.mean**2
+    along = along or frozenset((FEATURE,))
+    extra = n * (n - 1) * mu2 * x.pair(along) if mu2 else 0.0
+    whole = float(np.mean(diagonal))
+
+    def pair(differ: Groups) -> float:
+        cross = n * (n - 1) * mu2 * x.pair(differ | along) if mu2 else 0.0
+        return whole * _ratio(x.pair(differ), x.second) + cross
+
+    law = gaussian(shape, axes, np.maximum(diagonal + extra, 0), pair)
+    mean = n * weight.mean * x.mean
+    if mean and mean**2 <= law.second:
+        law = shifted(law, mean)
+    return _noted(law, x)
+
+
+def known_pairs(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> tuple[np.ndarray, dict[Groups, float]]:
+    """Mean square along one axis, and the mean product between places that differ in each set of groups.
+
+    For every set S of groups the mean over ordered pairs of distinct places follows from sums over the axes of S.
+    """
+    x = np.moveaxis(np.asarray(array, float), reduce, -1)
+    others = [a for i, a in enumerate(axes) if i != reduce]
+    second = np.mean(x**2, axis=-1)
+    names = sorted({g for a in others for g in axis_groups(a)})
+    totals = {}
+    for mask in range(1 << len(names)):
+        chosen = frozenset(n for i, n in enumerate(names) if mask >> i & 1)
+        dims = tuple(i for i, a in enumerate(others) if axis_groups(a) & chosen)
+        summed = x.sum(axis=dims, keepdims=True) if dims else x
+        count = np.prod([x.shape[d] for d in dims]) if dims else 1
+        totals[chosen] = (float(np.mean(np.mean((summed / count) ** 2, axis=-1))), count)
+    pairs: dict[Groups, float] = {}
+    for chosen in sorted(totals, key=len):
+        if chosen:
+            pairs[chosen] = _strictly_apart(chosen, totals, pairs, float(second.mean()))
+    return second, pairs
+
+
+def _strictly_apart(chosen: Groups, totals, pairs, second: float) -> float:
+    """Mean over pairs that differ in every group of ``chosen``, by inclusion and exclusion."""
+    sizes = {g: totals[frozenset((g,))][1] for g in chosen}
+    whole, _ = totals[chosen]
+    rest, share = 0.0, 1.0
+    for g in chosen:
+        share *= 1 - 1 / sizes[g]
+    for smaller in _proper_subsets(chosen):
+        weight = 1.0
+        for g in chosen:
+            weight *= (1 - 1 / sizes[g]) if g in smaller else 1 / sizes[g]
+        rest += weight * (pairs[smaller] if smaller else second)
+    return (whole - rest) / share if share > 0 else second
+
+
+def _proper_subsets(chosen: Groups) -> list[Groups]:
+    names = sorted(chosen)
+    return [frozenset(n for i, n in enumerate(names) if mask >> i & 1) for mask in range((1 << len(names)) - 1)]
+
+
+def dense_known(x: Known, weight: Law, in_axis: int) -> Law:
+    """A dense layer on known inputs: their own mean squares and products, nothing assumed."""
+    size_out = weight.shape[1 - in_axis]
+    n = x.shape[-1]
+    shape, axes = (*x.shape[:-1], size_out), (*x.axes[:-1], (Atom(size_out, FEATURE),))
+    second, pairs = known_pairs(x.array, x.axes, len(x.shape) - 1)
+    variance = weight.second - weight.mean**2
+    sums = np.asarray(x.array, float).sum(-1)
+    diagonal = n * variance * second + weight.mean**2 * sums**2
+    law = gaussian(shape, axes, diagonal[..., None], lambda s: n * weight.second * pairs.get(s, 0.0))
+    return law
+
+
+def embed(ids: Value, weight: Law) -> Law:
+    """Rows of a table: the table's own law; two places share a row where their ids agree."""
+    width = weight.shape[-1]
+    shape = (*ids.shape, width)
+    axes = (*ids.axes, (Atom(width, FEATURE),))
+    law = Law(shape, axes, weight.values[:1], np.zeros((1,) * len(shape), np.int32), weight.latent)
+    if len(weight.values) > 1:
+        numbers = weight.level_weight @ weight.values
+        law = law.with_values(numbers[None])
+    corr = _same_id(ids) if isinstance(ids, Known) else {}
+    from dataclasses import replace
+
+    from fanin.theory.law import fresh_latent, subsets
+
+    default = 1.0 / weight.shape[0]
+    return replace(law, latent=fresh_latent({s: corr.get(s, default) for s in subsets(law.groups)}))
+
+
+def _same_id(ids: Known) -> dict[Groups, float]:
+    """Fraction of pairs of places with the same id, for every set of groups in which they differ."""
+    flat = ids.array.astype(np.int64)
+    _, codes = np.unique(flat, return_inverse=True)
+    codes = codes.reshape(flat.shape)
+    if codes.size > 4096:  # the one-hot table would not fit: estimate from the share of each id
+        codes = codes[tuple(slice(0, 16 if i == 0 and codes.ndim > 1 else 256) for i in range(codes.ndim))]
+        _, again = np.unique(codes, return_inverse=True)
+        codes = again.reshape(codes.shape)
+    onehot = np.eye(codes.max() + 1)[codes] * np.sqrt(codes.max() + 1)
+    _, pairs = known_pairs(onehot, (*ids.axes, ((Atom(onehot.shape[-1], FEATURE)),)), onehot.ndim - 1)
+    return {s: float(np.clip(p, 0, 1)) for s, p in pairs.items()}
+
+
+def unused(group: str) -> bool:
+    """Whether a group never met a signal."""
+    return is_free(group)
+
+
+__all__ = ["add_bias", "as_law", "axis_groups", "axis_size", "constant", "dense", "embed", "known_pairs", "weighted_sum"]

@@ -1,0 +1,183 @@
+"""The interpreter: one rule a kind of node, a value on every edge, a row for every signal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from fanin.distributions import Distribution
+from fanin.errors import ModelError
+from fanin.graph import Graph, Kind, Node, Parameter
+from fanin.signals import Signal, Signals
+from fanin.theory import grid
+from fanin.theory.contraction import dense, embed
+from fanin.theory.law import Law, fresh_latent
+from fanin.theory.rules import attention, convolution, move, norm, pointwise, pool
+from fanin.theory.state import Hidden, Known, Unmodelled, Value, batch_axes, feature_axes, free_axes
+
+Rule = Callable[..., Value]
+
+RULES: dict[Kind, Rule] = {
+    Kind.DENSE: lambda node, *v: dense(
+        v[node.attrs["x"]], v[node.attrs["weight"]], _optional(v, node.attrs["bias"]), node.attrs["out_first"]
+    ),
+    Kind.CONV: convolution.conv,
+    Kind.EMBED: lambda node, *v: embed(v[node.attrs["ids"]], v[node.attrs["weight"]]),
+    Kind.POINTWISE: pointwise.pointwise,
+    Kind.SUM: pointwise.total,
+    Kind.PRODUCT: pointwise.product,
+    Kind.NORM: norm.norm,
+    Kind.SOFTMAX: attention.softmax,
+    Kind.MIX: attention.mix,
+    Kind.ATTENTION: attention.attention,
+    Kind.POOL: pool.pool,
+    Kind.REDUCE: pool.reduce,
+    Kind.MOVE: move.move,
+    Kind.DROP: pointwise.drop,
+}
+"""The table: what is not in it, is unmodelled."""
+
+
+def _optional(values: tuple, position: int | None):
+    return values[position] if position is not None else None
+
+
+@dataclass
+class Interpreter:
+    """Runs the rules over a graph; ``values`` holds what each node's tensor is.
+
+    Args:
+        graph: what to interpret.
+        laws: laws of parameters that a plan sets, by name; others are the graph's own.
+    """
+
+    graph: Graph
+    laws: Mapping[str, Distribution] = field(default_factory=dict)
+    values: dict[str, Value] = field(default_factory=dict)
+
+    def run(self) -> Signals:
+        """Interpret every node in order and collect the rows."""
+        rows = []
+        for node in self.graph.nodes:
+            value = self.values[node.id] = self._value(node)
+            if node.id in self._signals:
+                rows.append(row(node, value))
+        return Signals(rows, aliases=self.graph.aliases)
+
+    @cached_property
+    def _signals(self) -> set[str]:
+        return {node.id for node in self.graph.signals}
+
+    def _value(self, node: Node) -> Value:
+        if node.kind is Kind.PARAMETER:
+            return self._parameter(self.graph.parameters[node.attrs["parameter"]])
+        if node.kind in (Kind.INPUT, Kind.CONSTANT):
+            return source(node)
+        inputs = tuple(self.values[i] for i in node.inputs)
+        blocked = next((v for v in inputs if isinstance(v, Unmodelled)), None)
+        if blocked is not None:
+            return Unmodelled(node.shape, blocked.why)
+        if node.evaluate is not None and all(isinstance(v, Known) for v in inputs) and node.kind is not Kind.DROP:
+            return evaluated(node, inputs)
+        return self._ruled(node, inputs)
+
+    def _ruled(self, node: Node, inputs: tuple[Value, ...]) -> Value:
+        if not node.is_float and node.kind is not Kind.MOVE:
+            return Hidden(node.shape, _axes_like(node, inputs))
+        rule = RULES.get(node.kind)
+        if rule is None:
+            return Unmodelled(node.shape, f"{node.op} has no rule")
+        try:
+            return rule(node, *inputs)
+        except NotImplementedError as error:
+            return Unmodelled(node.shape, f"{node.op}: {error}")
+
+    def _parameter(self, parameter: Parameter) -> Value:
+        law = self.laws.get(parameter.name, parameter.law)
+        if parameter.value is not None:
+            array = np.asarray(parameter.value)
+            return Known(array, free_axes(array.shape))
+        if law is None:
+            return Unmodelled(parameter.shape, f"nothing is known of the values of {parameter.name}")
+        return weight_law(parameter.shape, law)
+
+
+def weight_law(shape: tuple[int, ...], distribution: Distribution) -> Law:
+    """A weight as a law: independent elements with the distribution's quantiles, its moments exact."""
+    mean, std = distribution.moments(shape)
+    try:
+        values = np.asarray(distribution.quantile(grid.CDF), float)
+    except Exception:  # matrix laws have no quantile of an element: near enough Gaussian
+        values = mean + std * grid.Z_UNIT
+    centre = grid.expectation(values)
+    spread = np.sqrt(max(grid.expectation(values**2) - centre**2, 0))
+    values = mean + (values - centre) * (std / spread if spread > 0 else 0)
+    return Law(tuple(shape), feature_axes(tuple(shape)), values[None], np.zeros((1,) * len(shape), np.int32), fresh_latent({}))
+
+
+def source(node: Node) -> Value:
+    """A leaf of the batch or a constant of the model as a known array."""
+    array = node.attrs.get("value")
+    if array is None:
+        return Unmodelled(node.shape, f"the values of {node.name} are not known")
+    batch = node.kind is Kind.INPUT
+    axes = batch_axes(array.shape) if batch else free_axes(array.shape)
+    return Known(array, axes, batch)
+
+
+def evaluated(node: Node, inputs: tuple[Value, ...]) -> Value:
+    """Run the operation itself on known arrays; what its axes mean follows the move, or the broadcast."""
+    try:
+        array = node.evaluate(*[v.array for v in inputs if isinstance(v, Known)])  # type: ignore[misc]
+    except Exception as error:
+        raise ModelError(f"{node.op} in {node.name} failed on known inputs: {type(error).__name__}: {error}") from error
+    axes = _known_axes(node, inputs, array.shape)
+    return Known(array, axes, any(isinstance(v, Known) and v.from_batch for v in inputs))
+
+
+def _known_axes(node: Node, inputs, shape):
+    if node.kind is Kind.MOVE and inputs and node.attrs["how"] in move.HOW:
+        try:
+            return move.axes_after(node, inputs[0].axes, inputs[0].shape)
+        except Exception:
+            pass
+    return _axes_like(node, inputs, shape)
+
+
+def _axes_like(node: Node, inputs, shape=None):
+    """Axes of an elementwise or unknown operation: those of the inputs where sizes agree, counted from the right."""
+    shape = node.shape if shape is None else shape
+    fresh = list(free_axes(shape))
+    for i in range(len(shape)):
+        for v in sorted(inputs, key=lambda v: not getattr(v, "from_batch", False)):
+            offset = len(v.shape) - len(shape) + i
+            if offset >= 0 and v.shape[offset] == shape[i] and shape[i] > 1:
+                fresh[i] = v.axes[offset]
+                break
+    return tuple(fresh)
+
+
+def row(node: Node, value: Value) -> Signal:
+    """The public row of a node."""
+    base = {"name": node.name, "op": node.op, "shape": node.shape, "module": node.module, "source": "predicted"}
+    if isinstance(value, Law):
+        return Signal(**base, rms=value.rms, mean=value.mean, exact=value.exact, note=value.note)
+    if isinstance(value, Known):
+        array = np.asarray(value.array, float)
+        rms = float(np.sqrt(np.mean(array**2))) if array.size else 0.0
+        return Signal(**base, rms=rms, mean=float(array.mean()) if array.size else 0.0)
+    why = value.why if isinstance(value, Unmodelled) else "values depend on weights in a way that has no rule"
+    return Signal(**base, exact=False, note=f"unmodelled: {why}")
+
+
+def interpret(graph: Graph, laws: Mapping[str, Distribution] | None = None) -> Signals:
+    """Predicted signals of a graph.
+
+    Args:
+        graph: from a front end.
+        laws: distributions that replace the graph's own, by parameter name (a plan).
+    """
+    return Interpreter(graph, laws or {}).run()

@@ -1,0 +1,308 @@
+"""Softmax, products of two signals, and attention.
+
+Logits of a row are a common part, which softmax ignores, and an own part of variance s^2. Row weights then have
+E[sum_j a_j^2] = A(s^2, n); the output keeps A of the values' mean square and 1 - A of their pair moment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+
+from fanin.graph import Node
+from fanin.theory import grid
+from fanin.theory.contraction import axis_groups, product_sum, weighted_sum
+from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, gaussian, latent_for
+from fanin.theory.state import Known, Value, as_law
+
+
+@lru_cache(maxsize=4096)
+def concentration(variance: float, n: int) -> float:
+    """E[sum_j a_j^2] of softmax over n independent Gaussian logits of the given variance.
+
+    With S = sum e^{l_j}: n * int_0^inf u E[e^{2l} e^{-u e^l}] E[e^{-u e^l}]^{n-1} du, the integral taken in log u.
+    """
+    if n <= 1:
+        return 1.0
+    if variance <= 1e-12:
+        return 1.0 / n
+    s = np.sqrt(variance)
+    logits = s * grid.Z_UNIT
+    log_u = np.linspace(-np.log(n) - 6 * s - 12, 6 * s + 8, 800)
+    with np.errstate(all="ignore"):
+        inner = np.exp(log_u[:, None] + logits[None, :])
+        decay = np.exp(-inner)
+        rest = decay @ grid.WEIGHT
+        squares = (np.exp(2 * logits) * decay) @ grid.WEIGHT
+    integrand = n * np.exp(2 * log_u) * squares * rest ** (n - 1)
+    return float(np.clip(np.trapezoid(integrand, log_u), 1.0 / n, 1.0))
+
+
+def concentrations(variance: float, counts: np.ndarray) -> np.ndarray:
+    """``concentration`` for many row lengths, interpolated in log n beyond a few dozen distinct ones."""
+    counts = np.maximum(np.asarray(counts, float), 1)
+    distinct = np.unique(counts)
+    if len(distinct) > 24:
+        distinct = np.unique(np.round(np.geomspace(distinct[0], distinct[-1], 24)))
+    table = np.array([concentration(float(np.round(variance, 6)), int(n)) for n in distinct])
+    return np.exp(np.interp(np.log(counts), np.log(distinct), np.log(table)))
+
+
+def softmax(node: Node, *inputs: Value) -> Law:
+    """Weights of a row: mean 1/n, mean square A/n, with levels from a mask."""
+    x = as_law(inputs[0])
+    axis = node.attrs["axis"] % len(x.shape)
+    along = axis_groups(x.axes[axis]) or frozenset((FEATURE,))
+    n = x.shape[axis]
+    if node.attrs.get("log"):
+        return _log_softmax(x, axis, along)
+    own = np.maximum(x.seconds - x.means**2, 0)
+    r = _common_share(x, along)
+    variance = own * (1 - r)
+    level = np.broadcast_to(x.level, tuple(x.shape[i] if i == axis else k for i, k in enumerate(x.level.shape)))
+    mean = x.means[level]
+    top = np.max(mean, axis=axis, keepdims=True)
+    with np.errstate(all="ignore"):
+        prior = np.exp(np.where(np.isfinite(mean), mean - top, -np.inf))
+        prior = np.where(np.isfinite(top), prior, 1.0)
+    mean_weight = prior * np.exp(variance[level] / 2)
+    share = mean_weight / mean_weight.sum(axis, keepdims=True)
+    count = np.maximum(1 / (share**2).sum(axis, keepdims=True), 1)
+    usable = share.max(axis, keepdims=True) * 1e-6
+    s2 = float((variance[level] * (share > usable)).sum() / max((share > usable).sum(), 1))
+    concentrated = concentrations(s2, np.round(count))
+    return _row_weights(node, x, share, concentrated * count, s2, along)
+
+
+def _common_share(x: Law, along: Groups) -> float:
+    """Share of the logits' variance that a whole row has in common."""
+    if FEATURE in along:
+        return 0.0
+    return max(x.correlation(along), 0.0)
+
+
+def _row_weights(node: Node, x: Law, share: np.ndarray, boost: np.ndarray, s2: float, along: Groups) -> Law:
+    """A lognormal weight around each place's share, with E[a^2] = share^2 * boost (boost = A * n)."""
+    boost = np.broadcast_to(boost, share.shape)
+    sigma = np.sqrt(np.log(np.maximum(boost, 1)))
+    key = np.stack([share.ravel(), sigma.ravel()])
+    codes, level = np.unique(np.round(key, 12), axis=1, return_inverse=True)
+    level = level.reshape(share.shape).astype(np.int32)
+    numbers, widths = codes
+    values = numbers[:, None] * np.exp(widths[:, None] * grid.Z_UNIT - widths[:, None] ** 2 / 2)
+    from fanin.theory.law import compress
+
+    values, level = compress(values, level)
+    law = Law(node.shape, x.axes, values, level, x.latent, False, "softmax weights as lognormal")
+    law = replace(law, exact=True, note="") if s2 < 1e-2 and x.exact else law
+    a2 = float(np.mean(share**2 * boost)) * share.shape[node.attrs["axis"] % len(x.shape)] if share.ndim else 1.0
+    n = x.shape[node.attrs["axis"] % len(x.shape)]
+    rows = 1.0 / n
+
+    def pair(differ: Groups) -> float:
+        if differ & along and not differ - along:
+            return max((rows - law.second) / max(n - 1, 1), 0.0)  # a row sums to one: E[a a'] = (1 - A)/(n (n-1))
+        if differ & along:
+            return law.mean**2
+        r = max(x.correlation(differ), 0.0)
+        return law.mean**2 * (law.second / max(law.mean**2, 1e-300)) ** r
+
+    del a2
+    return replace(law, latent=latent_for(law, pair, law.groups))
+
+
+def _log_softmax(x: Law, axis: int, along: Groups) -> Law:
+    n = x.shape[axis]
+    own = max(x.second - x.mean**2, 0) * (1 - _common_share(x, along))
+    return x.with_values(x.values - x.mean - np.log(n) - own / 2)
+
+
+def mix(node: Node, *inputs: Value) -> Law:
+    """Matrix product of two signals (or of a signal and a weight): contracts the last axis of x, second-last of y."""
+    x, y = (as_law(v) for v in inputs)
+    if _is_weight(y) and len(y.shape) == 2:
+        from fanin.theory.contraction import dense
+
+        return dense(inputs[0], y, None, out_first=False)
+    if len(y.shape) == 1 or len(x.shape) == 1:
+        return _vector_product(node, x, y)
+    x, y = _split_groups(x, y)
+    shape = node.shape
+    ndim = len(shape)
+    axes = _mixed_axes(x, y, shape)
+    px, py = _lift(x.profile(x.seconds), ndim), _lift(y.profile(y.seconds), ndim)
+    n = x.shape[-1]
+    if px.shape[-1] == 1 or py.shape[-2] == 1:
+        diagonal = n * px.mean(-1, keepdims=True) * py.mean(-2, keepdims=True)
+    else:
+        diagonal = px @ py
+    return _assemble(x, y, n, diagonal, shape, axes)
+
+
+def _assemble(x: Law, y: Law, n: int, diagonal: np.ndarray, shape, axes) -> Law:
+    gx, gy = axis_groups(x.axes[-1]), axis_groups(y.axes[-2])
+    cross = x.pair(gx) * y.pair(gy) if n > 1 else 0.0
+    extra = n * (n - 1) * cross
+    if cross and x.level.size > 1 and not (gx & {FEATURE}):
+        extra = _row_sums(x, n, diagonal) * y.pair(gy)
+    whole = float(np.mean(diagonal))
+
+    def pair(differ: Groups) -> float:
+        dx, dy = differ & x.groups, differ & y.groups
+        same = whole * _ratio(x.pair(dx), x.second) * _ratio(y.pair(dy), y.second)
+        return same + n * (n - 1) * x.pair(dx | gx) * y.pair(dy | gy)
+
+    law = gaussian(shape, axes, np.maximum(diagonal + extra, 0), pair)
+    mean = n * x.mean * y.mean
+    if mean and mean**2 < law.second:
+        from fanin.theory.contraction import shifted
+
+        law = shifted(law, mean)
+    for source in (x, y):
+        law = law if source.exact else law.marked(source.note)
+    return law
+
+
+def _row_sums(x: Law, n: int, diagonal: np.ndarray) -> np.ndarray:
+    """Sum over pairs of distinct places of a row of E[a a'], row by row: (sum of means)^2 less the diagonal's part."""
+    mean = x.profile(x.means)
+    if mean.shape[-1] == 1:
+        rows = mean**2 * n * (n - 1)
+    else:
+        rows = mean.sum(-1, keepdims=True) ** 2 - (mean**2).sum(-1, keepdims=True)
+    whole = float(np.mean(rows))
+    wanted = n * (n - 1) * x.pair(axis_groups(x.axes[-1]))
+    if whole <= 0:
+        return np.full((1,) * diagonal.ndim, wanted)
+    second = x.profile(x.seconds)
+    own = second.sum(-1, keepdims=True) if second.shape[-1] > 1 else second * n
+    total = mean.sum(-1, keepdims=True) ** 2 if mean.shape[-1] > 1 else (mean * n) ** 2
+    rows = np.maximum(total - own, 0)
+    ndim = diagonal.ndim
+    return rows.reshape((1,) * (ndim - rows.ndim) + rows.shape)
+
+
+def _vector_product(node: Node, x: Law, y: Law) -> Law:
+    n = x.shape[-1]
+    diagonal = np.full((1,) * len(node.shape), n * x.second * y.second)
+    axes = x.axes[:-1] if len(y.shape) == 1 else y.axes[1:]
+    return weighted_sum(x, y, n, axis_groups(x.axes[-1]), diagonal, node.shape, axes)
+
+
+def _is_weight(law: Law) -> bool:
+    return not law.groups
+
+
+def _ratio(a: float, b: float) -> float:
+    return a / b if b > 0 else 1.0
+
+
+def _lift(profile: np.ndarray, ndim: int) -> np.ndarray:
+    return profile.reshape((1,) * (ndim - profile.ndim) + profile.shape)
+
+
+def _split_groups(x: Law, y: Law) -> tuple[Law, Law]:
+    """Rename the groups of y's free axis where they are those of x's free axis: row and column places are different."""
+    from fanin.theory.combine import renamed
+
+    mine = axis_groups(x.axes[-2]) if len(x.axes) > 1 else frozenset()
+    own = axis_groups(y.axes[-1]) - {FEATURE}
+    clash = own & (mine | frozenset(g for axis in x.axes[:-2] for g in axis_groups(axis)))
+    clash = clash - frozenset(g for axis in y.axes[:-2] for g in axis_groups(axis))
+    return x, renamed(y, {g: f"{g}'" for g in clash})
+
+
+def _mixed_axes(x: Law, y: Law, shape: tuple[int, ...]) -> tuple[Axis, ...]:
+    ndim = len(shape)
+    lead = []
+    for i in range(ndim - 2):
+        options = [law.axes[i - ndim] for law in (x, y) if len(law.axes) >= ndim - i]
+        full = [a for a in options if np.prod([t.size for t in a] or [1]) == shape[i]]
+        lead.append(full[0] if full else (Atom(shape[i], FEATURE),))
+    return (*lead, x.axes[-2], y.axes[-1])
+
+
+def attention(node: Node, *inputs: Value) -> Law:
+    """softmax(scale q k^T + mask) v with fresh projections: see the module's docstring."""
+    a = node.attrs
+    q, k, v = (as_law(inputs[i]) for i in range(3))
+    mask = inputs[a["mask"]] if a.get("mask") is not None else None
+    bias = as_law(mask) if isinstance(mask, Law) else None
+    counts, queries, keys = _row_counts(node, mask if isinstance(mask, Known) else None, q.shape[-2], k.shape[-2])
+    key_groups, query_groups = axis_groups(k.axes[-2]), axis_groups(q.axes[-2])
+    d = q.shape[-1]
+    own_key = max(k.second - k.pair(key_groups), 0.0) if k.shape[-2] > 1 else 0.0
+    s2 = a["scale"] ** 2 * d * q.second * own_key
+    if bias is not None:
+        s2 += max(bias.second - bias.pair(axis_groups(bias.axes[-1])), 0.0)
+    p = a["dropout"]
+    weight2 = concentrations(s2, counts)
+    pair_v = v.pair(axis_groups(v.axes[-2]))
+    profile_v = v.profile(v.seconds).mean(-2, keepdims=True).mean(-1, keepdims=True)
+    lift = _lift(profile_v, len(node.shape))
+    second = weight2 / (1 - p) * lift + (1 - weight2) * pair_v
+    shape, axes = node.shape, (*_lead_axes(q, v, node.shape), q.axes[-2], v.axes[-1])
+    overlap = _overlap(counts)
+
+    def pair(differ: Groups) -> float:
+        rest = differ - query_groups
+        if differ & query_groups:
+            r = max(_ratio(q.pair(differ), q.second), 0.0) * max(_ratio(k.pair(rest), k.second) if rest else 1.0, 0.0)
+            base = overlap
+        else:
+            r = max(_ratio(q.pair(differ), q.second), 0.0) * max(_ratio(k.pair(rest), k.second), 0.0)
+            base = float(np.mean(1 / counts))
+        share = min(base * float(np.mean(weight2 * counts)) ** r, 1.0)
+        return share * v.pair(rest) + (1 - share) * v.pair(rest | axis_groups(v.axes[-2]))
+
+    law = gaussian(shape, axes, second, pair)
+    if v.mean and v.mean**2 < law.second:
+        from fanin.theory.contraction import shifted
+
+        law = shifted(law, v.mean)
+    for source in (q, k, v):
+        law = law if source.exact else law.marked(source.note)
+    return law
+
+
+def _lead_axes(q: Law, v: Law, shape: tuple[int, ...]) -> tuple[Axis, ...]:
+    return tuple(q.axes[i] for i in range(len(shape) - 2))
+
+
+def _row_counts(node: Node, mask: Known | None, queries: int, keys: int) -> tuple[np.ndarray, int, int]:
+    """How many keys each query may look at, with the axes (..., query, 1)."""
+    ndim = len(node.shape)
+    if mask is not None:
+        array = mask.array
+        allowed = array if array.dtype == bool else array > np.max(array) - 1e4
+        counts = allowed.sum(-1, keepdims=True).astype(float)
+        counts = counts * (keys if allowed.shape[-1] == 1 else 1)
+        counts = np.where(counts == 0, keys, counts)
+        counts = _lift(counts, ndim)
+        return _thin_counts(counts), queries, keys
+    if node.attrs["causal"]:
+        counts = np.minimum(np.arange(1, queries + 1), keys).astype(float)
+        return counts.reshape((1,) * (ndim - 2) + (-1, 1)), queries, keys
+    return np.full((1,) * ndim, float(keys)), queries, keys
+
+
+def _thin_counts(counts: np.ndarray) -> np.ndarray:
+    for axis in range(counts.ndim):
+        if counts.shape[axis] > 1 and (counts == counts.take([0], axis)).all():
+            counts = counts.take([0], axis)
+    return counts
+
+
+def _overlap(counts: np.ndarray) -> float:
+    """Mean over pairs of different queries of sum_j a_j a'_j with uniform weights: one over the longer row."""
+    rows = np.sort(counts.reshape(-1))
+    n = len(rows)
+    if n == 1:
+        return 1.0 / rows[0]
+    longest = np.arange(n)  # rows[i] is the longer one of i pairs
+    return float((longest / rows).sum() / longest.sum())
+
+
+__all__ = ["attention", "concentration", "concentrations", "mix", "product_sum", "softmax"]

@@ -1,0 +1,116 @@
+"""Convolutions: the effective fan of every output position counts the taps that are really there."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fanin.graph import Node
+from fanin.theory.contraction import add_bias, known_pairs, weighted_sum
+from fanin.theory.law import FEATURE, Atom, Axis, Law, gaussian
+from fanin.theory.state import Known, Value
+
+
+def conv(node: Node, *inputs: Value) -> Law:
+    """Variance Var(W) * sum over existing taps of E[x^2] * c_in / groups, at every position."""
+    a = node.attrs
+    x, weight = inputs[0], inputs[a["weight"]]
+    bias = inputs[a["bias"]] if a["bias"] is not None else None
+    kernel = weight.shape[2:]
+    channels = (weight.shape[0] if a["transposed"] else weight.shape[1] * a["groups"]) // a["groups"]
+    shape = node.shape
+    axes = _axes(node, x)
+    if isinstance(x, Known) and _unfold_size(node, kernel, channels) <= 3e7 and not a["transposed"] and a["groups"] == 1:
+        law = _first(node, x, weight, kernel, shape, axes)
+    else:
+        profile = x.profile(x.seconds) if isinstance(x, Law) else np.mean(np.asarray(x.array, float) ** 2, 1, keepdims=True)
+        if profile.shape[1] > 1:
+            profile = profile.mean(1, keepdims=True)
+        taps = tap_sum(profile, node, kernel)
+        source = x if isinstance(x, Law) else _summary(x)
+        n = channels * float(np.prod(kernel))
+        diagonal = channels * (weight.second - weight.mean**2) * taps + weight.mean**2 * channels * taps
+        law = weighted_sum(source, weight, n, frozenset((FEATURE,)), diagonal, shape, axes)
+    return add_bias(law, bias, 1)
+
+
+def _axes(node: Node, x: Value) -> tuple[Axis, ...]:
+    spatial = []
+    for size, axis in zip(node.shape[2:], x.axes[2:], strict=True):
+        group = next((atom.group for atom in axis if atom.size > 1), "position")
+        spatial.append((Atom(size, group),))
+    return (x.axes[0], (Atom(node.shape[1], FEATURE),), *spatial)
+
+
+def _unfold_size(node: Node, kernel, channels: int) -> float:
+    return node.shape[0] * float(np.prod(node.shape[2:])) * float(np.prod(kernel)) * channels
+
+
+def tap_sum(profile: np.ndarray, node: Node, kernel: tuple[int, ...]) -> np.ndarray:
+    """Sum of a profile (sample, 1, spatial...) over the taps that reach each output position."""
+    a = node.attrs
+    for d, k in enumerate(kernel):
+        axis, out = d + 2, node.shape[d + 2]
+        stride, padding, dilation = a["stride"][d], a["padding"][d], a["dilation"][d]
+        if a["transposed"]:
+            profile = _spread(profile, axis, out, k, stride, padding, dilation, node_input=a["input_size"][d])
+        else:
+            profile = _gather(profile, axis, out, k, stride, padding, dilation, size=a["input_size"][d])
+    return profile
+
+
+def _gather(p: np.ndarray, axis: int, out: int, k: int, stride: int, padding: int, dilation: int, size: int) -> np.ndarray:
+    if p.shape[axis] == 1 and padding == 0:
+        return p * k
+    p = np.repeat(p, size, axis) if p.shape[axis] == 1 else p
+    total = 0.0
+    start = np.arange(out) * stride - padding
+    for tap in range(k):
+        at = start + tap * dilation
+        inside = (at >= 0) & (at < size)
+        mask = inside.reshape((-1,) + (1,) * (p.ndim - axis - 1))
+        total = total + p.take(np.clip(at, 0, size - 1), axis) * mask
+    return total  # type: ignore[return-value]
+
+
+def _spread(p, axis, out, k, stride, padding, dilation, node_input) -> np.ndarray:
+    p = np.repeat(p, node_input, axis) if p.shape[axis] == 1 else p
+    result = np.zeros((*p.shape[:axis], out, *p.shape[axis + 1 :]))
+    moved, source = np.moveaxis(result, axis, 0), np.moveaxis(p, axis, 0)
+    for tap in range(k):
+        at = np.arange(node_input) * stride - padding + tap * dilation
+        inside = (at >= 0) & (at < out)
+        np.add.at(moved, at[inside], source[inside])
+    return result
+
+
+def _first(node: Node, x: Known, weight: Law, kernel, shape, axes) -> Law:
+    """A convolution of known inputs: patches are formed, so neighbouring pixels count as they are."""
+    patches = unfold(np.asarray(x.array, float), node, kernel)  # (sample, spatial..., taps * channels)
+    n = patches.shape[-1]
+    spatial_axes = (axes[0], *axes[2:], (Atom(n, FEATURE),))
+    second, pairs = known_pairs(patches, spatial_axes, patches.ndim - 1)
+    diagonal = n * (weight.second - weight.mean**2) * second + weight.mean**2 * patches.sum(-1) ** 2
+    return gaussian(shape, axes, diagonal[:, None], lambda s: n * weight.second * pairs.get(s, 0.0))
+
+
+def unfold(x: np.ndarray, node: Node, kernel) -> np.ndarray:
+    """Patches of (sample, channel, spatial...) as (sample, spatial out..., channel * taps)."""
+    a, dims = node.attrs, len(kernel)
+    x = np.pad(x, [(0, 0), (0, 0), *[(p, p) for p in a["padding"]]])
+    reach = tuple((k - 1) * d + 1 for k, d in zip(kernel, a["dilation"], strict=True))
+    view = np.lib.stride_tricks.sliding_window_view(x, reach, axis=tuple(range(2, 2 + dims)))
+    picks = [slice(None), slice(None)]
+    picks += [slice(0, (out - 1) * s + 1, s) for out, s in zip(node.shape[2:], a["stride"], strict=True)]
+    picks += [slice(None, None, d) for d in a["dilation"]]
+    view = np.moveaxis(view[tuple(picks)], 1, 1 + dims)  # sample, spatial, channel, taps
+    return view.reshape(*view.shape[: 1 + dims], -1)
+
+
+def _summary(x: Known) -> Law:
+    """A known image as a law with its mean squares and pair moments (for large ones, whose patches would not fit)."""
+    second, pairs = known_pairs(x.array, x.axes, 1)
+    axes = (x.axes[0], (Atom(x.shape[1], FEATURE),), *x.axes[2:])
+    q = float(second.mean())
+    return gaussian(x.shape, axes, np.full((1,) * len(x.shape), q), lambda s: pairs.get(s, 0.0))
+
+

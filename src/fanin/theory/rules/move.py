@@ -1,0 +1,319 @@
+"""Where elements go: views, transposes, slices, concatenations, padding, gathers. Laws stay, their places move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from fanin.graph import Node
+from fanin.theory.contraction import axis_groups
+from fanin.theory.law import FEATURE, Atom, Axis, Law, compress, fresh_latent, latent_for
+from fanin.theory.state import Hidden, Known, Value, as_law, is_free
+
+
+def move(node: Node, *inputs: Value) -> Value:
+    """Dispatch on ``how``; known arrays were evaluated before this is asked."""
+    how = node.attrs["how"]
+    if how in ("cat", "stack"):
+        return cat(node, *inputs)
+    value = inputs[0]
+    if isinstance(value, Known):
+        value = as_law(value)
+    axes, level = HOW[how](node, value)
+    if isinstance(value, Hidden):
+        return Hidden(node.shape, axes)
+    return _viewed(node, value, axes, level)
+
+
+def _viewed(node: Node, law: Law, axes: tuple[Axis, ...], level: np.ndarray) -> Law:
+    how, latent = node.attrs["how"], law.latent
+    if how in ("slice", "select", "gather", "roll", "flip", "pad", "diagonal"):
+        axis = node.attrs.get("axis", 0)
+        mark = (how, *(str(node.attrs[k]) for k in sorted(node.attrs) if k != "how"))
+        along_feature = FEATURE in axis_groups(law.axes[axis % len(law.axes)])
+        if along_feature:
+            latent = replace(latent, feature_view=(*latent.feature_view, mark))
+        else:
+            latent = replace(latent, place_view=(*latent.place_view, mark))
+    values = law.values
+    if len(values) > 1:
+        used, level_new = np.unique(level, return_inverse=True)
+        if len(used) < len(values):
+            values, level = values[used], level_new.reshape(level.shape).astype(np.int32)
+    out = replace(law, shape=node.shape, axes=axes, values=values, level=level, latent=latent)
+    if how == "pad" and node.attrs.get("value", None) is not None:
+        return _filled(node, out, law)
+    return out
+
+
+def axes_after(node: Node, axes: tuple[Axis, ...], shape: tuple[int, ...]) -> tuple[Axis, ...]:
+    """Axes of the result of a move of a tensor that has no law (known arrays, hidden integers)."""
+    dummy = Hidden(shape, axes)
+    moved, _ = HOW[node.attrs["how"]](node, dummy)
+    return moved
+
+
+def _level(value: Law | Hidden) -> np.ndarray:
+    return value.level if isinstance(value, Law) else np.zeros((1,) * len(value.shape), np.int32)
+
+
+def reshape(node: Node, value) -> tuple[tuple[Axis, ...], np.ndarray]:
+    """Split and merge axes by their atoms; row-major, the slowest factor first."""
+    level, old, new = _level(value), value.shape, node.shape
+    factors = _refine(value.axes, old, new)
+    if factors is None:
+        group = next((g for a in value.axes for g in sorted(axis_groups(a)) if g != FEATURE), FEATURE)
+        return tuple((Atom(n, group),) if n > 1 else () for n in new), _flat_level(level, old, new)
+    dims, groups, of_old, of_new = factors
+    small = [1 if level.shape[o] == 1 else d for d, o in zip(dims, of_old, strict=True)]
+    fine = level.reshape(small)
+    axes, shape = [], []
+    for i in range(len(new)):
+        mine = [j for j in range(len(dims)) if of_new[j] == i]
+        axes.append(_merge_atoms([Atom(dims[j], groups[j]) for j in mine if dims[j] > 1]))
+        varied = any(small[j] > 1 for j in mine)
+        shape.append(new[i] if varied else 1)
+        for j in mine:
+            if varied and small[j] == 1 and dims[j] > 1:
+                fine = np.repeat(fine, dims[j], axis=j)
+    return tuple(axes), fine.reshape(shape)
+
+
+def _flat_level(level, old, new) -> np.ndarray:
+    return np.zeros((1,) * len(new), np.int32) if level.size == 1 else np.broadcast_to(level, old).reshape(new)
+
+
+def _merge_atoms(atoms: list[Atom]) -> Axis:
+    merged: list[Atom] = []
+    for atom in atoms:
+        if merged and merged[-1].group == atom.group:
+            merged[-1] = Atom(merged[-1].size * atom.size, atom.group)
+        else:
+            merged.append(atom)
+    return tuple(merged)
+
+
+def _refine(axes: tuple[Axis, ...], old, new):
+    """Common factors of the old and the new shape: sizes, groups, and which old and new axis each belongs to."""
+    stack: list[list] = []
+    for i, (axis, n) in enumerate(zip(axes, old, strict=True)):
+        atoms = axis if axis and int(np.prod([a.size for a in axis])) == n else (Atom(n, axis[0].group if axis else FEATURE),)
+        stack += [[a.size, a.group, i] for a in atoms if a.size > 1]
+    dims, groups, of_old, of_new = [], [], [], []
+    position = 0
+    for i, n in enumerate(new):
+        need = n
+        while need > 1:
+            if position >= len(stack):
+                return None
+            size, group, owner = stack[position]
+            if need % size == 0:
+                take, position = size, position + 1
+            elif size % need == 0:
+                take = need
+                stack[position] = [size // need, group, owner]
+            else:
+                return None
+            dims.append(take), groups.append(group), of_old.append(owner), of_new.append(i)
+            need //= take
+    return dims, groups, of_old, of_new
+
+
+def permute(node: Node, value):
+    """Axes in another order."""
+    perm = node.attrs["perm"]
+    return tuple(value.axes[i] for i in perm), _level(value).transpose(perm)
+
+
+def expand(node: Node, value):
+    """Broadcast axes of size one; the copies are the same elements, so their group is a free one."""
+    lead = len(node.shape) - len(value.shape)
+    old = (1,) * lead + tuple(value.shape)
+    axes = ((),) * lead + tuple(value.axes)
+    out = [
+        a if n == m else (Atom(m, f"free.{node.id}.{i}"),) for i, (a, n, m) in enumerate(zip(axes, old, node.shape, strict=True))
+    ]
+    level = _level(value)
+    return tuple(out), level.reshape((1,) * lead + level.shape)
+
+
+def _resized(axis: Axis, n: int) -> Axis:
+    group = next((a.group for a in axis if a.size > 1), next((a.group for a in axis), FEATURE))
+    return (Atom(n, group),) if n > 1 else ()
+
+
+def _taken(node: Node, value, index) -> tuple[tuple[Axis, ...], np.ndarray]:
+    axis = node.attrs["axis"] % len(value.shape)
+    level = _level(value)
+    if level.shape[axis] > 1:
+        level = level[(slice(None),) * axis + (index,)]
+    axes = list(value.axes)
+    axes[axis] = _resized(axes[axis], node.shape[axis])
+    return tuple(axes), level
+
+
+def slice_(node: Node, value):
+    """x[start:stop:step] along an axis."""
+    a = node.attrs
+    if node.shape == tuple(value.shape):
+        return value.axes, _level(value)
+    return _taken(node, value, slice(a["start"], a["stop"], a["step"]))
+
+
+def select(node: Node, value):
+    """x[index] along an axis, which goes."""
+    axis = node.attrs["axis"] % len(value.shape)
+    level = _level(value)
+    level = level.take(node.attrs["index"] if level.shape[axis] > 1 else 0, axis)
+    return value.axes[:axis] + value.axes[axis + 1 :], level
+
+
+def gather(node: Node, value):
+    """Elements along an axis at known places, or at hidden ones (then every place's law is the mixture)."""
+    axis = node.attrs["axis"] % len(value.shape)
+    level, index = _level(value), node.attrs.get("index")
+    if level.shape[axis] > 1:
+        level = level.take(index if index is not None else np.zeros(1, int), axis)
+    axes = list(value.axes)
+    axes[axis] = _resized(axes[axis], node.shape[axis])
+    return tuple(axes), level
+
+
+def same(node: Node, value):
+    """A move that leaves every place where it was (contiguous, clone, a cast)."""
+    return value.axes, _level(value)
+
+
+def flip(node: Node, value):
+    """Reverse or rotate along axes: places of one axis among themselves."""
+    level = _level(value)
+    for axis in node.attrs["axes"]:
+        level = np.flip(level, axis)
+    return value.axes, level
+
+
+def roll(node: Node, value):
+    """Cyclic shift along axes."""
+    level = _level(value)
+    for axis, shift in zip(node.attrs["axes"], node.attrs["shifts"], strict=True):
+        level = np.roll(level, shift, axis) if level.shape[axis] > 1 else level
+    return value.axes, level
+
+
+def pad(node: Node, value):
+    """Padding; a filled border becomes levels of its own, copies of the signal keep theirs."""
+    widths = node.attrs["widths"]
+    level = _level(value)
+    axes = tuple(_resized(a, n) for a, n in zip(value.axes, node.shape, strict=True))
+    if all(level.shape[i] == 1 for i, w in enumerate(widths) if any(w)):
+        return axes, level
+    full = [n if (w != (0, 0) or level.shape[i] > 1) else 1 for i, (n, w) in enumerate(zip(value.shape, widths, strict=True))]
+    level = np.broadcast_to(level, full)
+    for i, (before, after) in enumerate(widths):
+        if before < 0 or after < 0:
+            level = level[(slice(None),) * i + (slice(max(-before, 0), level.shape[i] - max(-after, 0)),)]
+    return axes, np.pad(level, [(max(b, 0), max(a, 0)) for b, a in widths], mode="edge")
+
+
+def _filled(node: Node, out: Law, law: Law) -> Law:
+    """Give padded places the constant they are filled with."""
+    widths = node.attrs["widths"]
+    shape = [n if w != (0, 0) else 1 for n, w in zip(node.shape, widths, strict=True)]
+    border = np.zeros(shape, bool)
+    for i, (before, after) in enumerate(widths):
+        edge = (slice(None),) * i
+        if before > 0:
+            border[(*edge, slice(0, before))] = True
+        if after > 0:
+            border[(*edge, slice(shape[i] - after, None))] = True
+    values = np.concatenate([out.values, np.full((1, out.values.shape[1]), float(node.attrs["value"]))])
+    level = np.where(border, len(out.values), out.level).astype(np.int32)
+    values, level = compress(values, level)
+    return replace(out, values=values, level=level)
+
+
+def cat(node: Node, *inputs: Value) -> Value:
+    """Concatenation or stacking: a mixture of laws by place, on a latent of its own."""
+    if any(isinstance(v, Hidden) for v in inputs):
+        axes = next(v.axes for v in inputs if isinstance(v, Hidden))
+        return Hidden(node.shape, tuple(_resized(a, n) for a, n in zip(axes, node.shape, strict=False)))
+    laws = [as_law(v) for v in inputs if 0 not in v.shape]
+    axis = node.attrs["axis"] % len(node.shape)
+    if node.attrs["how"] == "stack":
+        laws = [_unsqueezed(law, axis) for law in laws]
+    if len(laws) == 1:
+        return replace(laws[0], shape=node.shape)
+    axes = _cat_axes(node, laws, axis)
+    sizes = [law.shape[axis] for law in laws]
+    values, level = _cat_levels(laws, axis, node.shape)
+    values, level = compress(values, level)
+    exact, note = all(law.exact for law in laws), "; ".join(dict.fromkeys(law.note for law in laws if law.note))
+    out = Law(node.shape, axes, values, level, fresh_latent({}), exact, note)
+    return replace(out, latent=latent_for(out, _cat_pairs(laws, sizes, out, axis), out.groups))
+
+
+def _unsqueezed(law: Law, axis: int) -> Law:
+    shape = (*law.shape[:axis], 1, *law.shape[axis:])
+    return replace(law, shape=shape, axes=(*law.axes[:axis], (), *law.axes[axis:]), level=np.expand_dims(law.level, axis))
+
+
+def _cat_axes(node: Node, laws: list[Law], axis: int) -> tuple[Axis, ...]:
+    rank = lambda a: max((0 if is_free(t.group) else 2 if t.group != FEATURE else 1 for t in a), default=-1)  # noqa: E731
+    axes = []
+    for i, n in enumerate(node.shape):
+        best = max((law.axes[i] for law in laws), key=rank)
+        stacked = node.attrs["how"] == "stack" and i == axis
+        axes.append((Atom(n, FEATURE),) if stacked else _resized(best, n) if i == axis else best)
+    return tuple(axes)
+
+
+def _cat_levels(laws: list[Law], axis: int, shape) -> tuple[np.ndarray, np.ndarray]:
+    starts = np.cumsum([0, *[len(law.values) for law in laws]])
+    common = [max(law.level.shape[i] for law in laws) for i in range(len(shape))]
+    pieces = []
+    for law, start in zip(laws, starts, strict=False):
+        want = [law.shape[i] if i == axis else common[i] for i in range(len(shape))]
+        pieces.append(np.broadcast_to(law.level + start, want))
+    return np.concatenate([law.values for law in laws]), np.concatenate(pieces, axis).astype(np.int32)
+
+
+def _cat_pairs(laws: list[Law], sizes: list[int], out: Law, axis: int) -> Callable:
+    """Pair moments of a mixture: both places in one piece, or one in each."""
+    share = np.array(sizes, float) / sum(sizes)
+    along = axis_groups(out.axes[axis]) - {FEATURE}
+
+    def pair(differ):
+        inside = [law.pair(_translated(differ, law, out)) for law in laws]
+        if not (differ & along):
+            return float(share @ inside)
+        total = sum(s * s * m for s, m in zip(share, inside, strict=True))
+        means = [law.mean for law in laws]
+        cross = float(np.square(share @ means) - np.square(share * means).sum())
+        return float(total + cross)
+
+    return pair
+
+
+def _translated(differ, law: Law, out: Law):
+    """Groups of the result in the words of one piece: an axis that is free there is not told apart by its latent."""
+    names = set()
+    for mine, whole in zip(law.axes, out.axes, strict=True):
+        if axis_groups(whole) & differ:
+            names |= axis_groups(mine)
+    return frozenset(names)
+
+
+HOW = {
+    "reshape": reshape,
+    "permute": permute,
+    "expand": expand,
+    "slice": slice_,
+    "select": select,
+    "gather": gather,
+    "same": same,
+    "flip": flip,
+    "roll": roll,
+    "pad": pad,
+}

@@ -1,0 +1,143 @@
+"""Normalization: which axes it averages over decides what it removes.
+
+Over the elements that share a statistic, E[(mean)^2] is the mean pair moment ``p`` over all pairs, an element with itself
+included; what is left is ``q - p``. So batch normalization takes away what samples have in common, layer normalization
+only the mean over features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+
+from fanin.graph import Node
+from fanin.theory import grid
+from fanin.theory.combine import binary, matched
+from fanin.theory.contraction import axis_groups, axis_size
+from fanin.theory.law import FEATURE, Groups, Law, latent_for
+from fanin.theory.state import Known, Value, as_law
+
+
+def norm(node: Node, *inputs: Value) -> Law:
+    """Layer, group, instance and batch normalization, RMS normalization, and batch normalization in evaluation mode."""
+    a = node.attrs
+    x = as_law(inputs[0])
+    pick = lambda key: inputs[a[key]] if a.get(key) is not None else None  # noqa: E731
+    if a.get("batch_stats", True) or pick("running_mean") is None:
+        law = normalized(x, a["axes"], a["eps"], centred=a.get("centred", True), groups=a.get("groups", 1))
+    else:
+        law = _running(x, as_law(pick("running_mean")), as_law(pick("running_var")), a)
+    feature = a.get("feature_axes", (1,))
+    for key, fn, pair in (("weight", np.multiply, "product"), ("bias", np.add, "sum")):
+        value = pick(key)
+        if value is not None:
+            law = binary(fn, law, along(as_law(value), law, feature), law.shape, pair=pair)
+    return law
+
+
+def along(weight: Law, law: Law, feature_axes: tuple[int, ...]) -> Law:
+    """A per-channel weight laid along its axes of the signal."""
+    shape = tuple(n if i in feature_axes else 1 for i, n in enumerate(law.shape))
+    sizes = iter(weight.axes)
+    axes = tuple(next(sizes) if i in feature_axes else () for i in range(len(law.shape)))
+    level = weight.level if weight.level.size > 1 else weight.level.ravel()
+    if weight.level.size > 1:
+        full = np.broadcast_to(weight.level, weight.shape)
+        level = full.reshape(shape)
+    else:
+        level = level.reshape((1,) * len(shape))
+    return replace(weight, shape=shape, axes=axes, level=level)
+
+
+def pair_counts(law: Law, axes: tuple[int, ...], groups: int = 1) -> list[tuple[Groups, float]]:
+    """For two elements drawn from the same statistic: the groups in which they differ, with probabilities."""
+    parts: list[tuple[str, float]] = []
+    sizes: dict[str, float] = {}
+    for i in axes:
+        for atom in law.axes[i]:
+            size = atom.size / (groups if atom.group == FEATURE and groups > 1 else 1)
+            sizes[atom.group] = sizes.get(atom.group, 1.0) * max(size, 1.0)
+    parts = list(sizes.items())
+    outcomes = []
+    for same in product((True, False), repeat=len(parts)):
+        probability, differ = 1.0, []
+        for (group, size), equal in zip(parts, same, strict=True):
+            probability *= 1 / size if equal else 1 - 1 / size
+            if not equal:
+                differ.append(group)
+        if probability > 0:
+            outcomes.append((frozenset(differ), probability))
+    return outcomes
+
+
+def shared_moment(law: Law, axes: tuple[int, ...], groups: int = 1) -> float:
+    """Mean pair moment over the elements of one statistic: E[(their mean)^2]."""
+    return sum(p * (law.pair(differ) if differ else law.second) for differ, p in pair_counts(law, axes, groups))
+
+
+def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = True, groups: int = 1) -> Law:
+    """(x - mean) / sqrt(var + eps) with mean and variance over ``axes`` (and over groups of channels)."""
+    reduced = frozenset(g for i in axes for g in axis_groups(x.axes[i]))
+    varies = any(n > 1 and i not in axes for i, n in enumerate(x.level.shape))
+    features_only = reduced <= {FEATURE}
+    if features_only and (varies or len(x.values) > 1):
+        return _per_place(x, axes, eps, centred)
+    shared = shared_moment(x, axes, groups) if centred else 0.0
+    variance = max(x.second - shared, 0.0)
+    if variance <= 1e-13 * x.second:
+        variance = 0.0
+    scale = 1 / np.sqrt(variance + eps)
+    mean = x.mean if centred else 0.0
+    values = (x.values - mean) * scale
+    wanted = variance * scale**2
+    law = x.with_values(values)
+    got = law.second
+    if got > 0:
+        law = law.with_values(values * np.sqrt(wanted / got))
+    if features_only:
+        return law
+    pair = lambda s: max((x.pair(s) - shared) * scale**2, -wanted)  # noqa: E731
+    return replace(law, latent=latent_for(law, pair, law.groups))
+
+
+def _per_place(x: Law, axes: tuple[int, ...], eps: float, centred: bool) -> Law:
+    """Statistics over features only, of places with different laws: each place by its own mean and variance."""
+    full = np.broadcast_to(x.level, tuple(n if x.level.shape[i] > 1 else 1 for i, n in enumerate(x.shape)))
+    inside = tuple(i for i in axes if x.level.shape[i] > 1)
+    mean, second = x.means[full], x.seconds[full]
+    n = float(np.prod([axis_size(x.axes[i]) for i in axes]))
+    if inside:
+        mean, second = mean.mean(inside, keepdims=True), second.mean(inside, keepdims=True)
+    shared = (mean**2 * (1 - 1 / n) + second / n) if centred else 0.0
+    variance = np.maximum(second - shared, 0)
+    scale = 1 / np.sqrt(variance + eps)
+    from fanin.theory.law import constant
+
+    shift = constant(scale.shape, (), np.where(centred, mean, 0.0) + 0 * scale)
+    factor = constant(scale.shape, (), scale)
+    blank = tuple(() for _ in x.shape)
+    law = binary(np.subtract, x, replace(shift, axes=blank), x.shape)
+    law = binary(np.multiply, law, replace(factor, axes=blank), x.shape)
+    return law
+
+
+def _running(x: Law, mean: Law, variance: Law, attrs) -> Law:
+    """Evaluation mode: the stored statistics, which at initialization are zero and one: no normalization at all."""
+    eps = attrs["eps"]
+    law = binary(np.subtract, x, along(mean, x, (1,)), x.shape, pair="")
+    return binary(lambda v, w: v / np.sqrt(w + eps), law, along(variance, x, (1,)), x.shape)
+
+
+def known(value: Value) -> bool:
+    """Whether a value is a known array."""
+    return isinstance(value, Known)
+
+
+def unit(values: np.ndarray) -> np.ndarray:
+    """Values centred and scaled to a mean square of one."""
+    return matched(values, 0.0, 1.0)
+
+
+__all__ = ["along", "grid", "norm", "normalized", "pair_counts", "shared_moment"]

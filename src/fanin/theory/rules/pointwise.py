@@ -1,0 +1,125 @@
+"""Pointwise functions, sums, products and dropout."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from fanin.graph import Node
+from fanin.theory import grid
+from fanin.theory.combine import apply, binary
+from fanin.theory.law import Law, fresh_latent
+from fanin.theory.state import Hidden, Value, as_law
+
+
+def pointwise(node: Node, *inputs: Value) -> Law:
+    """Any pointwise function of one, two or three tensors."""
+    fn = node.attrs["fn"]
+    if any(isinstance(v, Hidden) for v in inputs):
+        raise NotImplementedError("a pointwise function of integers that depend on weights")
+    laws = [as_law(v) for v in inputs]
+    if len(laws) == 1:
+        return reshaped(apply(fn, laws[0]), node.shape)
+    return fold(fn, laws, node.shape)
+
+
+def fold(fn, laws: list[Law], shape: tuple[int, ...]) -> Law:
+    """A function of several laws of which at most two are independent: known ones are folded in first."""
+    if len(laws) == 2:
+        return binary(fn, laws[0], laws[1], shape)
+    random = [i for i, law in enumerate(laws) if not law.deterministic]
+    if len(laws) == 3 and len(random) <= 2:
+        return _with_known(fn, laws, random, shape)
+    raise NotImplementedError(f"a pointwise function of {len(laws)} independent tensors")
+
+
+def _with_known(fn, laws: list[Law], random: list[int], shape: tuple[int, ...]) -> Law:
+    """``where(mask, x, y)`` and its like: join the known argument's levels to the first random one, keep the other."""
+    known = next(i for i in range(3) if i not in random[:1] and laws[i].deterministic)
+    others = [i for i in range(3) if i != known]
+    first, second = laws[others[0]], laws[others[1]]
+    kept = laws[known]
+    picks = kept.values[:, 0]
+    pieces = []
+    for number in picks:
+
+        def at_number(a, b, number=number):
+            arguments = [None, None, None]
+            arguments[known], arguments[others[0]], arguments[others[1]] = np.full(np.shape(a), number), a, b
+            return fn(*arguments)
+
+        pieces.append(binary(at_number, first, second, shape))
+    return choose(kept, pieces, shape)
+
+
+def choose(index: Law, pieces: list[Law], shape: tuple[int, ...]) -> Law:
+    """The tensor that takes its element from ``pieces[level of index]``."""
+    if len(pieces) == 1:
+        return pieces[0]
+    ndim = len(shape)
+    levels = [p.level.reshape((1,) * (ndim - p.level.ndim) + p.level.shape) for p in pieces]
+    which = index.level.reshape((1,) * (ndim - index.level.ndim) + index.level.shape)
+    starts = np.cumsum([0, *[len(p.values) for p in pieces]])
+    target = np.broadcast_shapes(which.shape, *[lv.shape for lv in levels])
+    level = np.zeros(target, np.int32)
+    for i, lv in enumerate(levels):
+        level = np.where(which == i, lv + starts[i], level).astype(np.int32)
+    used, level_new = np.unique(level, return_inverse=True)
+    values = np.concatenate([p.values for p in pieces])[used]
+    owner = max(pieces, key=lambda p: 0 if p.deterministic else p.level_weight.sum())
+    random = next((p for p in pieces if not p.deterministic), owner)
+    return replace(random, values=values, level=level_new.reshape(level.shape).astype(np.int32))
+
+
+def total(node: Node, *inputs: Value) -> Law:
+    """x + alpha y."""
+    x, y = (as_law(v) for v in inputs)
+    alpha = node.attrs.get("alpha", 1.0)
+    if alpha != 1:
+        y = apply(lambda v: alpha * v, y)
+    return binary(np.add, x, y, node.shape, pair="sum")
+
+
+def product(node: Node, *inputs: Value) -> Law:
+    """x * y."""
+    x, y = (as_law(v) for v in inputs)
+    return binary(np.multiply, x, y, node.shape, pair="product")
+
+
+def drop(node: Node, *inputs: Value) -> Law:
+    """Dropout: kept with probability 1 - p and divided by it; the mean stays, the mean square grows by 1/(1-p)."""
+    x = as_law(inputs[0])
+    p = float(node.attrs["p"])
+    if not node.attrs["active"] or p == 0 or node.shape == ():
+        return x
+    if p >= 1:
+        return apply(np.zeros_like, x)
+    values = np.stack([_dropped(v, p) for v in x.values])
+    law = replace(x, values=values)
+    corr = {s: x.pair(s) for s in x.latent.corr}
+    from fanin.theory.law import latent_for
+
+    groups = law.groups
+    pairs = {**corr, **{frozenset((g,)): x.pair((g,)) for g in groups}}
+    return replace(law, latent=latent_for(law, lambda s: pairs.get(s, x.pair(s)), groups))
+
+
+def _dropped(values: np.ndarray, p: float) -> np.ndarray:
+    """Monotone rearrangement of the mixture of zero (weight p) and x/(1-p) (weight 1-p)."""
+    samples = np.concatenate([values / (1 - p), np.zeros(64)])
+    weight = np.concatenate([grid.WEIGHT * (1 - p), np.full(64, p / 64)])
+    from fanin.theory.combine import matched
+
+    mean, second = grid.expectation(values), grid.expectation(values**2) / (1 - p)
+    return matched(grid.quantile_grid(samples, weight), float(mean), float(second))
+
+
+def reshaped(law: Law, shape: tuple[int, ...]) -> Law:
+    """The law under another shape of the same number of axes (a pointwise op does not move anything)."""
+    return law if law.shape == shape else replace(law, shape=shape)
+
+
+def anew(law: Law) -> Law:
+    """The law on a latent of its own."""
+    return replace(law, latent=fresh_latent(law.latent.corr))

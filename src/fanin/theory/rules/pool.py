@@ -1,0 +1,186 @@
+"""Pooling and reductions: means by pair moments, maxima by order statistics of correlated latents."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from fanin.graph import Node
+from fanin.theory import grid
+from fanin.theory.contraction import axis_groups
+from fanin.theory.law import FEATURE, Axis, Groups, Law, compress, constant, fresh_latent, gaussian, latent_for
+from fanin.theory.rules.convolution import tap_sum
+from fanin.theory.rules.norm import pair_counts
+from fanin.theory.state import Value, as_law
+
+
+def pool(node: Node, *inputs: Value) -> Law:
+    """Max or mean over windows of the trailing spatial axes."""
+    x = as_law(inputs[0])
+    kernel = node.attrs["kernel"]
+    first = len(node.shape) - len(kernel)
+    axes = tuple(a if i < first else _resized(a, node.shape[i]) for i, a in enumerate(x.axes))
+    groups = frozenset(g for a in x.axes[first:] for g in axis_groups(a)) - {FEATURE}
+    taps = _taps(node, x, first)
+    if node.attrs["op"] == "max":
+        return _max(node, x, axes, groups, taps)
+    return _mean(node, x, axes, groups, taps)
+
+
+def _resized(axis: Axis, n: int) -> Axis:
+    from fanin.theory.rules.move import _resized as resize
+
+    return resize(axis, n)
+
+
+def _taps(node: Node, x: Law, first: int) -> np.ndarray:
+    """Number of real inputs under every window."""
+    one = np.ones((1,) * len(node.shape))
+    if first != 2:
+        return one * float(np.prod(node.attrs["kernel"]))
+    taps = tap_sum(one, _as_conv(node), node.attrs["kernel"])
+    return taps
+
+
+def _as_conv(node: Node) -> Node:
+    return replace(node, attrs={"transposed": False, **node.attrs})
+
+
+def _mean(node: Node, x: Law, axes, groups: Groups, taps: np.ndarray) -> Law:
+    n = float(np.prod(node.attrs["kernel"]))
+    divisor = n if node.attrs.get("count_pad", True) else taps
+    pair = x.pair(groups) if groups else x.second
+    if len(x.shape) - len(node.attrs["kernel"]) == 2:
+        profile = x.profile(x.seconds)
+        profile = profile.mean(1, keepdims=True) if profile.shape[1] > 1 else profile
+        own = tap_sum(profile, _as_conv(node), node.attrs["kernel"])
+    else:
+        own = taps * x.second
+    variance = (own + taps * (taps - 1) * pair) / divisor**2
+    return _averaged(x, node.shape, axes, variance, float(np.mean(taps / divisor)) * x.mean, n, groups)
+
+
+def _averaged(x: Law, shape, axes, second: np.ndarray, mean: float, n: float, over: Groups) -> Law:
+    """The mean of n correlated elements: a Gaussian with that mean and mean square."""
+
+    def pair(differ: Groups) -> float:
+        same = x.pair(differ - over) if differ - over else x.second
+        base = same / n + (1 - 1 / n) * x.pair(differ | over)
+        return base if not differ & over else x.pair(differ | over)
+
+    law = gaussian(shape, axes, np.maximum(second, 0), pair)
+    second_k = law.seconds
+    deviation = np.sqrt(np.maximum(second_k - mean**2, 0))
+    law = law.with_values(mean + deviation[:, None] * grid.Z_UNIT, exact=x.exact, note=x.note)
+    return replace(law, latent=latent_for(law, pair, law.groups))
+
+
+def _max(node: Node, x: Law, axes, groups: Groups, taps: np.ndarray) -> Law:
+    r = max(x.correlation(groups), 0.0) if groups else 0.0
+    values = np.sort(x.level_weight @ x.values) if len(x.values) > 1 else np.sort(x.values[0])
+    counts, level = np.unique(np.round(taps), return_inverse=True)
+    rows = np.stack([largest(values, int(n), r) for n in counts])
+    law = Law(node.shape, axes, rows, level.reshape(taps.shape).astype(np.int32), fresh_latent({}), x.exact, x.note)
+    corr = {s: x.correlation(s) for s in x.latent.corr}
+    law = replace(law, latent=fresh_latent(corr))
+    return law if len(x.values) == 1 else law.marked("max pooling of places with different laws")
+
+
+def largest(values: np.ndarray, n: int, r: float) -> np.ndarray:
+    """Law of the largest of n elements whose latents correlate by r: a monotone f of the largest latent."""
+    if n <= 1 or r >= 1 - 1e-9:
+        return values
+    p = np.clip(grid.CDF, 1e-300, 1 - 1e-16)
+    if r <= 1e-6:
+        return grid.at(values, np.clip(grid.ndtri(p ** (1 / n)), -9, 9))
+    own = grid.ndtri(np.clip(p ** (1 / n), 1e-300, 1 - 1e-16))  # quantiles of the largest of n independent ones
+    own = grid.at(own, grid.Z_COARSE)
+    top = (np.sqrt(r) * grid.Z_COARSE[:, None] + np.sqrt(1 - r) * own[None, :]).ravel()
+    weight = (grid.WEIGHT_COARSE[:, None] * grid.WEIGHT_COARSE[None, :]).ravel()
+    return grid.at(values, grid.quantile_grid(top, weight))
+
+
+def reduce(node: Node, *inputs: Value) -> Law:
+    """Mean, sum, mean square, variance, maximum over axes."""
+    x = as_law(inputs[0])
+    op, dims, keep = node.attrs["op"], node.attrs["axes"], node.attrs["keepdim"]
+    dims = tuple(d % len(x.shape) for d in dims) if dims else tuple(range(len(x.shape)))
+    n = float(np.prod([x.shape[d] for d in dims]))
+    axes = tuple(() if i in dims else a for i, a in enumerate(x.axes))
+    shape = tuple(1 if i in dims else k for i, k in enumerate(x.shape))
+    if op in ("mean", "sum"):
+        law = _mean_over(x, dims, shape, axes)
+        if op == "sum":
+            law = law.with_values(law.values * n)
+    elif op in ("var", "std"):
+        law = _spread_over(x, dims, shape, axes, n, node.attrs.get("correction", 1), op)
+    elif op == "norm":
+        profile = _over(x.profile(x.seconds), dims)
+        law = constant(shape, axes, np.sqrt(profile * n))
+    elif op in ("max", "min"):
+        law = _extreme(x, dims, shape, axes, n, op)
+    else:
+        raise NotImplementedError(f"a reduction by {op}")
+    law = replace(law, exact=law.exact and x.exact, note=law.note or x.note)
+    return law if keep else _squeezed(law, dims)
+
+
+def _over(profile: np.ndarray, dims: tuple[int, ...]) -> np.ndarray:
+    return profile.mean(tuple(d for d in dims if profile.shape[d] > 1), keepdims=True) if any(profile.shape[d] > 1 for d in dims) else profile
+
+
+def _mean_over(x: Law, dims, shape, axes) -> Law:
+    over = frozenset(g for d in dims for g in axis_groups(x.axes[d]))
+    if not over:
+        return replace(x, shape=shape, axes=axes)
+    n = float(np.prod([x.shape[d] for d in dims]))
+    mean = _over(x.profile(x.means), dims)
+    second = _over(x.profile(x.seconds), dims)
+    if over <= {FEATURE}:
+        spread = np.maximum(second - mean**2, 0) / n
+        return _with_moments(x, shape, axes, mean, spread)
+    moment = sum(p * (x.pair(differ) if differ else x.second) for differ, p in pair_counts(x, dims))
+    ratio = moment / x.second if x.second > 0 else 0.0
+    whole = float(mean.mean())
+    places = over - {FEATURE}
+    return _averaged(x, shape, axes, second * ratio, whole, n, places or over)
+
+
+def _with_moments(x: Law, shape, axes, mean: np.ndarray, spread: np.ndarray) -> Law:
+    """A mean over features: a number that hardly varies over networks, by place."""
+    both = np.stack([mean.ravel(), np.broadcast_to(spread, mean.shape).ravel()])
+    numbers, level = np.unique(both, axis=1, return_inverse=True)
+    values = numbers[0][:, None] + np.sqrt(numbers[1])[:, None] * grid.Z_UNIT
+    if np.all(numbers[1] <= 1e-2 * np.maximum(numbers[0] ** 2, 1e-300)):
+        # a number that concentrates: keep its mean square, let it be certain so that x / statistic stays on x's latent
+        values = np.repeat(np.where(numbers[0] < 0, -1, 1)[:, None] * np.sqrt(numbers[0] ** 2)[:, None], grid.POINTS, 1)
+    values, level = compress(values, level.reshape(mean.shape).astype(np.int32))
+    corr = {s: x.correlation(s) for s in x.latent.corr}
+    return Law(shape, axes, values, level, fresh_latent(corr))
+
+
+def _spread_over(x: Law, dims, shape, axes, n: float, correction: float, op: str) -> Law:
+    moment = sum(p * (x.pair(differ) if differ else x.second) for differ, p in pair_counts(x, dims))
+    second = _over(x.profile(x.seconds), dims)
+    ratio = max(1 - moment / x.second, 0.0) if x.second > 0 else 0.0
+    variance = second * ratio * n / max(n - correction, 1)
+    return constant(shape, axes, np.sqrt(variance) if op == "std" else variance)
+
+
+def _extreme(x: Law, dims, shape, axes, n: float, op: str) -> Law:
+    over = frozenset(g for d in dims for g in axis_groups(x.axes[d])) - {FEATURE}
+    r = max(x.correlation(over), 0.0) if over else 0.0
+    sign = 1 if op == "max" else -1
+    values = np.stack([sign * largest(np.sort(sign * v), int(n), r) for v in x.values])
+    level = x.level if all(x.level.shape[d] == 1 for d in dims) else np.zeros((1,) * len(shape), np.int32)
+    if level.size == 1:
+        values = values[:1]
+    corr = {s: x.correlation(s) for s in x.latent.corr}
+    return Law(shape, axes, values, level, fresh_latent(corr))
+
+
+def _squeezed(law: Law, dims: tuple[int, ...]) -> Law:
+    keep = [i for i in range(len(law.shape)) if i not in dims]
+    level = law.level.reshape([law.level.shape[i] for i in keep])
+    return replace(law, shape=tuple(law.shape[i] for i in keep), axes=tuple(law.axes[i] for i in keep), level=level)

@@ -1,0 +1,73 @@
+"""What flows along the edges of the graph while it is interpreted: laws, known arrays, and what cannot be said."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from fanin.theory.law import FEATURE, Atom, Axis, Law, constant
+
+SAMPLE, POSITION = "sample", "position"
+_counter = itertools.count()
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """An array that does not depend on any weight: the batch, masks, positions. It is evaluated, not modelled."""
+
+    array: np.ndarray
+    axes: tuple[Axis, ...]
+    from_batch: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Integers or booleans that depend on weights (the experts a router picks): shape and axes, values unknown."""
+
+    shape: tuple[int, ...]
+    axes: tuple[Axis, ...]
+
+
+@dataclass(frozen=True)
+class Unmodelled:
+    """A tensor about which the theory says nothing; ``why`` names the first operation without a rule."""
+
+    shape: tuple[int, ...]
+    why: str
+
+
+Value = Law | Known | Hidden | Unmodelled
+
+
+def batch_axes(shape: tuple[int, ...]) -> tuple[Axis, ...]:
+    """Axes of a tensor of the batch: the first tells samples apart, the others positions until a weight uses them up."""
+    return tuple((Atom(n, SAMPLE if i == 0 else POSITION),) for i, n in enumerate(shape))
+
+
+def free_axes(shape: tuple[int, ...]) -> tuple[Axis, ...]:
+    """Axes of a constant: groups of their own, which take the name of the axis they first meet."""
+    stem = next(_counter)
+    return tuple((Atom(n, f"free{stem}.{i}"),) for i, n in enumerate(shape))
+
+
+def feature_axes(shape: tuple[int, ...]) -> tuple[Axis, ...]:
+    """Axes of a weight: every element is drawn on its own."""
+    return tuple((Atom(n, FEATURE),) for n in shape)
+
+
+def as_law(value: Law | Known) -> Law:
+    """A known array as a law without randomness; a law stays what it is."""
+    if isinstance(value, Law):
+        return value
+    return constant(value.shape, value.axes, value.array)
+
+
+def is_free(group: str) -> bool:
+    """Whether a group belongs to a constant and has not met a signal yet."""
+    return group.startswith("free")
