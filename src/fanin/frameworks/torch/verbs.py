@@ -1,0 +1,69 @@
+"""What the public verbs need of PyTorch, in their order: read, measure, apply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from fanin.errors import ArgumentError
+from fanin.frameworks.torch.measure import measure as _measure
+from fanin.frameworks.torch.quiet import untouched
+from fanin.frameworks.torch.reading import Reading, is_model, read
+from fanin.graph import Graph
+from fanin.signals import Signals
+
+__all__ = ["apply_plan", "graph_of", "is_model", "measure_signals", "read_model"]
+
+
+def read_model(model: torch.nn.Module, batch: Any, *, seed: int = 0) -> Reading:
+    """Trace without leaving a trace."""
+    with untouched():
+        return read(model, batch, seed=seed)
+
+
+def graph_of(reading: Reading) -> Graph:
+    """The neutral graph."""
+    return reading.graph
+
+
+def measure_signals(
+    reading: Reading,
+    *,
+    seeds: int = 1,
+    plan: Any = None,
+    seed: int = 0,
+    loss: Callable | None = None,
+    target: Any = None,
+) -> Signals:
+    """One run a seed: on the weights as they are, or freshly drawn by a plan each time."""
+    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
+        raise ArgumentError(f"seeds is {seeds!r}", remedy="give a positive number of runs")
+    tensors = _tensors(reading.model)
+    runs = [(seed + k, tensors if plan is None else _planned(reading, plan, tensors, seed + k)) for k in range(seeds)]
+    return _measure(reading, runs, loss=loss, target=target)
+
+
+def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+
+
+def _planned(reading: Reading, plan: Any, tensors: Mapping[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
+    """Parameters as the plan draws them under a seed, in storage of their own: the model is not written to."""
+    from fanin.frameworks.torch.program import shadow
+
+    def own(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.empty_like(tensor, device="cpu") if tensor.device.type == "meta" else tensor.detach().clone()
+
+    with untouched():
+        copied = shadow(reading.model, own)
+        apply_plan(plan, copied, seed=seed)
+    return _tensors(copied)
+
+
+def apply_plan(plan: Any, model: torch.nn.Module, *, seed: int) -> torch.nn.Module:
+    """Fill the model's parameters in place."""
+    from fanin.frameworks.torch.fill import apply
+
+    return apply(plan, model, seed=seed)

@@ -1,0 +1,211 @@
+"""The public verbs: each joins a front end to one stage of the pipeline, and holds no logic of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fanin.errors import ArgumentError
+from fanin.frameworks import front_end
+
+if TYPE_CHECKING:
+    from fanin.recipes import Plan
+    from fanin.report import Report
+    from fanin.signals import Signals
+
+
+def predict(model: Any, batch: Any, *, plan: Plan | None = None, cotangent: str = "output") -> Signals:
+    """Signal in every tensor before anything runs.
+
+    Args:
+        model: real or on the meta device; only looked at.
+        batch: what the model takes: a tensor, a tuple, a dict, or an iterable of batches. On the meta device its values
+            are taken as N(0, 1), and ids as uniform.
+        plan: what the weights would be drawn from; without it the weights as they are, and on the meta device the
+            model's own default.
+        cotangent: "output" for i.i.d. N(0, 1) on the first floating-point output, or "loss".
+
+    Returns:
+        one row a floating-point tensor that depends on the batch or a weight; ``rms`` is None where an operation has no
+        rule.
+
+    Raises:
+        FaninError: the model cannot be traced on this batch.
+
+    Example:
+        >>> import torch, fanin
+        >>> net = torch.nn.Sequential(torch.nn.Linear(256, 256), torch.nn.ReLU())
+        >>> _ = torch.nn.init.kaiming_normal_(net[0].weight)
+        >>> round(fanin.predict(net, torch.ones(8, 256))["1"].rms, 1)
+        1.0
+    """
+    from fanin.theory import interpret
+
+    _checked_cotangent(cotangent)
+    reading = front_end(model).read_model(model, batch)
+    return interpret(reading.graph, _laws(plan))
+
+
+def measure(model: Any, batch: Any, *, seeds: int = 1, plan: Plan | None = None) -> Signals:
+    """Signal and gradient in every tensor, by running the model: one forward and one backward pass a seed.
+
+    Args:
+        seeds: runs; without a plan they differ in dropout and cotangent only, with one in the weights too.
+        plan: draw the weights by this plan for each run, in storage of their own.
+
+    Returns:
+        the same rows as ``predict``, with ``source`` "measured"; low and high are the smallest and largest run.
+
+    Raises:
+        FaninError: the model does not run on this batch, or has no values.
+
+    Example:
+        >>> import torch, fanin
+        >>> net = torch.nn.Sequential(torch.nn.Linear(256, 256), torch.nn.Tanh())
+        >>> fanin.measure(net, torch.randn(8, 256))["1"].source
+        'measured'
+    """
+    side = front_end(model)
+    return side.measure_signals(side.read_model(model, batch), seeds=seeds, plan=plan)
+
+
+def check(
+    model: Any,
+    batch: Any,
+    *,
+    loss: Callable | None = None,
+    target: Any = None,
+    seed: int = 0,
+    predict_only: bool = False,
+    select: Any = None,
+    ignore: Any = None,
+) -> Report:
+    """Predict, measure, compare, and say what is wrong, why, and what to do.
+
+    Args:
+        loss, target: ``loss(output, target)``; the gradient is then of the loss, and its start is checked.
+        seed: of dropout and of the cotangent.
+        predict_only: run nothing; the model may be on the meta device.
+        select, ignore: rule codes or their prefixes ("FAN1", ["FAN201", "FAN3"]).
+
+    Returns:
+        a Report; ``report.ok`` is False where a finding is an error.
+
+    Raises:
+        FaninError: the model cannot be traced or run on this batch.
+
+    Example:
+        >>> import torch, fanin
+        >>> net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+        >>> fanin.check(net, torch.randn(16, 64)).ok
+        True
+    """
+    from time import perf_counter
+
+    from fanin.checks import find
+    from fanin.report import Report
+    from fanin.theory import interpret
+
+    start = perf_counter()
+    side = front_end(model)
+    reading = side.read_model(model, batch)
+    predicted = interpret(reading.graph)
+    measured = None if predict_only else side.measure_signals(reading, seed=seed, loss=loss, target=target)
+    findings = find(reading.graph, predicted, measured, target=target, select=select, ignore=ignore)
+    facts = {
+        "parameters": sum(p.size for n, p in reading.graph.parameters.items() if n == p.name and not p.buffer),
+        "seconds": perf_counter() - start,
+        **(dict(measured.facts) if measured is not None else {}),
+    }
+    return Report(tuple(findings), predicted, measured, type(model).__name__, facts)
+
+
+def plan(model: Any, batch: Any = None, *, recipe: str = "auto", **options: Any) -> Plan:
+    """What to draw for every parameter, and why; nothing is drawn yet.
+
+    Args:
+        batch: what the model takes; recipes that follow the graph need it (shapes are enough).
+        recipe: "auto", or a name such as "he", "glorot", "gpt2".
+        **options: of the recipe: ``distribution=``, ``mode=``, ...
+
+    Raises:
+        FaninError: unknown recipe or option, or a model that cannot be traced.
+
+    Example:
+        >>> import torch, fanin
+        >>> net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+        >>> sorted(fanin.plan(net, torch.randn(8, 64), recipe="he").entries)
+        ['0.bias', '0.weight', '2.bias', '2.weight']
+    """
+    from fanin.recipes import make_plan
+
+    side = front_end(model)
+    return make_plan(side, model, batch, recipe, options)
+
+
+def apply(plan: Plan, model: Any, *, seed: int) -> Any:
+    """Draw every parameter of the plan in place; the model is returned.
+
+    Args:
+        seed: non-negative; value i of a parameter depends on (seed, name, i) and its distribution alone.
+
+    Raises:
+        FaninError: the plan was made for other shapes or names; nothing has been written then.
+    """
+    return front_end(model).apply_plan(plan, model, seed=seed)
+
+
+def init_(model: Any, batch: Any = None, *, recipe: str = "auto", seed: int = 0, **options: Any) -> Plan:
+    """Plan and apply: the model starts right; the plan that was followed is returned.
+
+    Example:
+        >>> import torch, fanin
+        >>> net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+        >>> made = fanin.init_(net, torch.randn(8, 64), seed=1)
+        >>> made.entries["0.weight"].distribution.kind
+        'normal'
+    """
+    made = plan(model, batch, recipe=recipe, **options)
+    apply(made, model, seed=seed)
+    return made
+
+
+def save(plan: Plan, model: Any, path: str | Path, *, seed: int, max_shard_bytes: int = 5_000_000_000) -> Any:
+    """Stream the weights that the plan draws to safetensors files, never holding more than a shard."""
+    from fanin.frameworks.torch.save import save as stream
+
+    front_end(model)
+    return stream(plan, model, path, seed=seed, max_shard_bytes=max_shard_bytes)
+
+
+def verify(model_or_path: Any, plan: Plan, *, seed: int) -> Any:
+    """Whether stored weights are what plan and seed say; names the first tensor that is not."""
+    from fanin.frameworks.torch.verify import verify as compare
+
+    return compare(model_or_path, plan, seed=seed)
+
+
+def identify(model_or_path: Any) -> Any:
+    """What each tensor was most likely drawn from."""
+    from fanin.recipes.identify import identify as guess
+
+    return guess(model_or_path)
+
+
+def explain(model: Any, batch: Any, name: str | None = None) -> str:
+    """Why a layer gets what it gets, in sentences and numbers for this model."""
+    from fanin.recipes.explain import explain as tell
+
+    return tell(front_end(model), model, batch, name)
+
+
+def _laws(plan: Plan | None) -> dict:
+    if plan is None:
+        return {}
+    return {name: entry.distribution for name, entry in plan.entries.items() if entry.distribution is not None}
+
+
+def _checked_cotangent(cotangent: str) -> None:
+    if cotangent not in ("output", "loss"):
+        raise ArgumentError(f"cotangent is {cotangent!r}", remedy='use "output" or "loss"')
