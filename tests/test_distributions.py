@@ -86,6 +86,19 @@ def test_reference_kurtosis_and_truncation(numbers):
     assert truncation_factor(2.0) ** 2 == pytest.approx(numbers["truncated_normal"]["two_sigma_variance"], abs=5e-11)
 
 
+def test_kurtosis_gives_the_finite_width_table(numbers):
+    """The recursion of the reference file from one input of unit mean square, so that B_0 is the fourth moment 1."""
+    laws = {"normal": Normal(1), "uniform": Uniform(1), "truncated": TruncatedNormal(1)}
+    for key, row in numbers["finite_width"]["relative_variance_of_M"].items():
+        n, depth = (int(part[1:]) for part in key.split("_"))
+        for name, law in laws.items():
+            a = b = 1.0
+            for _ in range(depth):
+                b_next = 6 * a + 2 * (law.kurtosis - 3) * b / n
+                a, b = (1 - 1 / n) * a + b_next / n, b_next
+            assert a - 1 == pytest.approx(row[name], rel=3e-3), (key, name)
+
+
 @pytest.mark.parametrize("bound", [1e-6, 0.01, 0.5, 2.0, 5.0, 9.999, 10.001, 30.0])
 def test_truncation_factor_at_any_bound(bound):
     wanted = bound / math.sqrt(3) if bound < 1e-3 else stats.truncnorm.std(-bound, bound)

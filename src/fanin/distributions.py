@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Real
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,6 +41,18 @@ class Distribution:
     _positive: ClassVar[tuple[str, ...]] = ()
     _finite: ClassVar[tuple[str, ...]] = ()
     _scales: ClassVar[tuple[str, ...]] = ()
+
+    if TYPE_CHECKING:  # a real property here would become the default of a subclass's field of that name
+
+        @property
+        def std(self) -> float:
+            """Exact standard deviation of an element as drawn."""
+            ...
+
+        @property
+        def mean(self) -> float:
+            """Mean of an element as drawn."""
+            ...
 
     def __post_init__(self) -> None:
         for name in self._positive + self._finite:
@@ -78,7 +90,7 @@ class Distribution:
 
         Errors: ArgumentError where the law needs a shape and gets none, or one it cannot fill.
         """
-        return float(getattr(self, "mean", 0.0)), float(getattr(self, "std"))  # noqa: B009 - each law has its own
+        return self.mean, self.std
 
     def scaled(self, factor: float) -> Distribution:
         """The same law with every drawn value multiplied by ``factor`` > 0."""
