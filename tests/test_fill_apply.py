@@ -15,7 +15,6 @@ from fanin.errors import ArgumentError, ModelError, PlanError  # noqa: E402
 from fanin.fill import draw  # noqa: E402
 from fanin.frameworks.torch.fill import apply  # noqa: E402
 
-
 HALF = Normal(0.5)
 
 

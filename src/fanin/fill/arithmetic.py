@@ -2,8 +2,9 @@
 
 The same lines run over NumPy arrays (the reference) and, compiled by Numba, over single numbers that LLVM then
 vectorises. Only +, -, *, /, sqrt and conversions are used, each rounded once, no fused multiply-add and no
-library function, so every machine gets the same bits. Numba widens int32 results to int64 and NumPy does not:
-hence the casts ``i32(...)`` around integer expressions. A choice is made with masks: branches do not vectorise.
+library function, so every machine gets the same bits. Numba widens int32 results to int64 and NumPy does not,
+and Numba reads the bits of a number only right after a cast: hence the many ``i32(...)`` and ``f32(...)``.
+A choice is made with masks, because branches do not vectorise.
 
 The polynomials are minimax or Chebyshev fits made for this file in 40-digit arithmetic; the relative error of
 each is beside it. They are evaluated by Estrin's scheme where latency counts, by Horner's elsewhere.
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-f32, f64, i32, i64 = np.float32, np.float64, np.int32, np.int64
+f32, i32, u32 = np.float32, np.int32, np.uint32
 
 ONE, TWO, HALF, FIVE = f32(1), f32(2), f32(0.5), f32(5)
 TO_UNIT_23, TO_UNIT_30, TO_UNIT_31 = f32(2.0**-23), f32(2.0**-30), f32(2.0**-31)
@@ -41,12 +42,12 @@ TAIL = tuple(map(f32, (  # the same in sqrt(w) - 3.5, 5 <= w <= 21.6; 1.6e-8
 
 def blend32(mask: Any, where_set: Any, elsewhere: Any) -> Any:
     """float32: ``where_set`` where the int32 ``mask`` is -1, ``elsewhere`` where it is 0."""
-    return i32((where_set.view(i32) & mask) | (elsewhere.view(i32) & i32(~mask))).view(f32)
+    return i32((f32(where_set).view(i32) & mask) | (f32(elsewhere).view(i32) & i32(~mask))).view(f32)
 
 
 def split32(x: Any) -> tuple[Any, Any]:
     """x = 2^k (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)): (k, f), for normal positive float32."""
-    bits = i32(x.view(i32) - ROOT_HALF_BITS)
+    bits = i32(f32(x).view(i32) - ROOT_HALF_BITS)
     return i32(bits >> 23), i32(i32(bits & 0x7FFFFF) + ROOT_HALF_BITS).view(f32) - ONE
 
 
@@ -73,14 +74,14 @@ def radius32(word: Any) -> Any:
 
 def turn32(word: Any) -> tuple[Any, Any]:
     """(cos a, sin a) with a = 2 pi b / 2^32, b the word as a signed integer; the quadrant is found in integers."""
-    b = word.view(i32)
+    b = u32(word).view(i32)
     quadrant = i32(i32(b + i32(0x20000000)) >> 30)
     t = f32(i32(b - i32(quadrant << 30))) * TO_UNIT_30
     t2 = t * t
     t4 = t2 * t2
     sin = t * ((SIN[0] + SIN[1] * t2) + (SIN[2] + SIN[3] * t2) * t4)
     cos = (COS[0] + COS[1] * t2) + ((COS[2] + COS[3] * t2) + COS[4] * t4) * t4
-    s, c, odd = sin.view(i32), cos.view(i32), i32(-i32(quadrant & 1))
+    s, c, odd = f32(sin).view(i32), f32(cos).view(i32), i32(-i32(quadrant & 1))
     swap = i32((s ^ c) & odd)
     sign_sin, sign_cos = i32(i32(quadrant & 2) << 30), i32(i32(i32(quadrant + 1) & 2) << 30)
     return i32(c ^ swap ^ sign_cos).view(f32), i32(s ^ swap ^ sign_sin).view(f32)
@@ -88,12 +89,12 @@ def turn32(word: Any) -> tuple[Any, Any]:
 
 def signed_unit32(word: Any) -> Any:
     """Uniform on (-1, 1): the middles of 2^24 equal intervals, so symmetric and never 0."""
-    return (f32(i32(word.view(i32) >> 8)) + HALF) * TO_UNIT_23
+    return (f32(i32(u32(word).view(i32) >> 8)) + HALF) * TO_UNIT_23
 
 
 def sign32(word: Any) -> Any:
     """-1 or +1, by the word's first bit."""
-    return i32(i32(word.view(i32) & i32(-0x80000000)) | 0x3F800000).view(f32)
+    return i32(i32(u32(word).view(i32) & i32(-0x80000000)) | 0x3F800000).view(f32)
 
 
 def quantile32(word: Any, edge: Any, tail: Any, bound: Any, far: Any) -> Any:
@@ -110,10 +111,10 @@ def quantile32(word: Any, edge: Any, tail: Any, bound: Any, far: Any) -> Any:
     w = HALF * minus_two_log32(k, f)
     ratio = _centre32(w - SHIFT_CENTRE)
     if far:
-        ratio = blend32(i32((w - FIVE).view(i32) >> 31), ratio, _tail32(np.sqrt(w) - SHIFT_TAIL))
+        ratio = blend32(i32(f32(w - FIVE).view(i32) >> 31), ratio, _tail32(np.sqrt(w) - SHIFT_TAIL))
     z = ratio * (ONE - below_one)
-    z = blend32(i32((z - bound).view(i32) >> 31), z, bound)  # rounding may step over the bound
-    return i32(z.view(i32) ^ i32(i32(word & 1) << 31)).view(f32)
+    z = blend32(i32(f32(z - bound).view(i32) >> 31), z, bound)  # rounding may step over the bound
+    return i32(f32(z).view(i32) ^ i32(i32(word & 1) << 31)).view(f32)
 
 
 def _centre32(w: Any) -> Any:

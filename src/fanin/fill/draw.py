@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fanin.errors import ArgumentError
-from fanin.fill import engine
-from fanin.fill.formats import Format, decode, encode, format_of
-from fanin.fill.keys import check_seed, key
-from fanin.fill.laws import law
-from fanin.fill.structured import whole
+from fanin.fill.formats import decode, format_of
+from fanin.fill.jobs import Job, run
+from fanin.fill.keys import check_seed
+from fanin.fill.laws import STRUCTURED
 
 
 def draw(
@@ -41,51 +40,16 @@ def draw(
         >>> bool((draw(1000, Normal(0.02), seed=0, name="fc.weight", offset=2000) == full[2]).all())
         True
     """
-    sizes, format = _shape(shape), format_of(dtype)
-    out = np.empty(math.prod(sizes) * format.parts, format.storage)
-    fill_slice(out, distribution, sizes, seed=seed, name=name, format=format, start=_offset(offset), sliced=offset != 0)
-    return decode(out, format).reshape(sizes)
-
-
-def fill_slice(
-    out: NDArray,
-    distribution: Any,
-    shape: tuple[int, ...],
-    *,
-    seed: int,
-    name: str,
-    format: Format,
-    start: int = 0,
-    sliced: bool = False,
-) -> None:
-    """Values ``start`` .. of the tensor of this full ``shape`` into flat storage ``out``.
-
-    With ``sliced``, ``shape`` is the slice's own and the full one is not known.
-    """
-    generator = law(distribution)
-    stream = key(check_seed(seed), name)
-    start *= format.parts
-    if generator is not None:
-        shift = generator.shift
-        if format.parts == 2:
-            generator = generator._replace(scale=generator.scale * math.sqrt(0.5), shift=0.0)
-        engine.fill(out, generator, stream, start, format)
-        if format.parts == 2 and shift:
-            out[::2] += format.storage.type(shift)
-        return
-    if distribution.kind == "constant":
-        out[...] = encode(np.full(1, distribution.value, format.working), format)
-        if format.parts == 2:
-            out[1::2] = 0
-        return
-    if format.parts == 2 or sliced:
+    sizes, format, start = _shape(shape), format_of(dtype), _offset(offset)
+    if start and getattr(distribution, "kind", None) in STRUCTURED:
         raise ArgumentError(
-            f"{distribution} asked for {name!r} " + (f"from offset {start} on" if sliced else f"in {format.name}"),
-            cause="its elements depend on each other" if sliced else "it is defined for real weights only",
-            remedy="draw the full tensor and slice it" if sliced else "draw the real and imaginary parts by two names",
+            f"{distribution} asked for {name!r} from offset {start} on",
+            cause="its elements depend on each other",
+            remedy="draw the full tensor and slice it",
         )
-    full = whole(distribution, shape, seed, name, format.working).reshape(-1)
-    out[...] = encode(full[start : start + out.size], format)
+    out = np.empty(math.prod(sizes) * format.parts, format.storage)
+    run([Job(out, name, sizes, distribution, format, start)], check_seed(seed))
+    return decode(out, format).reshape(sizes)
 
 
 def _shape(shape: Any) -> tuple[int, ...]:

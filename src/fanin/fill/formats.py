@@ -24,19 +24,21 @@ class Format(NamedTuple):
 
 def bfloat16_bits(x: Any) -> Any:
     """float32 -> the bits of the nearest bfloat16, ties to even, as uint32; for finite x."""
-    bits = u32(x.view(u32))
+    bits = f32(x).view(u32)
     return u32(u32(bits + u32(0x7FFF) + u32(u32(bits >> u32(16)) & u32(1))) >> u32(16))
 
 
 def float16_bits(x: Any) -> Any:
     """float32 -> the bits of the nearest float16, ties to even, as int32; subnormals and overflow as IEEE 754 says."""
-    bits = x.view(i32)
+    bits = f32(x).view(i32)
     sign = i32(i32(bits >> 16) & 0x8000)
     size = i32(bits & 0x7FFFFFFF)
     normal = i32(i32(i32(size + i32(-0x37FFF001)) + i32(i32(size >> 13) & 1)) >> 13)  # rebias by -112, add 0xFFF
     inf = i32(i32(normal - 0x7C00) >> 31)  # -1 where it fits
     normal = i32((normal & inf) | (0x7C00 & i32(~inf)))
-    tiny = i32((size.view(f32) + _HALF).view(i32) - 0x3F000000)  # the last bit of 0.5 is float16's smallest number
+    tiny = i32(
+        f32(i32(size).view(f32) + _HALF).view(i32) - 0x3F000000
+    )  # the last bit of 0.5 is float16's smallest number
     is_tiny = i32(i32(size - 0x38800000) >> 31)
     return i32(sign | (tiny & is_tiny) | (normal & i32(~is_tiny)))
 

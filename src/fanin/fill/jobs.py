@@ -1,18 +1,27 @@
-"""What an adapter asks for: pieces of storage, each with the slice of the stream that belongs there."""
+"""What an adapter asks for: pieces of storage, each with the slice of the tensor that belongs there."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
-from fanin.fill.draw import fill_slice
-from fanin.fill.formats import Format
+from fanin.errors import ArgumentError
+from fanin.fill.engine import Piece, fill_pieces
+from fanin.fill.formats import Format, encode
+from fanin.fill.keys import key
+from fanin.fill.laws import law
+from fanin.fill.structured import whole
 
 
 class Job(NamedTuple):
-    """Values ``start`` .. ``start + out.size`` of tensor ``name`` of full ``shape``, into the flat array ``out``."""
+    """Values ``start`` .. of tensor ``name`` of full ``shape``, into ``out``, flat storage of the format.
+
+    A complex value is two numbers of ``out``; ``start`` counts values.
+    """
 
     out: NDArray
     name: str
@@ -23,6 +32,41 @@ class Job(NamedTuple):
 
 
 def run(jobs: Iterable[Job], seed: int) -> None:
-    """Fill every piece. Errors: ArgumentError where a law cannot fill a shape; ``check`` says so beforehand."""
+    """Fill every piece. Independent elements are drawn together in one call, so that small tensors cost little.
+
+    Errors: ArgumentError where a law cannot fill a shape or dtype.
+    """
+    jobs, pieces, centred = list(jobs), [], []
     for job in jobs:
-        fill_slice(job.out, job.distribution, job.shape, seed=seed, name=job.name, format=job.format, start=job.start)
+        generator = law(job.distribution)
+        if generator is None:
+            _DRAWN.get(job.distribution.kind, _structured)(job, seed)
+            continue
+        if job.format.parts == 2:  # half the variance in each part, the mean in the real one
+            centred.append((job, generator.shift))
+            generator = generator._replace(scale=generator.scale * math.sqrt(0.5), shift=0.0)
+        pieces.append(Piece(job.out, generator, key(seed, job.name), job.start * job.format.parts, job.format))
+    fill_pieces(pieces)
+    for job, shift in centred:
+        if shift:
+            job.out[::2] += job.format.storage.type(shift)
+
+
+def _constant(job: Job, seed: int) -> None:
+    job.out[...] = encode(np.full(1, job.distribution.value, job.format.working), job.format)
+    if job.format.parts == 2:
+        job.out[1::2] = 0
+
+
+def _structured(job: Job, seed: int) -> None:
+    if job.format.parts == 2:
+        raise ArgumentError(
+            f"{job.distribution} asked for {job.name!r} in {job.format.name}",
+            cause="it is defined for real weights only",
+            remedy="draw the real and imaginary parts under two names",
+        )
+    full = whole(job.distribution, job.shape, seed, job.name, job.format.working).reshape(-1)
+    job.out[...] = encode(full[job.start : job.start + job.out.size], job.format)
+
+
+_DRAWN = {"constant": _constant}
