@@ -273,6 +273,20 @@ def test_torch_modules_and_functions_match_the_table():
     assert module.weight.dtype == torch.float32 and module.training
 
 
+def test_a_straight_through_estimator_has_the_gain_of_its_backward_pass():
+    torch = pytest.importorskip("torch")
+
+    def binary(x):
+        soft = torch.nn.functional.hardtanh(x)
+        return soft + (torch.sign(x) - soft).detach()
+
+    found = moments(binary)
+    assert found.second_moment == pytest.approx(1, abs=1e-12) and found.jumps == (0.0,)
+    assert found.derivative_second_moment == pytest.approx(moments("hardtanh").derivative_second_moment, abs=1e-12)
+    with pytest.raises(ArgumentError, match="derivative is 0"):
+        gain(torch.sign, mode="backward")
+
+
 @pytest.mark.parametrize(
     ("text", "same"),
     [

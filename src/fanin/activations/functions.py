@@ -31,7 +31,8 @@ class Activation:
     """An elementwise function of float64 arrays, ready for quadrature.
 
     ``breaks`` are the x of kinks and jumps known beforehand; ``named`` says that it came from the table; ``single``
-    that it computes in single precision.
+    that it computes in single precision; ``slope`` is the derivative that the framework's own backward pass takes,
+    which for a straight-through estimator is not that of the function.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Activation:
     breaks: tuple[float, ...] = ()
     named: bool = False
     single: bool = False
+    slope: Callable[[Array], Array] | None = None
 
     def __call__(self, x: Array) -> Array:
         return self.function(x)
@@ -129,7 +131,7 @@ def _named(name: str, given: tuple[tuple[str, float], ...]) -> Activation:
 def _checked(spec: Any) -> Activation:
     """Find out how to call ``spec``, and that it is an elementwise function."""
     name = getattr(spec, "__name__", None) or type(spec).__name__
-    call, raw = _caller(spec, name)
+    call, raw, slope = _caller(spec, name)
     value = _call(call, _TRIAL, name)
     if not np.isfinite(value).all():
         i = int(np.flatnonzero(~np.isfinite(value))[0])
@@ -147,42 +149,70 @@ def _checked(spec: Any) -> Activation:
             raise ArgumentError(
                 f"{name} is not a pointwise function", cause=cause, remedy="give a function of one element"
             )
-    return Activation(name, lambda x: _call(call, x, name), single=raw.itemsize < 8)
+    return Activation(name, lambda x: _call(call, x, name), single=raw.itemsize < 8, slope=slope)
 
 
-def _caller(spec: Any, name: str) -> tuple[Callable[[Array], Any], np.dtype]:
-    """A function from arrays to arrays, and the dtype in which it computes."""
+def _caller(spec: Any, name: str) -> tuple[Callable[[Array], Any], np.dtype, Callable[[Array], Array] | None]:
+    """A function from arrays to arrays, the dtype in which it computes, and its slope by torch's autograd."""
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(spec, torch.nn.Module):
-        return _torch_module(torch, spec), np.dtype(np.float64)
     failures: list[str] = []
-    attempts: list[Callable[[Array], Any]] = [spec]
-    if torch is not None:
-        attempts.append(lambda x: _to_numpy(spec(torch.from_numpy(x))))
-    for attempt in attempts:
+    if torch is not None and isinstance(spec, torch.nn.Module):
+        spec = _twin(spec, name)
+    else:
         try:
             with np.errstate(all="ignore"):
-                result = attempt(_TRIAL.copy())
-            if torch is not None and isinstance(result, torch.Tensor):
-                continue
-            return attempt, np.asarray(result).dtype
+                result = spec(_TRIAL.copy())
+            if torch is None or not isinstance(result, torch.Tensor):
+                return spec, np.asarray(result).dtype, None
+        except Exception as error:
+            failures.append(f"{type(error).__name__}: {error}")
+    if torch is not None:
+        call, slope = _through_torch(torch, spec)
+        try:
+            return call, call(_TRIAL.copy()).dtype, _usable(slope)
         except Exception as error:
             failures.append(f"{type(error).__name__}: {error}")
     raise ArgumentError(
         f"{name} cannot be called on an array of 64 numbers",
-        cause=(failures or ["it returned nothing usable"])[-1],
+        cause=failures[-1],
         remedy="give a function of one NumPy array or one torch tensor",
     )
 
 
-def _torch_module(torch: Any, module: Any) -> Callable[[Array], Array]:
-    twin = copy.deepcopy(module).double().eval()  # the user's module keeps its dtype and its mode
+def _twin(module: Any, name: str) -> Any:
+    """A copy in double precision and evaluation mode; the user's module keeps its dtype and its mode."""
+    try:
+        return copy.deepcopy(module).cpu().double().eval()
+    except Exception as error:
+        raise ArgumentError(
+            f"{name} cannot be copied in double precision",
+            cause=f"{type(error).__name__}: {error}",
+            remedy="give a function of one tensor instead of the module",
+        ) from error
+
+
+def _through_torch(torch: Any, spec: Any) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+    """A torch function, and its derivative by autograd, as functions of arrays."""
 
     def call(x: Array) -> Array:
         with torch.no_grad():
-            return _to_numpy(twin(torch.from_numpy(np.ascontiguousarray(x))))
+            return _to_numpy(spec(torch.from_numpy(x)))
 
-    return call
+    def slope(x: Array) -> Array:
+        leaf = torch.from_numpy(np.array(x)).requires_grad_()
+        with torch.enable_grad():
+            value = spec(leaf.clone())  # a clone, since it may work in place
+            return _to_numpy(torch.autograd.grad(value.sum(), leaf)[0]).astype(np.float64)
+
+    return call, slope
+
+
+def _usable(slope: Callable[[Array], Array]) -> Callable[[Array], Array] | None:
+    """The slope, unless the framework has none or gives NaN."""
+    try:
+        return slope if np.isfinite(slope(_TRIAL)).all() else None
+    except Exception:  # not differentiable in the framework: the function's own derivative is taken
+        return None
 
 
 def _to_numpy(tensor: Any) -> Array:

@@ -18,8 +18,9 @@ from fanin.errors import ArgumentError
 class Moments:
     """Moments of f(x) for x ~ N(pre_mean, std^2).
 
-    ``derivative_*`` are those of f', where it exists: what backpropagation sees. Where f jumps (``jumps`` lists the x)
-    f' misses the jump: the step function has derivative_second_moment 0. It is infinite where f' is not square
+    ``derivative_*`` are those of f' where it exists, which is what backpropagation sees; for a torch function they are
+    those of its own backward pass, straight-through estimators included. Where f jumps (``jumps`` lists the x) f'
+    misses the jump: the step function has derivative_second_moment 0. It is infinite where f' is not square
     integrable, as for sqrt(|x|).
     """
 
@@ -92,22 +93,32 @@ def moments(spec: Any, std: float = 1.0, *, mean: float = 0.0, **parameters: flo
             cause="it has a pole or grows too fast",
             remedy="use a smaller std, or a bounded activation",
         )
-    slope = at.expect(np.square(at.derivative))
-    if at.diverges(np.square(at.derivative), unit):
-        slope = math.inf
-    elif slope < 1e-11 * unit:
-        slope = 0.0  # rounding noise of a function that is constant between jumps
+    slope_mean, slope = _slope(f, at, std, mean, unit)
     return Moments(
         activation=f.name,
         std=std,
         pre_mean=mean,
         mean=at.expect(at.value),
         second_moment=second,
-        derivative_mean=at.expect(at.derivative) if slope else 0.0,
+        derivative_mean=slope_mean,
         derivative_second_moment=slope,
         jumps=at.jumps,
         kinks=at.kinks,
     )
+
+
+def _slope(f: Activation, at: Samples, std: float, mean: float, unit: float) -> tuple[float, float]:
+    """E[f'] and E[f'^2]; ``unit`` is the size below which the latter is rounding noise."""
+    values = at.derivative
+    if f.slope is not None:
+        at = sample(f.slope, mean=mean, std=std, breaks=at.kinks + at.jumps, level=2 if f.single else 0)
+        values = at.value
+    square = at.expect(np.square(values))
+    if at.diverges(np.square(values), unit):
+        return at.expect(values), math.inf
+    if square < 1e-11 * unit:
+        return 0.0, 0.0  # a function that is constant between jumps
+    return at.expect(values), square
 
 
 def gain(
