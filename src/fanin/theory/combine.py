@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fanin.theory import grid
+from fanin.theory import grid, places
 from fanin.theory.law import (
     FEATURE,
     MAX_LEVELS,
@@ -33,28 +33,25 @@ def apply(fn: Function, law: Law) -> Law:
     return law.with_values(values, level=level)
 
 
-def broadcast_axes(shape: tuple[int, ...], laws: tuple[Law, ...]) -> tuple[tuple[Axis, ...], list[dict[str, str]]]:
-    """Axes of the broadcast result, and for every law the new names of its free groups."""
+def broadcast_axes(shape: tuple[int, ...], laws: tuple[Law, ...]) -> tuple[tuple[Axis, ...], list[Law]]:
+    """Axes of the broadcast result, and the laws in its words.
+
+    An axis takes the meaning that says most: a place (sample, position) over a feature, a feature over a constant's own.
+    A constant's axis takes the place's name; a weight's axis along places (position embeddings) becomes that place, with
+    independent latents along it.
+    """
     ndim = len(shape)
-    axes: list[Axis] = []
-    renames: list[dict[str, str]] = [{} for _ in laws]
+    axes = []
     for i in range(ndim):
         candidates = [law.axes[i - ndim] if ndim - i <= len(law.axes) else () for law in laws]
-        full = [a for a in candidates if _size(a) == shape[i] and shape[i] > 1]
-        best = _best(full, shape[i])
-        axes.append(best)
-        for law_axis, names in zip(candidates, renames, strict=True):
-            for atom in law_axis:
-                if atom.size > 1 and is_free(atom.group) and best and not is_free(best[0].group):
-                    names[atom.group] = best[0].group
-    return tuple(axes), renames
+        axes.append(_best([a for a in candidates if _size(a) == shape[i] and shape[i] > 1], shape[i]))
+    return tuple(axes), [_in_words_of(law, tuple(axes)) for law in laws]
 
 
 def _best(candidates: list[Axis], size: int) -> Axis:
-    """The axis that says most: places over features over constants. A feature shared with a place is a place."""
     if not candidates:
-        return (Atom(size, "free"),)
-    rank = lambda axis: max((0 if is_free(a.group) else 2 if a.group == FEATURE else 1) for a in axis)  # noqa: E731
+        return (Atom(size, FEATURE),) if size > 1 else ()
+    rank = lambda axis: max((0 if is_free(a.group) else 1 if a.group == FEATURE else 2) for a in axis)  # noqa: E731
     return max(candidates, key=rank)
 
 
@@ -65,16 +62,40 @@ def _size(axis: Axis) -> int:
     return size
 
 
+def _in_words_of(law: Law, axes: tuple[Axis, ...]) -> Law:
+    """The law with its free and feature axes named as the result's places are."""
+    names: dict[str, str] = {}
+    own = list(law.axes)
+    gained: set[str] = set()
+    for i, axis in enumerate(own):
+        whole = axes[i - len(own)]
+        groups = {a.group for a in axis if a.size > 1}
+        target = {a.group for a in whole if a.size > 1}
+        if not groups or groups == target or _size(axis) != _size(whole):
+            continue
+        if all(is_free(g) for g in groups):
+            names |= dict.fromkeys(groups, whole[0].group)
+            own[i] = whole
+        elif groups == {FEATURE} and FEATURE not in target:
+            own[i] = whole
+            gained |= target
+    if tuple(own) == law.axes:
+        return law
+    corr = {frozenset(names.get(g, g) for g in key): r for key, r in law.latent.corr.items()}
+    law = replace(law, axes=tuple(own), latent=replace(law.latent, corr=corr))
+    if not gained:
+        return law
+    corr = {s: 0.0 if s & gained else law.correlation(s) for s in subsets(law.groups)}
+    return replace(law, latent=replace(law.latent, corr=corr))
+
+
 def renamed(law: Law, names: dict[str, str]) -> Law:
     """The law with groups renamed, in its axes and in the correlations of its latent."""
     names = {a: b for a, b in names.items() if a != b}
     if not names:
         return law
     axes = tuple(tuple(Atom(a.size, names.get(a.group, a.group)) for a in axis) for axis in law.axes)
-    corr = {}
-    for key, r in law.latent.corr.items():
-        new = frozenset(names.get(g, g) for g in key)
-        corr[new] = min(r, corr.get(new, 1.0)) if new in corr else r
+    corr = {frozenset(names.get(g, g) for g in key): r for key, r in law.latent.corr.items()}
     return replace(law, axes=axes, latent=replace(law.latent, corr=corr))
 
 
@@ -85,8 +106,7 @@ def binary(fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "")
         fn: NumPy callable of two arrays.
         pair: "sum" or "product" where the pair moments of independent operands follow exactly.
     """
-    axes, renames = broadcast_axes(shape, (x, y))
-    x, y = renamed(x, renames[0]), renamed(y, renames[1])
+    axes, (x, y) = broadcast_axes(shape, (x, y))
     codes, levels_x, levels_y, level = _joint_levels(x, y, len(shape))
     exact, note = x.exact and y.exact, "; ".join(dict.fromkeys(n for n in (x.note, y.note) if n))
     shared = Law(shape, axes, x.values[:1], level, x.latent, exact, note)
@@ -118,17 +138,18 @@ def _pointwise(shared: Law, values: np.ndarray, owner: Law) -> Law:
 
 
 def _independent(shared: Law, fn: Function, fx: np.ndarray, fy: np.ndarray, x: Law, y: Law, pair: str) -> Law:
-    if len(fx) > MAX_LEVELS:
-        fx, fy, shared = _fewer(fx, fy, shared, fn)
     rho = _shared_correlation(x, y)
     if pair == "sum" and x.gaussian and y.gaussian:
         values = _gaussian_sum(fn, fx, fy, rho)
     else:
+        if len(fx) > MAX_LEVELS:
+            fx, fy, shared = _fewer(fx, fy, shared, fn)
         values = np.stack([_transport(fn, a, b, rho) for a, b in zip(fx, fy, strict=True)])
     values, level = compress(values, shared.level)
     law = replace(shared, values=values, level=level)
     moments = _pair_moments(pair, law, x, y, rho)
-    return replace(law, latent=latent_for(law, moments, law.groups))
+    law = replace(law, latent=latent_for(law, moments, law.groups))
+    return places.summed(law, x, y) if pair == "sum" else places.multiplied(law, x, y)
 
 
 def _shared_correlation(x: Law, y: Law) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fanin.theory import grid
+from fanin.theory import grid, places
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, constant, gaussian
 from fanin.theory.state import Known, Value, as_law, is_free
 
@@ -140,7 +140,7 @@ def weighted_sum(x: Law, weight: Law, n: float, along: Groups, diagonal: np.ndar
     mean = n * weight.mean * x.mean
     if mean and mean**2 <= law.second:
         law = shifted(law, mean)
-    return _noted(law, x)
+    return _noted(places.scaled(law, x), x)
 
 
 def known_pairs(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> tuple[np.ndarray, dict[Groups, float]]:

@@ -70,4 +70,18 @@ def quantile_grid(values: np.ndarray, probability: np.ndarray) -> np.ndarray:
     return np.interp(CDF, cumulative / (cumulative[-1] + p[-1] / 2), v)
 
 
+def increasing(values: np.ndarray) -> np.ndarray:
+    """Laws as increasing functions of a new latent, shape (levels, POINTS); a falling one is read backwards."""
+    out = []
+    for row in values:
+        steps = np.diff(row)
+        if np.all(steps >= 0):
+            out.append(row)
+        elif np.all(steps <= 0):
+            out.append(row[::-1])
+        else:
+            out.append(quantile_grid(row, WEIGHT))
+    return np.stack(out)
+
+
 __all__ = ["CDF", "COARSE", "DEGREE", "HERMITE", "POINTS", "WEIGHT", "WEIGHT_COARSE", "Z_COARSE", "Z_UNIT", "ndtri"]

@@ -47,12 +47,14 @@ class Latent:
         corr: correlation of the latents of two places that differ in exactly the groups of the key.
         feature_view, place_view: how the tensor was rearranged since the latent was made, along features and along
             places; two tensors are aligned where both agree.
+        matrix: correlation between every two positions, where they differ (see ``places``).
     """
 
     id: int
     corr: Mapping[Groups, float]
     feature_view: tuple = ()
     place_view: tuple = ()
+    matrix: np.ndarray | None = None
 
     def aligned(self, other: Latent) -> bool:
         """Whether elements at one place are functions of the same z."""
@@ -250,20 +252,22 @@ def compress(values: np.ndarray, level: np.ndarray, limit: int = MAX_LEVELS) -> 
     weight = np.bincount(level.ravel(), minlength=count).astype(float)
     with np.errstate(all="ignore"):
         mean, second = grid.expectation(values), grid.expectation(values**2)
+        slope = values @ (grid.WEIGHT * grid.Z_UNIT)  # tells z from -z, whose laws agree but not their places' signs
     scale = np.sqrt(np.max(second[np.isfinite(second)], initial=1e-300))
-    key = np.round(np.stack([mean, np.sqrt(second)]) / scale, 5)
+    key = np.round(np.stack([mean, np.sqrt(second), slope]) / scale, 5)
     _, group = np.unique(key, axis=1, return_inverse=True)
     group = group.ravel()
     if group.max() + 1 > limit:
-        group = _bins(mean, second, weight, limit)
+        group = _bins(mean, second, slope, weight, limit)
     merged, group = _merge(values, second, weight, group)
     level = group[level].astype(np.int32)
     return merged, _thin(level)
 
 
-def _bins(mean: np.ndarray, second: np.ndarray, weight: np.ndarray, limit: int) -> np.ndarray:
-    spread = np.sqrt(np.maximum(second - mean**2, 0))
+def _bins(mean: np.ndarray, second: np.ndarray, slope: np.ndarray, weight: np.ndarray, limit: int) -> np.ndarray:
+    spread = np.sqrt(np.maximum(second - mean**2, 0)) * np.where(slope < 0, -1, 1)
     by = mean if np.ptp(mean) > np.ptp(spread) else spread
+    by = np.where(np.isfinite(by), by, np.sign(by) * 1e300)
     order = np.argsort(by, kind="stable")
     cumulative = np.cumsum(weight[order])
     # half the bins by mass, half by value, so that neither a tail nor the bulk is smeared
@@ -311,14 +315,12 @@ def levels_of(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     level = level.reshape(array.shape).astype(np.int32)
     if len(numbers) <= MAX_LEVELS:
         return numbers, _thin(level)
-    flat = np.repeat(numbers[:, None], 1, axis=1)
     weight = np.bincount(level.ravel(), minlength=len(numbers)).astype(float)
-    group = _bins(numbers, numbers**2, weight, MAX_LEVELS)
+    group = _bins(numbers, numbers**2, np.zeros(len(numbers)), weight, MAX_LEVELS)
     count = group.max() + 1
     mass = np.bincount(group, weights=weight, minlength=count)
     mean = np.bincount(group, weights=weight * numbers, minlength=count) / mass
     second = np.bincount(group, weights=weight * numbers**2, minlength=count) / mass
-    del flat
     return np.where(mean < 0, -1, 1) * np.sqrt(second), _thin(group[level].astype(np.int32))
 
 

@@ -104,6 +104,8 @@ def statistics(tensor: torch.Tensor) -> dict[str, float]:
 def _law(stats: Mapping[str, float]) -> Distribution | None:
     """The simplest law with the values' mean and standard deviation."""
     mean, std = stats["mean"], stats["std"]
+    if abs(mean) < 4 * std / np.sqrt(max(stats["size"], 1)):
+        mean = 0.0  # what a finite draw of a centred law leaves
     if not np.isfinite(mean) or not np.isfinite(std):
         return None
     if std <= 1e-7 * abs(mean) or std == 0:

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import grid
+from fanin.theory import grid, places
 from fanin.theory.contraction import axis_groups, product_sum, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, gaussian, latent_for
 from fanin.theory.state import Known, Value, as_law
@@ -258,6 +258,7 @@ def attention(node: Node, *inputs: Value) -> Law:
         return share * v.pair(rest) + (1 - share) * v.pair(rest | axis_groups(v.axes[-2]))
 
     law = gaussian(shape, axes, second, pair)
+    law = _by_place(law, q, k, v, mask if isinstance(mask, Known) else None, s2, a)
     if v.mean and v.mean**2 < law.second:
         from fanin.theory.contraction import shifted
 
@@ -265,6 +266,61 @@ def attention(node: Node, *inputs: Value) -> Law:
     for source in (q, k, v):
         law = law if source.exact else law.marked(source.note)
     return law
+
+
+def _by_place(law: Law, q: Law, k: Law, v: Law, mask: Known | None, s2: float, a) -> Law:
+    """Second moments and a matrix position by position, where rows see different keys."""
+    queries, keys = places.length(q), places.length(v)
+    if queries is None or keys is None or places.length(law) != queries:
+        return law
+    allowed = _allowed(mask, a["causal"], queries, keys)
+    if allowed is None:
+        return law
+    counts = allowed.sum(1)
+    value = places.pair_matrix(v, keys)
+    own, near, width = np.diag(value), places.neighbours(value), places.runs(keys).width
+    share = places.mixing(allowed)
+    between = value.copy()
+    np.fill_diagonal(between, near)  # two different positions of a run
+    mean_own = share @ own
+    whole = share @ between @ share.T  # as if no two were the same position
+    boost = concentrations(s2, counts) * counts
+    r = np.clip(places.correlations(q, queries), 0, 1)
+    same = (allowed / np.maximum(width, 1)) @ (allowed * (own - near)).T / np.outer(counts, counts)
+    pairs = whole + np.maximum(boost[:, None] * boost[None, :], 1) ** (r / 2) * same
+    concentrated = boost / counts
+    off = (np.diag(whole) * counts - share @ near) / np.maximum(counts - 1, 1)
+    second = concentrated / (1 - a["dropout"]) * mean_own + (1 - concentrated) * np.where(counts > 1, off, 0)
+    np.fill_diagonal(pairs, second)
+    return _laid(law, pairs, second, queries)
+
+
+def _allowed(mask: Known | None, causal: bool, queries: int, keys: int) -> np.ndarray | None:
+    if causal:
+        return places.causal_counts(queries, keys)
+    if mask is None or mask.array.shape[-2:] != (queries, keys):
+        return None
+    array = mask.array if mask.array.dtype == bool else mask.array > np.max(mask.array) - 1e4
+    flat = array.reshape(-1, queries, keys)
+    if not (flat[0].sum(1) != flat[0].sum(1)[0]).any() and (flat == flat[:1]).all():
+        return None  # every row sees as many keys: one number for all pairs will do
+    return np.mean([places.mask_counts(m) for m in flat[:16]], axis=0)
+
+
+def _laid(law: Law, pairs: np.ndarray, second: np.ndarray, queries: int) -> Law:
+    at = places.runs(queries).index
+    profile = np.interp(np.arange(queries), at, second)
+    axis = next(i for i, a in enumerate(law.axes) if axis_groups(a) == {places.POSITION})
+    shape = [1] * len(law.shape)
+    shape[axis] = queries
+    new = gaussian(law.shape, law.axes, np.maximum(profile, 0).reshape(shape), law.pair)
+    new = replace(new, latent=replace(new.latent, corr=_kept(law, new)))
+    return places.with_matrix(new, pairs, queries)
+
+
+def _kept(law: Law, new: Law) -> dict:
+    """Correlations of the latent that the matrix does not speak of."""
+    return {s: law.latent.corr.get(s, r) for s, r in new.latent.corr.items()}
 
 
 def _lead_axes(q: Law, v: Law, shape: tuple[int, ...]) -> tuple[Axis, ...]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from fanin.graph import Node
+from fanin.theory import grid
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Atom, Axis, Law, compress, fresh_latent, latent_for
 from fanin.theory.state import Hidden, Known, Value, as_law, is_free
@@ -36,7 +37,7 @@ def _viewed(node: Node, law: Law, axes: tuple[Axis, ...], level: np.ndarray) -> 
         if along_feature:
             latent = replace(latent, feature_view=(*latent.feature_view, mark))
         else:
-            latent = replace(latent, place_view=(*latent.place_view, mark))
+            latent = replace(latent, place_view=(*latent.place_view, mark), matrix=None)
     values = law.values
     if len(values) > 1:
         used, level_new = np.unique(level, return_inverse=True)
@@ -276,7 +277,7 @@ def _cat_levels(laws: list[Law], axis: int, shape) -> tuple[np.ndarray, np.ndarr
     for law, start in zip(laws, starts, strict=False):
         want = [law.shape[i] if i == axis else common[i] for i in range(len(shape))]
         pieces.append(np.broadcast_to(law.level + start, want))
-    return np.concatenate([law.values for law in laws]), np.concatenate(pieces, axis).astype(np.int32)
+    return grid.increasing(np.concatenate([law.values for law in laws])), np.concatenate(pieces, axis).astype(np.int32)
 
 
 def _cat_pairs(laws: list[Law], sizes: list[int], out: Law, axis: int) -> Callable:

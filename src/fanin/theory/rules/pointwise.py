@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import grid
+from fanin.theory import grid, places
 from fanin.theory.combine import apply, binary
-from fanin.theory.law import Law, fresh_latent
+from fanin.theory.law import Law, fresh_latent, latent_for
 from fanin.theory.state import Hidden, Value, as_law
 
 
@@ -95,14 +95,10 @@ def drop(node: Node, *inputs: Value) -> Law:
         return x
     if p >= 1:
         return apply(np.zeros_like, x)
-    values = np.stack([_dropped(v, p) for v in x.values])
-    law = replace(x, values=values)
-    corr = {s: x.pair(s) for s in x.latent.corr}
-    from fanin.theory.law import latent_for
-
-    groups = law.groups
-    pairs = {**corr, **{frozenset((g,)): x.pair((g,)) for g in groups}}
-    return replace(law, latent=latent_for(law, lambda s: pairs.get(s, x.pair(s)), groups))
+    law = replace(x, values=np.stack([_dropped(v, p) for v in x.values]))
+    law = replace(law, latent=latent_for(law, x.pair, law.groups))
+    size = places.carried(x)
+    return law if size is None else places.with_matrix(law, places.pair_matrix(x, size), size)
 
 
 def _dropped(values: np.ndarray, p: float) -> np.ndarray:

@@ -1,0 +1,209 @@
+"""Correlation between every two positions of a sequence, where one number for all pairs is not enough.
+
+Behind a causal mask early tokens see few others and late ones many, so tokens become alike at different rates. A latent
+may then carry a matrix over positions: all of them up to ``LIMIT``, beyond that one for each of ``LIMIT`` runs of
+neighbours, short ones first. Everything that is not attention passes the matrix on through Mehler's formula.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from fanin.theory import grid
+from fanin.theory.law import Latent, Law
+
+POSITION = "position"
+LIMIT = 96
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """Runs of neighbouring positions: the one in the middle stands for all, ``width`` says how many they are."""
+
+    size: int
+    index: np.ndarray
+    width: np.ndarray
+    start: np.ndarray
+
+
+@lru_cache(maxsize=64)
+def runs(size: int) -> Runs:
+    """The runs of a sequence of a given length."""
+    if size <= LIMIT:
+        return Runs(size, np.arange(size), np.ones(size), np.arange(size))
+    edges = np.unique(np.round(np.concatenate([np.arange(LIMIT // 3), np.geomspace(LIMIT // 3, size, LIMIT - LIMIT // 3 + 1)])).astype(int))
+    start, stop = edges[:-1], edges[1:]
+    return Runs(size, (start + stop - 1) // 2, (stop - start).astype(float), start)
+
+
+def length(law: Law) -> int | None:
+    """Length of the law's sequence axis; None where it has none, or several."""
+    atoms = [atom.size for axis in law.axes for atom in axis if atom.group == POSITION and atom.size > 1]
+    return atoms[0] if len(atoms) == 1 else None
+
+
+def weights(law: Law, size: int) -> np.ndarray:
+    """Share of each level among the elements at each run's position, shape (runs, levels)."""
+    at = runs(size).index
+    count = len(law.values)
+    if POSITION not in law.level_groups:
+        return np.broadcast_to(law.level_weight, (len(at), count))
+    dims, where = [], 0
+    for axis, n in zip(law.axes, law.level.shape, strict=True):
+        atoms = [a for a in axis if a.size > 1] if n > 1 else []
+        for atom in atoms:
+            if atom.group == POSITION:
+                where = len(dims)
+            dims.append(atom.size)
+    rows = np.moveaxis(law.level.reshape(dims), where, 0).reshape(size, -1)[at]
+    table = np.stack([np.bincount(row, minlength=count) for row in rows])
+    return table / table.sum(1, keepdims=True)
+
+
+def correlations(law: Law, size: int) -> np.ndarray:
+    """The latent's correlation between every two runs; within a run the diagonal stands for one position with itself."""
+    if law.latent.matrix is not None and len(law.latent.matrix) == len(runs(size).index):
+        return law.latent.matrix
+    r = law.correlation((POSITION,)) if POSITION in law.groups else 1.0
+    n = len(runs(size).index)
+    return r + (1 - r) * np.eye(n)
+
+
+def pair_matrix(law: Law, size: int) -> np.ndarray:
+    """E[x_i x_j] of the same feature at two positions, shape (runs, runs); the diagonal is the mean square."""
+    share, r = weights(law, size), correlations(law, size)
+    second = share @ law.seconds
+    coefficients = share @ law.coefficients
+    mean, slope = coefficients[:, 0], coefficients[:, 1]
+    if law.gaussian:
+        deviation = share @ np.sqrt(np.maximum(law.seconds - law.means**2, 0))
+        out = np.outer(mean, mean) + np.outer(deviation, deviation) * r
+    else:
+        out, power = np.outer(mean, mean) + np.outer(slope, slope) * r, r
+        for n in range(2, coefficients.shape[1]):
+            power = power * r
+            out = out + np.outer(coefficients[:, n], coefficients[:, n]) * power
+    np.fill_diagonal(out, second)
+    return out
+
+
+def carried(*laws: Law) -> int | None:
+    """Length of the sequence if any of the laws carries a matrix over it."""
+    for law in laws:
+        if law.latent.matrix is not None:
+            return length(law)
+    return None
+
+
+def with_matrix(law: Law, wanted: np.ndarray, size: int) -> Law:
+    """The law with the latent matrix at which its pair moments are ``wanted``."""
+    if length(law) != size:
+        return law
+    share = weights(law, size)
+    coefficients = share @ law.coefficients
+    mean = coefficients[:, 0]
+    variance = np.maximum(share @ law.seconds - mean**2, 0)
+    if law.gaussian:
+        deviation = share @ np.sqrt(np.maximum(law.seconds - law.means**2, 0))
+        r = (wanted - np.outer(mean, mean)) / np.maximum(np.outer(deviation, deviation), 1e-300)
+    else:
+        r = _solved(coefficients, variance, wanted)
+    r = np.clip(np.where(np.isfinite(r), r, 1.0), -1, 1)
+    np.fill_diagonal(r, 1.0)
+    return replace(law, latent=_holding(law.latent, r, size))
+
+
+def _solved(coefficients: np.ndarray, variance: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Invert Mehler's series for every pair by bisection."""
+    cross = [np.outer(c, c) for c in coefficients.T]
+    low, high = -np.ones_like(wanted), np.ones_like(wanted)
+    for _ in range(30):
+        middle = (low + high) / 2
+        value, power = cross[0].copy(), 1.0
+        for term in cross[1:]:
+            power = power * middle
+            value += term * power
+        below = value < wanted
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return (low + high) / 2
+
+
+def _holding(latent: Latent, r: np.ndarray, size: int) -> Latent:
+    """The latent with its matrix, and its one number for positions as the matrix's mean."""
+    width = runs(size).width
+    near = neighbours(r)
+    pairs = np.outer(width, width)
+    inside = width * (width - 1)
+    total = (pairs * r).sum() - (width**2 * np.diag(r)).sum() + (inside * near).sum()
+    count = size * (size - 1)
+    corr = {**latent.corr, frozenset((POSITION,)): float(total / count) if count else 1.0}
+    return replace(latent, matrix=r, corr=corr)
+
+
+def neighbours(matrix: np.ndarray) -> np.ndarray:
+    """What two different positions of one run have: the mean of the entries beside the diagonal."""
+    n = len(matrix)
+    if n < 2:
+        return np.diag(matrix)
+    beside = np.diag(matrix, 1)
+    return (np.concatenate([beside[:1], beside]) + np.concatenate([beside, beside[-1:]])) / 2
+
+
+def summed(law: Law, *parts: Law) -> Law:
+    """Carry the matrices of independent summands on to their sum."""
+    size = carried(*parts)
+    if size is None or length(law) != size:
+        return law
+    total = np.zeros(())
+    means = [weights(p, size) @ p.means if length(p) == size or POSITION not in p.groups else None for p in parts]
+    for part in parts:
+        total = total + pair_matrix(part, size)
+    for i in range(len(parts)):
+        for j in range(len(parts)):
+            if i != j:
+                total = total + np.outer(means[i], means[j])
+    return with_matrix(law, total, size)
+
+
+def multiplied(law: Law, x: Law, y: Law) -> Law:
+    """Carry the matrices of independent factors on to their product."""
+    size = carried(x, y)
+    if size is None or length(law) != size:
+        return law
+    return with_matrix(law, pair_matrix(x, size) * pair_matrix(y, size), size)
+
+
+def scaled(law: Law, x: Law) -> Law:
+    """Carry x's matrix through fresh zero-mean weights: pair moments all scale alike."""
+    size = carried(x)
+    if size is None or length(law) != size:
+        return law
+    inner = pair_matrix(x, size)
+    root = np.sqrt(np.maximum(np.diag(inner), 1e-300))
+    r = inner / np.outer(root, root)
+    np.fill_diagonal(r, 1.0)
+    return replace(law, latent=_holding(law.latent, np.clip(r, -1, 1), size))
+
+
+def mixing(allowed: np.ndarray) -> np.ndarray:
+    """Uniform attention over allowed keys between runs: (queries, keys) booleans or counts -> share of each key run."""
+    return allowed / np.maximum(allowed.sum(1, keepdims=True), 1e-300)
+
+
+def causal_counts(queries: int, keys: int) -> np.ndarray:
+    """How many keys of each run the middle query of each run may see, shape (query runs, key runs)."""
+    q, k = runs(queries), runs(keys)
+    limit = q.index[:, None] + 1
+    return np.clip(limit - k.start[None, :], 0, k.width[None, :]).astype(float)
+
+
+def mask_counts(mask: np.ndarray) -> np.ndarray:
+    """The same for a boolean mask (queries, keys)."""
+    q, k = runs(mask.shape[0]), runs(mask.shape[1])
+    return np.add.reduceat(mask[q.index].astype(float), k.start, axis=1)
+
+
+__all__ = ["grid", "length", "pair_matrix", "runs"]
