@@ -34,6 +34,7 @@ FORMATS = ("text", "json", "sarif", "github")
     help="Exit with status 1 where there is a finding as grave as this.",
 )
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option("--detail", is_flag=True, help="Show every tensor, not only the outputs that matter.")
 @click.option("--html", type=click.Path(path_type=Path), help="Also write a page with interactive curves.")
 def check(**given: Any) -> int:
     """Say what the signal and the gradient of TARGET do at initialization, and what is wrong."""
@@ -50,7 +51,7 @@ def check(**given: Any) -> int:
             ignore=options.codes(given["ignore"]),
         )
     report = _labelled(report, target)
-    say(_formatted(report, given["form"]))
+    say(_formatted(report, given["form"], given["detail"]))
     if given["html"]:
         report.to_html(given["html"])
         remark(f"wrote {given['html']}")
@@ -143,11 +144,11 @@ def _labelled(report: Report, target: Target) -> Report:
     return replace(report, target=target.label, facts={**report.facts, "notes": notes})
 
 
-def _formatted(report: Report, form: str) -> str:
+def _formatted(report: Report, form: str, detail: bool) -> str:
     if form == "json":
         return report.to_json()
     if form == "text":
-        return report.to_text(width=width(), color=color())
+        return report.to_text(width=width(), color=color(), detail=detail)
     from fanin.report.github import to_github
     from fanin.report.sarif import to_sarif
 

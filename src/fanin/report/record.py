@@ -85,11 +85,17 @@ class Report:
         """JSON text; infinities and NaN are the strings "inf", "-inf" and "nan"."""
         return json.dumps(json_safe(self.to_dict()), indent=indent, allow_nan=False, default=str)
 
-    def to_text(self, *, width: int = 110, color: bool = False) -> str:
-        """The report as it stands in a terminal: findings, curves against depth, table of tensors."""
+    def to_text(self, *, width: int = 110, color: bool = False, detail: bool = False) -> str:
+        """The report as it stands in a terminal: findings, curves against depth, table of tensors.
+
+        Args:
+            width: columns; where they do not suffice, whole columns of the table are left out, never digits.
+            color: with terminal colours.
+            detail: every tensor, also those that a move of elements or the inside of a leaf module makes.
+        """
         from fanin.report.terminal import to_text
 
-        return to_text(self, width=width, color=color)
+        return to_text(self, width=width, color=color, detail=detail)
 
     def to_html(self, path: str | Path) -> Path:
         """Write one self-contained page that needs no network.

@@ -14,14 +14,14 @@ from rich.text import Text
 from fanin.checks.finding import Finding
 from fanin.report.numbers import NONE, count, percent, short, span, sparkline
 from fanin.report.record import Report
-from fanin.report.tree import Line, Pair, findings_by_name, lines, pairs
+from fanin.report.tree import Line, Pair, findings_by_name, lines, main_path, pairs
 
 STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 MARKS = {"error": "✗", "warning": "!", "info": "i"}
 MOST_LINES, MOST_OF_A_CODE = 150, 3
 
 
-def to_text(report: Report, *, width: int = 110, color: bool = False) -> str:
+def to_text(report: Report, *, width: int = 110, color: bool = False, detail: bool = False) -> str:
     """The report as text, with terminal colours where ``color`` is true."""
     console = Console(
         file=io.StringIO(),
@@ -30,16 +30,16 @@ def to_text(report: Report, *, width: int = 110, color: bool = False) -> str:
         color_system="standard" if color else None,
         highlight=False,
     )
-    console.print(renderable(report, width))
+    console.print(renderable(report, width, detail))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 
-def renderable(report: Report, width: int = 110) -> RenderableType:
+def renderable(report: Report, width: int = 110, detail: bool = False) -> RenderableType:
     """What rich prints."""
     parts: list[RenderableType] = [_heading(report), *_findings(report)]
     if len(report.signals):
-        parts += [_curves(report, width), _table(report, width)]
+        parts += [_curves(report, width), _table(report, width, detail)]
     parts += [Text(f"note: {note}", style="dim") for note in report.facts.get("notes", ())]
     return Group(*parts)
 
@@ -105,7 +105,7 @@ def _curves(report: Report, width: int) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     room = max(20, width - 44)
     for word, field in (("rms", "rms"), ("gradient rms", "grad_rms")):
-        values = [getattr(row, field) for row in report.signals.rows]
+        values = [getattr(row, field) for row in main_path(report)]
         known = [v for v in values if v is not None]
         if known:
             ends = f"{short(known[0])} → {short(known[-1])}"
@@ -113,9 +113,9 @@ def _curves(report: Report, width: int) -> RenderableType:
     return Padding(grid, (0, 0, 1, 0))
 
 
-def _table(report: Report, width: int) -> RenderableType:
+def _table(report: Report, width: int, detail: bool) -> RenderableType:
     """As many columns as fit: shape goes first, then what is predicted of the gradient, then the op; never a digit."""
-    shown = lines(report)
+    shown = lines(report, detail=detail)
     by_name = findings_by_name(report)
     columns = [("", "mark"), ("tensor", "label"), ("op", "op"), ("shape", "shape"), *_columns(report)]
     rows = [[_cell(line, kind, by_name) for _, kind in columns] for line in shown[:MOST_LINES]]

@@ -13,7 +13,11 @@ from fanin.checks.finding import Finding
 from fanin.report.record import Report
 from fanin.signals import Signal
 
-LEAST_REPEATS, LONGEST_PERIOD = 3, 12
+LONGEST_PERIOD = 12
+MOVES = frozenset(  # where elements go, not what they are: the rms stays
+    "view reshape transpose permute contiguous clone alias to expand unsqueeze squeeze split chunk slice select index "  # noqa: SIM905
+    "unbind flatten unflatten detach lift repeat_interleave t _to_copy".split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +69,20 @@ def pairs(report: Report) -> list[Pair]:
     return [Pair(name, predicted.get(name), measured.get(name)) for name in names]
 
 
-def lines(report: Report) -> list[Line]:
-    """The table's lines, top to bottom."""
+def lines(report: Report, *, detail: bool = False) -> list[Line]:
+    """The table's lines, top to bottom.
+
+    Without ``detail`` what only moves elements is left out, and so are the operations inside a module that has no
+    modules in it; what a finding is about and what no rule predicts always stay.
+    """
     root = Node("")
     for pair in pairs(report):
         node = root
         for part in _parts(pair.name):
             node = node.children.setdefault(part, Node(part))
         node.pair = pair
+    if not detail:
+        _prune(root, set(findings_by_name(report)))
     return list(_walk([[child] for child in root.children.values()], 0))
 
 
@@ -82,6 +92,29 @@ def findings_by_name(report: Report) -> dict[str, list[Finding]]:
     for finding in report.findings:
         by_name.setdefault(finding.name, []).append(finding)
     return by_name
+
+
+def main_path(report: Report) -> list[Signal]:
+    """The outputs of modules, where there are some: what a curve against depth should show."""
+    rows = report.signals.rows
+    outputs = [row for row in rows if "/" not in row.name]
+    return list(outputs if len(outputs) >= 3 else rows)
+
+
+def _prune(node: Node, needed: set[str]) -> None:
+    for child in node.children.values():
+        _prune(child, needed)
+    leaf = node.pair is not None and all(name.startswith("/") for name in node.children)
+    for name, child in list(node.children.items()):
+        inner = name.startswith("/") and not child.children and not _must_show(child.pair, needed)
+        if inner and (leaf or (child.pair is not None and child.pair.row.op in MOVES)):
+            del node.children[name]
+
+
+def _must_show(pair: Pair | None, needed: set[str]) -> bool:
+    if pair is None:
+        return False
+    return pair.name in needed or (pair.predicted is not None and pair.predicted.rms is None)
 
 
 def _parts(name: str) -> list[str]:
@@ -116,11 +149,12 @@ def _repeat(siblings: list[list[Node]], start: int) -> tuple[int, int]:
     """Period and number of repeats of the longest repetition that begins at ``start``; (1, 1) for none."""
     shapes = [_alike(same) for same in siblings[start:]]
     best = (1, 1)
-    for period in range(1, min(LONGEST_PERIOD, len(shapes) // LEAST_REPEATS) + 1):
+    for period in range(1, min(LONGEST_PERIOD, len(shapes) // 2) + 1):
         repeats = 1
         while shapes[repeats * period : (repeats + 1) * period] == shapes[:period]:
             repeats += 1
-        if repeats >= LEAST_REPEATS and period * repeats > best[0] * best[1]:
+        least = 2 if any(same[0].children for same in siblings[start : start + period]) else 3
+        if repeats >= least and period * repeats > best[0] * best[1]:
             best = (period, repeats)
     return best
 

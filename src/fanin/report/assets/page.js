@@ -286,13 +286,17 @@
     const charts = kinds.map(kind => depthChart(rows, kind, `depth${position}`, row => goto(row.name)));
     const counts = new Map(); rows.forEach(row => counts.set(row.op, (counts.get(row.op) || 0) + 1));
     const input = el("input", { type: "search", placeholder: "filter by name or op", "aria-label": "filter by name or op", oninput: refresh });
-    let op = null;
+    const outputs = rows.filter(row => !row.name.includes("/")).length;
+    let op = null, every = rows.length <= 80 || outputs < 10;
+    const scope = rows.length === outputs ? null : el("button", { type: "button", class: "chip", onclick: () => { every = !every; refresh(); } });
     const chips = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 12).map(([name, n]) => el("button", { type: "button", class: "chip", "data-op": name, onclick: () => { op = op === name ? null : name; refresh(); } }, name, el("span", {}, n)));
     function refresh() {
       const text = input.value.toLowerCase();
+      const wide = every || op !== null || text, drawn = row => wide || !row.name.includes("/");
       const list = rows.filter(row => (op === null || row.op === op) && (!text || row.name.toLowerCase().includes(text) || row.op.toLowerCase().includes(text)));
       chips.forEach(chip => chip.classList.toggle("on", chip.dataset.op === op));
-      charts.forEach(([card]) => card.show(list));
+      if (scope) { scope.textContent = every ? "every operation" : "outputs of modules"; scope.classList.toggle("on", !every); }
+      charts.forEach(([card]) => card.show(list.filter(drawn)));
       if (list.length === rows.length) control.showTree(); else control.showFlat(list);
     }
     function clear() { if (op !== null || input.value) { op = null; input.value = ""; refresh(); } }
@@ -302,11 +306,12 @@
     const section = el("section", { class: "report" },
       el("div", { class: "tiles" }, ...tiles.map(([value, word, kind]) => el("div", { class: `tile ${kind || ""}` }, el("b", {}, value), el("span", {}, word)))),
       el("h2", {}, "Findings"), ...findingsSection(report, data.reports.length > 1 ? `r${position + 1}-` : "", goto),
-      ...(rows.length ? [el("h2", {}, "Signal and gradient against depth"), el("div", { class: "controls" }, input, ...chips), ...charts.map(([card]) => card),
+      ...(rows.length ? [el("h2", {}, "Signal and gradient against depth"), el("div", { class: "controls" }, input, scope, ...chips), ...charts.map(([card]) => card),
         el("p", { class: "hint" }, "Drag to zoom, double-click to go back, click a point for its row. A triangle at the foot: zero or not finite."), table] : []),
       el("footer", {}, ...[...report.notes, Object.entries(report.versions).map(([k, v]) => `${k} ${v}`).join(", ")].filter(Boolean).map(n => el("div", {}, n))));
     main.append(section);
-    charts.forEach(([card, later]) => { card.show(rows); later(); });
+    charts.forEach(([, later]) => later());
+    refresh();
     return section;
   }
 
