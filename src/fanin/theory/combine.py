@@ -178,7 +178,9 @@ def _transport(fn: Function, fx: np.ndarray, fy: np.ndarray, rho: float) -> np.n
         b = grid.at(fy, z.ravel()).reshape(z.shape)
     else:
         b = grid.at(fy, grid.Z_COARSE)[None, :]
-    out = np.asarray(fn(np.broadcast_to(a, (grid.COARSE, grid.COARSE)), np.broadcast_to(b, (grid.COARSE, grid.COARSE))), float)
+    out = np.asarray(
+        fn(np.broadcast_to(a, (grid.COARSE, grid.COARSE)), np.broadcast_to(b, (grid.COARSE, grid.COARSE))), float
+    )
     weight = grid.WEIGHT_COARSE[:, None] * grid.WEIGHT_COARSE[None, :]
     mean, second = float((weight * out).sum()), float((weight * out**2).sum())
     values = grid.quantile_grid(out.ravel(), weight.ravel())

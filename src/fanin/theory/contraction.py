@@ -7,7 +7,7 @@ attention weights and values it is what makes tokens alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -34,29 +34,6 @@ def mean_over(profile: np.ndarray, axis: int) -> np.ndarray:
     return profile.mean(axis, keepdims=True)
 
 
-def product_sum(x: Law, y: Law, x_axis: int, y_axis: int, lay_x: Callable, lay_y: Callable, shape, axes) -> Law:
-    """``sum_c x[.., c] y[.., c]`` laid out by ``lay_x`` and ``lay_y``, which broadcast profiles to the result's axes."""
-    n = x.shape[x_axis]
-    x_groups, y_groups = axis_groups(x.axes[x_axis]), axis_groups(y.axes[y_axis])
-    own_x, own_y = x.pair(x_groups) if n > 1 else 0.0, y.pair(y_groups) if n > 1 else 0.0
-    second_x, second_y = x.profile(x.seconds), y.profile(y.seconds)
-    diagonal = _contract(second_x, second_y, x_axis, y_axis, lay_x, lay_y, n)
-    variance = diagonal + n * (n - 1) * own_x * own_y
-    whole = float(np.mean(variance))
-    common = float(np.mean(diagonal))
-
-    def pair(differ: Groups) -> float:
-        in_x, in_y = differ & x.groups, differ & y.groups
-        same = _ratio(x.pair(in_x), x.second) * _ratio(y.pair(in_y), y.second) * common
-        return same + n * (n - 1) * x.pair(in_x | x_groups) * y.pair(in_y | y_groups)
-
-    law = gaussian(shape, axes, np.maximum(variance, 0), pair)
-    mean = n * x.mean * y.mean if not (FEATURE in x_groups and abs(y.mean) < 1e-12 * y.rms) else 0.0
-    if mean and mean**2 < whole:
-        law = shifted(law, mean)
-    return _noted(law, x, y)
-
-
 def shifted(law: Law, mean: float) -> Law:
     """A Gaussian law of the same mean square with a mean."""
     second = law.seconds
@@ -73,14 +50,6 @@ def _noted(law: Law, *sources: Law) -> Law:
         if not source.exact:
             law = law.marked(source.note)
     return law
-
-
-def _contract(px, py, x_axis, y_axis, lay_x, lay_y, n) -> np.ndarray:
-    """n times the mean along the contracted axis of the product of two profiles."""
-    if px.shape[x_axis] == 1 or py.shape[y_axis] == 1:
-        return n * lay_x(mean_over(px, x_axis)) * lay_y(mean_over(py, y_axis))
-    # both vary along the contracted axis: contract for real
-    return np.einsum("...c,...c->...", lay_x(np.moveaxis(px, x_axis, -1)[..., None, :][..., 0, :], True), lay_y(np.moveaxis(py, y_axis, -1), True))
 
 
 def add_bias(law: Law, bias: Law | None, axis: int) -> Law:
@@ -109,7 +78,11 @@ def dense(x: Value, weight: Law, bias: Law | None, out_first: bool) -> Law:
         axes = (*x.axes[:-1], (Atom(size_out, FEATURE),))
         out_axis = 1 - in_axis
         lay_x = lambda p: p[..., :1]  # noqa: E731
-        lay_w = lambda p: p.mean(in_axis).reshape((1,) * (len(shape) - 1) + (-1,)) if p.shape[out_axis] > 1 else p.reshape((1,) * len(shape))  # noqa: E731
+        lay_w = lambda p: (
+            p.mean(in_axis).reshape((1,) * (len(shape) - 1) + (-1,))
+            if p.shape[out_axis] > 1
+            else p.reshape((1,) * len(shape))
+        )  # noqa: E731
         law = _dense(x, weight, in_axis, shape, axes, lay_x, lay_w)
     return add_bias(law, bias, -1)
 
@@ -236,4 +209,14 @@ def unused(group: str) -> bool:
     return is_free(group)
 
 
-__all__ = ["add_bias", "as_law", "axis_groups", "axis_size", "constant", "dense", "embed", "known_pairs", "weighted_sum"]
+__all__ = [
+    "add_bias",
+    "as_law",
+    "axis_groups",
+    "axis_size",
+    "constant",
+    "dense",
+    "embed",
+    "known_pairs",
+    "weighted_sum",
+]

@@ -15,7 +15,7 @@ from fanin.signals import Signal, Signals
 from fanin.theory import grid
 from fanin.theory.contraction import dense, embed
 from fanin.theory.law import Law, fresh_latent
-from fanin.theory.rules import attention, convolution, move, norm, pointwise, pool
+from fanin.theory.rules import attention, convolution, move, norm, pointwise, pool, route
 from fanin.theory.state import Hidden, Known, Unmodelled, Value, batch_axes, feature_axes, free_axes
 
 Rule = Callable[..., Value]
@@ -35,7 +35,9 @@ RULES: dict[Kind, Rule] = {
     Kind.ATTENTION: attention.attention,
     Kind.POOL: pool.pool,
     Kind.REDUCE: pool.reduce,
-    Kind.MOVE: move.move,
+    Kind.MOVE: lambda node, *v: route.index(node, *v) if node.attrs["how"] == "index" else move.move(node, *v),
+    Kind.EXPERTS: route.experts,
+    Kind.ROUTE: route.top,
     Kind.DROP: pointwise.drop,
 }
 """The table: what is not in it, is unmodelled."""
@@ -85,7 +87,8 @@ class Interpreter:
         return self._ruled(node, inputs)
 
     def _ruled(self, node: Node, inputs: tuple[Value, ...]) -> Value:
-        if not node.is_float and node.kind is not Kind.MOVE:
+        integers = any(isinstance(v, Hidden) for v in inputs) and not node.signal
+        if integers or (not node.is_float and node.kind is not Kind.MOVE):
             return Hidden(node.shape, _axes_like(node, inputs))
         rule = RULES.get(node.kind)
         if rule is None:
@@ -115,7 +118,9 @@ def weight_law(shape: tuple[int, ...], distribution: Distribution) -> Law:
     centre = grid.expectation(values)
     spread = np.sqrt(max(grid.expectation(values**2) - centre**2, 0))
     values = mean + (values - centre) * (std / spread if spread > 0 else 0)
-    return Law(tuple(shape), feature_axes(tuple(shape)), values[None], np.zeros((1,) * len(shape), np.int32), fresh_latent({}))
+    return Law(
+        tuple(shape), feature_axes(tuple(shape)), values[None], np.zeros((1,) * len(shape), np.int32), fresh_latent({})
+    )
 
 
 def source(node: Node) -> Value:

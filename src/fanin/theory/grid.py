@@ -35,7 +35,9 @@ _project = (HERMITE * WEIGHT).T  # (POINTS, DEGREE + 1)
 
 COARSE = 128  # for pairs of latents: products of two grids
 _fold = POINTS // COARSE
-Z_COARSE = np.array([WEIGHT[i : i + _fold] @ Z_UNIT[i : i + _fold] / WEIGHT[i : i + _fold].sum() for i in range(0, POINTS, _fold)])
+Z_COARSE = np.array(
+    [WEIGHT[i : i + _fold] @ Z_UNIT[i : i + _fold] / WEIGHT[i : i + _fold].sum() for i in range(0, POINTS, _fold)]
+)
 WEIGHT_COARSE = WEIGHT.reshape(COARSE, _fold).sum(1)
 Z_COARSE /= np.sqrt(WEIGHT_COARSE @ Z_COARSE**2)
 

@@ -105,6 +105,14 @@ class Law:
         with np.errstate(over="ignore"):
             return grid.expectation(self.values**2)
 
+    @cached_property
+    def variances(self) -> np.ndarray:
+        """Variance of each level, centred first so that huge means (masks) leave no rounding behind."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            centred = self.values - self.means[:, None]
+            centred = np.where(np.abs(centred) > 1e-12 * np.abs(self.means[:, None]), centred, 0.0)
+            return grid.expectation(centred**2)
+
     @property
     def mean(self) -> float:
         """Mean over all elements."""
@@ -240,7 +248,9 @@ def latent_for(law: Law, pair: Callable[[Groups], float], groups: Groups) -> Lat
         else:  # the same level on both sides: share of the variance, exact for Gaussians
             m2 = float(law.level_weight @ law.means**2)
             variance = law.second - m2
-            corr[differ] = float(np.clip((pair(differ) - m2) / variance, -1, 1)) if variance > 1e-14 * law.second else 1.0
+            corr[differ] = (
+                float(np.clip((pair(differ) - m2) / variance, -1, 1)) if variance > 1e-14 * law.second else 1.0
+            )
     return fresh_latent(corr)
 
 
@@ -280,7 +290,9 @@ def _bins(mean: np.ndarray, second: np.ndarray, slope: np.ndarray, weight: np.nd
     return group
 
 
-def _merge(values: np.ndarray, second: np.ndarray, weight: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _merge(
+    values: np.ndarray, second: np.ndarray, weight: np.ndarray, group: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     count = group.max() + 1
     mass = np.bincount(group, weights=weight, minlength=count)
     used = mass > 0
@@ -324,7 +336,9 @@ def levels_of(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(mean < 0, -1, 1) * np.sqrt(second), _thin(group[level].astype(np.int32))
 
 
-def gaussian(shape: tuple[int, ...], axes: tuple[Axis, ...], variance: np.ndarray, pair: Callable[[Groups], float]) -> Law:
+def gaussian(
+    shape: tuple[int, ...], axes: tuple[Axis, ...], variance: np.ndarray, pair: Callable[[Groups], float]
+) -> Law:
     """A zero-mean Gaussian tensor with a variance profile, and pair moments for a fresh latent.
 
     Args:

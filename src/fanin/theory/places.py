@@ -34,7 +34,11 @@ def runs(size: int) -> Runs:
     """The runs of a sequence of a given length."""
     if size <= LIMIT:
         return Runs(size, np.arange(size), np.ones(size), np.arange(size))
-    edges = np.unique(np.round(np.concatenate([np.arange(LIMIT // 3), np.geomspace(LIMIT // 3, size, LIMIT - LIMIT // 3 + 1)])).astype(int))
+    edges = np.unique(
+        np.round(
+            np.concatenate([np.arange(LIMIT // 3), np.geomspace(LIMIT // 3, size, LIMIT - LIMIT // 3 + 1)])
+        ).astype(int)
+    )
     start, stop = edges[:-1], edges[1:]
     return Runs(size, (start + stop - 1) // 2, (stop - start).astype(float), start)
 
@@ -152,13 +156,19 @@ def neighbours(matrix: np.ndarray) -> np.ndarray:
     return (np.concatenate([beside[:1], beside]) + np.concatenate([beside, beside[-1:]])) / 2
 
 
+def _fit(size: int | None, law: Law, *parts: Law) -> bool:
+    """Whether the sequence of that length runs through the result and every part that has places at all."""
+    along = [length(p) for p in parts if POSITION in p.groups]
+    return size is not None and length(law) == size and all(n == size for n in along)
+
+
 def summed(law: Law, *parts: Law) -> Law:
     """Carry the matrices of independent summands on to their sum."""
     size = carried(*parts)
-    if size is None or length(law) != size:
+    if not _fit(size, law, *parts):
         return law
     total = np.zeros(())
-    means = [weights(p, size) @ p.means if length(p) == size or POSITION not in p.groups else None for p in parts]
+    means = [weights(p, size) @ p.means for p in parts]
     for part in parts:
         total = total + pair_matrix(part, size)
     for i in range(len(parts)):
@@ -171,7 +181,7 @@ def summed(law: Law, *parts: Law) -> Law:
 def multiplied(law: Law, x: Law, y: Law) -> Law:
     """Carry the matrices of independent factors on to their product."""
     size = carried(x, y)
-    if size is None or length(law) != size:
+    if not _fit(size, law, x, y):
         return law
     return with_matrix(law, pair_matrix(x, size) * pair_matrix(y, size), size)
 
@@ -198,12 +208,6 @@ def causal_counts(queries: int, keys: int) -> np.ndarray:
     q, k = runs(queries), runs(keys)
     limit = q.index[:, None] + 1
     return np.clip(limit - k.start[None, :], 0, k.width[None, :]).astype(float)
-
-
-def mask_counts(mask: np.ndarray) -> np.ndarray:
-    """The same for a boolean mask (queries, keys)."""
-    q, k = runs(mask.shape[0]), runs(mask.shape[1])
-    return np.add.reduceat(mask[q.index].astype(float), k.start, axis=1)
 
 
 __all__ = ["grid", "length", "pair_matrix", "runs"]

@@ -18,7 +18,9 @@ def arguments(batch: Any) -> tuple[tuple, dict[str, Any]]:
         ArgumentError: no batch, an empty one, or one of a kind that forward cannot take.
     """
     if batch is None:
-        raise ArgumentError("there is no batch", remedy="give a tensor, a tuple, a dict or a DataLoader of what forward takes")
+        raise ArgumentError(
+            "there is no batch", remedy="give a tensor, a tuple, a dict or a DataLoader of what forward takes"
+        )
     if isinstance(batch, torch.Tensor):
         return (_checked(batch),), {}
     if isinstance(batch, np.ndarray):
@@ -39,7 +41,11 @@ def arguments(batch: Any) -> tuple[tuple, dict[str, Any]]:
 
 def _first_of(batches: Iterable) -> tuple[tuple, dict[str, Any]]:
     """The first batch of a DataLoader; a list that pairs inputs with targets gives its inputs."""
-    if isinstance(batches, list) and batches and not isinstance(batches[0], torch.Tensor | np.ndarray | tuple | Mapping | list):
+    if (
+        isinstance(batches, list)
+        and batches
+        and not isinstance(batches[0], torch.Tensor | np.ndarray | tuple | Mapping | list)
+    ):
         raise ArgumentError("the batch is a list of plain values", remedy="make it a tensor: torch.tensor(batch)")
     first = next(iter(batches), None)
     if first is None:
@@ -59,5 +65,7 @@ def _checked(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(value)
     if isinstance(value, torch.Tensor) and value.numel() == 0:
-        raise ArgumentError(f"a tensor of the batch has shape {tuple(value.shape)}: no elements", remedy="give at least one sample")
+        raise ArgumentError(
+            f"a tensor of the batch has shape {tuple(value.shape)}: no elements", remedy="give at least one sample"
+        )
     return value

@@ -54,13 +54,29 @@ class _Builder:
         for id_, name in (self.program.parameters | dict(self.program.buffers)).items():
             record = self.parameters[name]
             attrs = {"parameter": record.name}
-            self._add(Node(id_, name, Kind.PARAMETER, "parameter", (), record.shape, record.dtype, attrs), not record.buffer)
+            self._add(
+                Node(id_, name, Kind.PARAMETER, "parameter", (), record.shape, record.dtype, attrs), not record.buffer
+            )
         for id_, tensor in self.program.constants.items():
-            self._add(Node(id_, id_, Kind.CONSTANT, "constant", (), tuple(tensor.shape), _dtype(tensor), {"value": array_of(tensor)}), False)
+            self._add(
+                Node(
+                    id_,
+                    id_,
+                    Kind.CONSTANT,
+                    "constant",
+                    (),
+                    tuple(tensor.shape),
+                    _dtype(tensor),
+                    {"value": array_of(tensor)},
+                ),
+                False,
+            )
         for id_ in self.program.inputs:
             value = self.program.values[id_]
             if isinstance(value, torch.Tensor):
-                node = Node(id_, id_, Kind.INPUT, "input", (), tuple(value.shape), _dtype(value), {"value": self.batch.get(id_)})
+                node = Node(
+                    id_, id_, Kind.INPUT, "input", (), tuple(value.shape), _dtype(value), {"value": self.batch.get(id_)}
+                )
                 self._add(node, value.is_floating_point())
         for step in self.program.steps:
             self._step(step)
@@ -94,14 +110,17 @@ class _Builder:
         if row is None or not hasattr(step.target, "_schema"):
             return Kind.OPAQUE, {}
         try:
-            return row(Arguments(step, {r: self.shapes[self.current[r]] for r in references(step) if r in self.current}))
+            return row(
+                Arguments(step, {r: self.shapes[self.current[r]] for r in references(step) if r in self.current})
+            )
         except (KeyError, TypeError, AttributeError, ValueError):
             return Kind.OPAQUE, {}
 
     def _emit(self, step: Step, op: str, kind: Kind, attrs: dict, refs: list[str], run: Callable) -> None:
         inputs = tuple(self.current[r] for r in refs)
-        alive = any(self.alive[i] for i in inputs)
         dtype = _dtype(step.value)
+        # numbers made of integers alone (expert ids, counts) carry no signal, whatever the integers depend on
+        alive = any(self.alive[i] and (self.floating[i] or kind is Kind.EMBED) for i in inputs)
         signal = alive and dtype.startswith(("float", "bfloat", "complex"))
         module = step.calls[-1].path if step.calls else ""
         node = Node(step.id, step.id, kind, op, inputs, tuple(step.value.shape), dtype, attrs, module, signal, run)
@@ -124,12 +143,25 @@ class _Builder:
         self._emit(step, op, kind, attrs, refs, lambda *arrays: run(*arrays)[index])
 
 
-MULTIPLE = {"native_layer_norm": "layer_norm", "native_batch_norm": "batch_norm", "native_group_norm": "group_norm", "native_dropout": "dropout"}
+MULTIPLE = {
+    "native_layer_norm": "layer_norm",
+    "native_batch_norm": "batch_norm",
+    "native_group_norm": "group_norm",
+    "native_dropout": "dropout",
+    "topk": "topk",
+    "sort": "sort",
+    "max": "amax",
+    "min": "amin",
+}
 """Operations whose first output is what a row of the table describes."""
 
 
 def _split_piece(step: Step, op: str, index: int, shape: tuple[int, ...]) -> dict[str, Any]:
-    axis = int((step.args[2] if len(step.args) > 2 else step.kwargs.get("dim", 0)) if op != "unbind" else (step.args[1] if len(step.args) > 1 else 0))
+    axis = int(
+        (step.args[2] if len(step.args) > 2 else step.kwargs.get("dim", 0))
+        if op != "unbind"
+        else (step.args[1] if len(step.args) > 1 else 0)
+    )
     axis %= len(shape)
     if op == "unbind":
         return {"how": "select", "axis": axis, "index": index}

@@ -41,7 +41,11 @@ class _Draw:
         if self.kind == "uniform":
             return Uniform(self.std, mean=self.mean)
         if self.kind == "truncated":
-            return TruncatedNormal(self.std, bound=self.bound, mean=self.mean) if self.bound < 8 else Normal(self.std, mean=self.mean)
+            return (
+                TruncatedNormal(self.std, bound=self.bound, mean=self.mean)
+                if self.bound < 8
+                else Normal(self.std, mean=self.mean)
+            )
         if self.kind == "orthogonal":
             return Orthogonal(self.std)
         if self.kind == "array" and self.array is not None and self.array.size:
@@ -73,7 +77,11 @@ class Listener(TorchDispatchMode):
         elif name == "linalg_qr":
             for tensor in out:
                 self._note(tensor, _Draw("orthogonal", 0.0, 1.0))
-        elif name in ("mul", "t", "transpose", "view", "clone", "sign", "diag", "abs") and target is not None and isinstance(out, torch.Tensor):
+        elif (
+            name in ("mul", "t", "transpose", "view", "clone", "sign", "diag", "abs")
+            and target is not None
+            and isinstance(out, torch.Tensor)
+        ):
             draw = self.of(target)
             if draw is not None and _key(out) != _key(target) and name in ("mul", "clone"):
                 self._note(out, draw if not _is_number(args, 1) else draw.moved(float(args[1])))

@@ -46,7 +46,13 @@ def execute(
     for id_, name in program.buffers.items():
         env[id_] = tensors[name].detach().clone()
     env |= {id_: t.detach().clone() if isinstance(t, torch.Tensor) else t for id_, t in program.constants.items()}
-    env |= dict(zip(program.inputs, (x.detach().clone() if isinstance(x, torch.Tensor) else x for x in program.leaves), strict=True))
+    env |= dict(
+        zip(
+            program.inputs,
+            (x.detach().clone() if isinstance(x, torch.Tensor) else x for x in program.leaves),
+            strict=True,
+        )
+    )
     last = _last_uses(program)
     with torch.set_grad_enabled(backward):
         for i, step in enumerate(program.steps):

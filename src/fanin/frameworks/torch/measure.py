@@ -17,7 +17,9 @@ from fanin.signals import Signal, Signals
 Tensors = Mapping[str, torch.Tensor]
 
 
-def measure(reading: Reading, runs: list[tuple[int, Tensors]], *, loss: Callable | None = None, target: Any = None) -> Signals:
+def measure(
+    reading: Reading, runs: list[tuple[int, Tensors]], *, loss: Callable | None = None, target: Any = None
+) -> Signals:
     """Signals of the model's own program on its own batch.
 
     Args:
@@ -44,7 +46,10 @@ def measure(reading: Reading, runs: list[tuple[int, Tensors]], *, loss: Callable
 def _no_meta_batch(reading: Reading) -> None:
     for leaf in reading.program.leaves:
         if isinstance(leaf, torch.Tensor) and leaf.device.type == "meta":
-            raise ModelError(f"a batch tensor of shape {tuple(leaf.shape)} is on the meta device", remedy="give real values to measure")
+            raise ModelError(
+                f"a batch tensor of shape {tuple(leaf.shape)} is on the meta device",
+                remedy="give real values to measure",
+            )
 
 
 def _cotangent(loss: Callable | None, target: Any) -> Callable:
@@ -120,8 +125,15 @@ class _Tally:
             gradient = _root_range(grads) if grads else (None, None, None)
             rows.append(
                 Signal(
-                    node.name, node.op, node.shape, *root, sum(self.means[id_]) / len(squares), *gradient,
-                    source="measured", module=node.module, extra=self.extra[id_],
+                    node.name,
+                    node.op,
+                    node.shape,
+                    *root,
+                    sum(self.means[id_]) / len(squares),
+                    *gradient,
+                    source="measured",
+                    module=node.module,
+                    extra=self.extra[id_],
                 )  # fmt: skip
             )
         parameters = {n: {"grad_rms": _root_range(v)[0]} for n, v in self.parameters.items()}

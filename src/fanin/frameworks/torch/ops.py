@@ -349,15 +349,45 @@ def _roll(a: Arguments) -> Built:
     return Kind.MOVE, {"how": "roll", "axes": tuple(int(d) % rank for d in a["dims"]), "shifts": tuple(a["shifts"])}
 
 
-_REAL = """abs neg exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal square sin cos tan asin acos atan sinh cosh
-tanh asinh acosh atanh sigmoid erf erfc relu relu6 elu selu celu gelu silu mish softplus hardswish hardsigmoid hardtanh
-leaky_relu threshold log_sigmoid softshrink hardshrink tanhshrink softsign sign clamp clamp_min clamp_max clip pow
-rsub floor ceil round trunc frac nan_to_num sinc logit logaddexp maximum minimum fmax fmin rrelu heaviside xlogy atan2
-remainder fmod addcmul addcdiv lerp prelu _prelu_kernel hypot polar div true_divide float_power square_ positive
-where masked_fill""".split()
+def _index(a: Arguments) -> Built:
+    given = [(d, i) for d, i in enumerate(a["indices"]) if isinstance(i, Ref)]
+    return Kind.MOVE, {
+        "how": "index",
+        "axes": tuple(d for d, _ in given),
+        "positions": tuple(a.refs.index(i.id) for _, i in given),
+    }
+
+
+def _index_select(a: Arguments) -> Built:
+    axis = int(a["dim"]) % len(a.size("self"))
+    return Kind.MOVE, {"how": "index", "axes": (axis,), "positions": (a.at("index"),)}
+
+
+def _topk(a: Arguments) -> Built:
+    return Kind.ROUTE, {"axis": int(a.get("dim", -1)), "largest": bool(a.get("largest", True))}
+
+
+def _sorted(a: Arguments) -> Built:
+    return Kind.ROUTE, {"axis": int(a.get("dim", -1)), "largest": bool(a.get("descending", False))}
+
+
+def _grouped(a: Arguments) -> Built:
+    names = list(a._values)
+    return Kind.EXPERTS, {"x": a.at(names[0]), "weight": a.at(names[1]), "in_axis": 1}
+
+
+_POINTWISE = """
+abs neg exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal square sin cos tan asin acos atan sinh cosh
+tanh asinh acosh atanh sigmoid erf erfc relu relu6 elu selu celu gelu silu mish softplus hardswish hardsigmoid
+hardtanh leaky_relu threshold log_sigmoid softshrink hardshrink tanhshrink softsign sign clamp clamp_min
+clamp_max pow rsub floor ceil round trunc frac nan_to_num sinc logit logaddexp maximum minimum rrelu heaviside
+xlogy atan2 remainder fmod addcmul addcdiv lerp prelu _prelu_kernel hypot polar div float_power positive
+true_divide clip fmax fmin
+""".split()
+"""Operations that act on each element alone, whatever they are: their own kernel says what they do."""
 
 TABLE: dict[str, Callable[[Arguments], Built]] = {
-    **{name: _pointwise for name in _REAL},
+    **dict.fromkeys(_POINTWISE, _pointwise),
     "where": _masked,
     "masked_fill": _masked,
     "add": _sum(1.0),
@@ -397,8 +427,24 @@ TABLE: dict[str, Callable[[Arguments], Built]] = {
     "amin": _reduce("min"),
     "linalg_vector_norm": _reduce("norm"),
     "norm": _reduce("norm"),
-    **{n: _how("reshape") for n in ("view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "_unsafe_view", "view_as")},
-    **{n: _how("same") for n in ("contiguous", "clone", "to", "alias", "detach", "lift_fresh_copy", "_to_copy", "type_as", "lift_fresh")},
+    **{
+        n: _how("reshape")
+        for n in ("view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "_unsafe_view", "view_as")
+    },
+    **{
+        n: _how("same")
+        for n in (
+            "contiguous",
+            "clone",
+            "to",
+            "alias",
+            "detach",
+            "lift_fresh_copy",
+            "_to_copy",
+            "type_as",
+            "lift_fresh",
+        )
+    },
     "detach_": _how("same"),
     "permute": _permute,
     "transpose": _transpose,
@@ -416,6 +462,12 @@ TABLE: dict[str, Callable[[Arguments], Built]] = {
     "pad": _pad,
     "constant_pad_nd": _pad,
     "flip": _flip,
+    "index": _index,
+    "index_select": _index_select,
+    "topk": _topk,
+    "sort": _sorted,
+    "grouped_mm_fallback": _grouped,
+    "_grouped_mm": _grouped,
     "roll": _roll,
 }
 """What each ATen operation means; names without overload or trailing underscore."""

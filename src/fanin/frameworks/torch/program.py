@@ -209,9 +209,14 @@ def _flatten(exported, model, args, kwargs) -> Program:
     leaves = tuple(torch.utils._pytree.tree_leaves((tuple(args), dict(kwargs))))
     if len(leaves) != len(inputs):
         raise ModelError(
-            f"the batch has {len(leaves)} leaves and the trace {len(inputs)}", remedy="give tensors and plain numbers only"
+            f"the batch has {len(leaves)} leaves and the trace {len(inputs)}",
+            remedy="give tensors and plain numbers only",
         )
-    wanted = {spec.arg.name for spec in signature.output_specs if spec.kind.name == "USER_OUTPUT" and hasattr(spec.arg, "name")}
+    wanted = {
+        spec.arg.name
+        for spec in signature.output_specs
+        if spec.kind.name == "USER_OUTPUT" and hasattr(spec.arg, "name")
+    }
     kept = tuple(ref.id for ref in outputs if isinstance(ref, Ref) and ref.id in wanted)
     return Program(
         steps=tuple(flat.steps),
@@ -272,7 +277,13 @@ class _Flattener:
         calls = self._calls(node) or outer
         if subgraph is not None:
             operands = args[args.index(subgraph) + 1 :]
-            results = self.run(subgraph.graph, {"args": operands} if operands else {"args": ()}, calls, subgraph, f"{prefix}{node.name}.")
+            results = self.run(
+                subgraph.graph,
+                {"args": operands} if operands else {"args": ()},
+                calls,
+                subgraph,
+                f"{prefix}{node.name}.",
+            )
             return results
         if getattr(node.target, "__name__", "") == "getitem" and isinstance(args[0], list):
             return args[0][args[1]]

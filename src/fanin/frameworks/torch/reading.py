@@ -87,6 +87,12 @@ def _vocabulary(program: Program, records, id_: str) -> int:
         if op_name(step.target) == "embedding" and len(refs) > 1 and refs[1] in reach:
             return int(records[program.parameters[refs[0]]].shape[0]) if refs[0] in program.parameters else 2
         value = step.value
-        if refs and refs[0] in reach and isinstance(value, torch.Tensor) and not value.is_floating_point() and value.dtype is not torch.bool:
+        if (
+            refs
+            and refs[0] in reach
+            and isinstance(value, torch.Tensor)
+            and not value.is_floating_point()
+            and value.dtype is not torch.bool
+        ):
             reach.add(step.id)
     return 2

@@ -14,7 +14,7 @@ from fanin.frameworks.torch.reading import Reading, is_model, read
 from fanin.graph import Graph
 from fanin.signals import Signals
 
-__all__ = ["apply_plan", "graph_of", "is_model", "measure_signals", "read_model"]
+__all__ = ["apply_plan", "graph_of", "is_model", "measure_signals", "read_model", "weights_of"]
 
 
 def read_model(model: torch.nn.Module, batch: Any, *, seed: int = 0) -> Reading:
@@ -67,3 +67,48 @@ def apply_plan(plan: Any, model: torch.nn.Module, *, seed: int) -> torch.nn.Modu
     from fanin.frameworks.torch.fill import apply
 
     return apply(plan, model, seed=seed)
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, tuple[Any, str, Any]]:
+    """Every parameter by every name, without a batch: its record, its role by the class of its module, and its fans.
+
+    Roles: "dense", "conv", "embedding", "recurrent", "norm_weight", "norm_bias", "bias", or "" where the class says
+    nothing. Fans are None where the module's layout is not known.
+    """
+    from fanin.axes import fans
+    from fanin.frameworks.torch.parameters import parameter_records
+
+    with untouched():
+        records = parameter_records(model)
+    found = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        for leaf, tensor in module.named_parameters(recurse=False, remove_duplicate=False):
+            name = f"{path}.{leaf}" if path else leaf
+            role = _role(module, leaf, tensor.dim())
+            try:
+                size = fans(module, parameter=leaf) if role in _WITH_FANS else None
+            except ArgumentError:
+                size = None
+            found[name] = (records[name], role, size)
+    order = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    return {name: found[name] for name in order}
+
+
+_WITH_FANS = ("dense", "conv", "embedding", "recurrent")
+_CLASSES = {
+    "dense": ("Linear", "Conv1D", "Bilinear", "MultiheadAttention"),
+    "conv": ("_ConvNd",),
+    "embedding": ("Embedding", "EmbeddingBag"),
+    "recurrent": ("RNNBase", "RNNCellBase"),
+    "norm": ("_NormBase", "LayerNorm", "GroupNorm", "RMSNorm"),
+}
+
+
+def _role(module: torch.nn.Module, leaf: str, axes: int) -> str:
+    names = {c.__name__ for c in type(module).__mro__ if c.__module__.split(".")[0] in ("torch", "transformers")}
+    kind = next((role for role, classes in _CLASSES.items() if names & set(classes)), "")
+    if kind == "norm":
+        return {"weight": "norm_weight", "bias": "norm_bias"}.get(leaf, "")
+    if kind and (leaf.startswith("bias") or leaf.endswith("bias")):
+        return "bias"
+    return kind if axes > 1 else ""

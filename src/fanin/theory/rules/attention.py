@@ -13,8 +13,8 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import grid, places
-from fanin.theory.contraction import axis_groups, product_sum, weighted_sum
-from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, gaussian, latent_for
+from fanin.theory.contraction import axis_groups, dense, shifted, weighted_sum
+from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, compress, gaussian, latent_for
 from fanin.theory.state import Known, Value, as_law
 
 
@@ -58,7 +58,7 @@ def softmax(node: Node, *inputs: Value) -> Law:
     n = x.shape[axis]
     if node.attrs.get("log"):
         return _log_softmax(x, axis, along)
-    own = np.maximum(x.seconds - x.means**2, 0)
+    own = x.variances
     r = _common_share(x, along)
     variance = own * (1 - r)
     level = np.broadcast_to(x.level, tuple(x.shape[i] if i == axis else k for i, k in enumerate(x.level.shape)))
@@ -92,12 +92,9 @@ def _row_weights(node: Node, x: Law, share: np.ndarray, boost: np.ndarray, s2: f
     level = level.reshape(share.shape).astype(np.int32)
     numbers, widths = codes
     values = numbers[:, None] * np.exp(widths[:, None] * grid.Z_UNIT - widths[:, None] ** 2 / 2)
-    from fanin.theory.law import compress
-
     values, level = compress(values, level)
     law = Law(node.shape, x.axes, values, level, x.latent, False, "softmax weights as lognormal")
     law = replace(law, exact=True, note="") if s2 < 1e-2 and x.exact else law
-    a2 = float(np.mean(share**2 * boost)) * share.shape[node.attrs["axis"] % len(x.shape)] if share.ndim else 1.0
     n = x.shape[node.attrs["axis"] % len(x.shape)]
     rows = 1.0 / n
 
@@ -109,7 +106,6 @@ def _row_weights(node: Node, x: Law, share: np.ndarray, boost: np.ndarray, s2: f
         r = max(x.correlation(differ), 0.0)
         return law.mean**2 * (law.second / max(law.mean**2, 1e-300)) ** r
 
-    del a2
     return replace(law, latent=latent_for(law, pair, law.groups))
 
 
@@ -123,8 +119,6 @@ def mix(node: Node, *inputs: Value) -> Law:
     """Matrix product of two signals (or of a signal and a weight): contracts the last axis of x, second-last of y."""
     x, y = (as_law(v) for v in inputs)
     if _is_weight(y) and len(y.shape) == 2:
-        from fanin.theory.contraction import dense
-
         return dense(inputs[0], y, None, out_first=False)
     if len(y.shape) == 1 or len(x.shape) == 1:
         return _vector_product(node, x, y)
@@ -157,8 +151,6 @@ def _assemble(x: Law, y: Law, n: int, diagonal: np.ndarray, shape, axes) -> Law:
     law = gaussian(shape, axes, np.maximum(diagonal + extra, 0), pair)
     mean = n * x.mean * y.mean
     if mean and mean**2 < law.second:
-        from fanin.theory.contraction import shifted
-
         law = shifted(law, mean)
     for source in (x, y):
         law = law if source.exact else law.marked(source.note)
@@ -228,55 +220,83 @@ def attention(node: Node, *inputs: Value) -> Law:
     """softmax(scale q k^T + mask) v with fresh projections: see the module's docstring."""
     a = node.attrs
     q, k, v = (as_law(inputs[i]) for i in range(3))
-    mask = inputs[a["mask"]] if a.get("mask") is not None else None
-    bias = as_law(mask) if isinstance(mask, Law) else None
-    counts, queries, keys = _row_counts(node, mask if isinstance(mask, Known) else None, q.shape[-2], k.shape[-2])
+    prior = _prior(node, inputs[a["mask"]] if a.get("mask") is not None else None)
+    counts = _lift(_row_counts(prior, a["causal"], q.shape[-2], k.shape[-2]), len(node.shape))
     key_groups, query_groups = axis_groups(k.axes[-2]), axis_groups(q.axes[-2])
-    d = q.shape[-1]
     own_key = max(k.second - k.pair(key_groups), 0.0) if k.shape[-2] > 1 else 0.0
-    s2 = a["scale"] ** 2 * d * q.second * own_key
-    if bias is not None:
-        s2 += max(bias.second - bias.pair(axis_groups(bias.axes[-1])), 0.0)
-    p = a["dropout"]
+    s2 = a["scale"] ** 2 * q.shape[-1] * q.second * own_key
+    if a.get("mask") is not None and isinstance(inputs[a["mask"]], Law):
+        s2 += _bias_variance(inputs[a["mask"]])
     weight2 = concentrations(s2, counts)
     pair_v = v.pair(axis_groups(v.axes[-2]))
     profile_v = v.profile(v.seconds).mean(-2, keepdims=True).mean(-1, keepdims=True)
-    lift = _lift(profile_v, len(node.shape))
-    second = weight2 / (1 - p) * lift + (1 - weight2) * pair_v
-    shape, axes = node.shape, (*_lead_axes(q, v, node.shape), q.axes[-2], v.axes[-1])
-    overlap = _overlap(counts)
+    second = weight2 / (1 - a["dropout"]) * _lift(profile_v, len(node.shape)) + (1 - weight2) * pair_v
+    axes = (*(q.axes[i] for i in range(len(node.shape) - 2)), q.axes[-2], v.axes[-1])
+    overlap, boost = _overlap(counts), float(np.mean(weight2 * counts))
 
     def pair(differ: Groups) -> float:
         rest = differ - query_groups
-        if differ & query_groups:
-            r = max(_ratio(q.pair(differ), q.second), 0.0) * max(_ratio(k.pair(rest), k.second) if rest else 1.0, 0.0)
-            base = overlap
-        else:
-            r = max(_ratio(q.pair(differ), q.second), 0.0) * max(_ratio(k.pair(rest), k.second), 0.0)
-            base = float(np.mean(1 / counts))
-        share = min(base * float(np.mean(weight2 * counts)) ** r, 1.0)
+        same_keys = _ratio(k.pair(rest), k.second) if rest else 1.0
+        r = max(_ratio(q.pair(differ), q.second), 0.0) * max(same_keys, 0.0)
+        base = overlap if differ & query_groups else float(np.mean(1 / counts))
+        share = min(base * boost**r, 1.0)
         return share * v.pair(rest) + (1 - share) * v.pair(rest | axis_groups(v.axes[-2]))
 
-    law = gaussian(shape, axes, second, pair)
-    law = _by_place(law, q, k, v, mask if isinstance(mask, Known) else None, s2, a)
+    law = gaussian(node.shape, axes, second, pair)
+    law = _by_place(law, q, k, v, prior, s2, a)
     if v.mean and v.mean**2 < law.second:
-        from fanin.theory.contraction import shifted
-
         law = shifted(law, v.mean)
     for source in (q, k, v):
         law = law if source.exact else law.marked(source.note)
     return law
 
 
-def _by_place(law: Law, q: Law, k: Law, v: Law, mask: Known | None, s2: float, a) -> Law:
+def _prior(node: Node, mask: Value | None) -> np.ndarray | None:
+    """What a mask or bias makes of uniform weights: exp(bias) less the row's maximum; None where it says nothing."""
+    if mask is None:
+        return None
+    if isinstance(mask, Known):
+        array = mask.array
+        if array.dtype == bool:
+            return array.astype(float)
+        array = np.asarray(array, float)
+    elif isinstance(mask, Law):
+        array = mask.profile(mask.means)
+    else:
+        raise NotImplementedError("a mask that depends on weights")
+    if array.shape[-1] == 1:
+        return None
+    with np.errstate(all="ignore"):
+        weight = np.exp(array - np.max(array, axis=-1, keepdims=True))
+    return np.where(np.isfinite(weight), weight, 1.0)
+
+
+def _bias_variance(bias: Law) -> float:
+    """Variance along a row of a bias that is drawn (relative positions), where it does not mask."""
+    open_ = bias.means > bias.means.max() - 1e4
+    share = bias.level_weight * open_
+    return float(share @ bias.variances / share.sum()) * (1 - _common_share(bias, axis_groups(bias.axes[-1])))
+
+
+def _row_counts(prior: np.ndarray | None, causal: bool, queries: int, keys: int) -> np.ndarray:
+    """Effective number of keys that each query looks at, with the axes (..., query, 1): (sum w)^2 / sum w^2."""
+    if causal:
+        return np.minimum(np.arange(1, queries + 1), keys).astype(float)[:, None]
+    if prior is None:
+        return np.full((1, 1), float(keys))
+    total, squares = prior.sum(-1, keepdims=True), (prior**2).sum(-1, keepdims=True)
+    return _thin_counts(np.where(total > 0, total**2 / np.maximum(squares, 1e-300), keys))
+
+
+def _by_place(law: Law, q: Law, k: Law, v: Law, prior: np.ndarray | None, s2: float, a) -> Law:
     """Second moments and a matrix position by position, where rows see different keys."""
     queries, keys = places.length(q), places.length(v)
     if queries is None or keys is None or places.length(law) != queries:
         return law
-    allowed = _allowed(mask, a["causal"], queries, keys)
-    if allowed is None:
+    found = _run_weights(prior, a["causal"], queries, keys)
+    if found is None:
         return law
-    counts = allowed.sum(1)
+    allowed, counts = found
     value = places.pair_matrix(v, keys)
     own, near, width = np.diag(value), places.neighbours(value), places.runs(keys).width
     share = places.mixing(allowed)
@@ -286,7 +306,7 @@ def _by_place(law: Law, q: Law, k: Law, v: Law, mask: Known | None, s2: float, a
     whole = share @ between @ share.T  # as if no two were the same position
     boost = concentrations(s2, counts) * counts
     r = np.clip(places.correlations(q, queries), 0, 1)
-    same = (allowed / np.maximum(width, 1)) @ (allowed * (own - near)).T / np.outer(counts, counts)
+    same = (allowed / np.maximum(width, 1)) @ (allowed * (own - near)).T / np.outer(allowed.sum(1), allowed.sum(1))
     pairs = whole + np.maximum(boost[:, None] * boost[None, :], 1) ** (r / 2) * same
     concentrated = boost / counts
     off = (np.diag(whole) * counts - share @ near) / np.maximum(counts - 1, 1)
@@ -295,16 +315,23 @@ def _by_place(law: Law, q: Law, k: Law, v: Law, mask: Known | None, s2: float, a
     return _laid(law, pairs, second, queries)
 
 
-def _allowed(mask: Known | None, causal: bool, queries: int, keys: int) -> np.ndarray | None:
+def _run_weights(
+    prior: np.ndarray | None, causal: bool, queries: int, keys: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Prior weight of every run of keys for every run of queries, and effective counts; None where all rows are alike."""
     if causal:
-        return places.causal_counts(queries, keys)
-    if mask is None or mask.array.shape[-2:] != (queries, keys):
+        return places.causal_counts(queries, keys), np.minimum(places.runs(queries).index + 1.0, keys)
+    if prior is None or prior.shape[-2:] != (queries, keys):
         return None
-    array = mask.array if mask.array.dtype == bool else mask.array > np.max(mask.array) - 1e4
-    flat = array.reshape(-1, queries, keys)
-    if not (flat[0].sum(1) != flat[0].sum(1)[0]).any() and (flat == flat[:1]).all():
-        return None  # every row sees as many keys: one number for all pairs will do
-    return np.mean([places.mask_counts(m) for m in flat[:16]], axis=0)
+    flat = prior.reshape(-1, queries, keys)
+    if (flat == flat[:1, :1]).all():
+        return None  # one number for all pairs will do
+    picked = flat[:16, places.runs(queries).index]
+    total = picked.sum(-1)
+    picked = np.where(total[..., None] > 0, picked, 1.0)
+    counts = picked.sum(-1) ** 2 / (picked**2).sum(-1)
+    weights = np.add.reduceat(picked, places.runs(keys).start, axis=2)
+    return weights.mean(0), counts.mean(0)
 
 
 def _laid(law: Law, pairs: np.ndarray, second: np.ndarray, queries: int) -> Law:
@@ -321,27 +348,6 @@ def _laid(law: Law, pairs: np.ndarray, second: np.ndarray, queries: int) -> Law:
 def _kept(law: Law, new: Law) -> dict:
     """Correlations of the latent that the matrix does not speak of."""
     return {s: law.latent.corr.get(s, r) for s, r in new.latent.corr.items()}
-
-
-def _lead_axes(q: Law, v: Law, shape: tuple[int, ...]) -> tuple[Axis, ...]:
-    return tuple(q.axes[i] for i in range(len(shape) - 2))
-
-
-def _row_counts(node: Node, mask: Known | None, queries: int, keys: int) -> tuple[np.ndarray, int, int]:
-    """How many keys each query may look at, with the axes (..., query, 1)."""
-    ndim = len(node.shape)
-    if mask is not None:
-        array = mask.array
-        allowed = array if array.dtype == bool else array > np.max(array) - 1e4
-        counts = allowed.sum(-1, keepdims=True).astype(float)
-        counts = counts * (keys if allowed.shape[-1] == 1 else 1)
-        counts = np.where(counts == 0, keys, counts)
-        counts = _lift(counts, ndim)
-        return _thin_counts(counts), queries, keys
-    if node.attrs["causal"]:
-        counts = np.minimum(np.arange(1, queries + 1), keys).astype(float)
-        return counts.reshape((1,) * (ndim - 2) + (-1, 1)), queries, keys
-    return np.full((1,) * ndim, float(keys)), queries, keys
 
 
 def _thin_counts(counts: np.ndarray) -> np.ndarray:
@@ -361,4 +367,4 @@ def _overlap(counts: np.ndarray) -> float:
     return float((longest / rows).sum() / longest.sum())
 
 
-__all__ = ["attention", "concentration", "concentrations", "mix", "product_sum", "softmax"]
+__all__ = ["attention", "concentration", "concentrations", "mix", "softmax"]

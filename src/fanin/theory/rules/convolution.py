@@ -19,10 +19,17 @@ def conv(node: Node, *inputs: Value) -> Law:
     channels = (weight.shape[0] if a["transposed"] else weight.shape[1] * a["groups"]) // a["groups"]
     shape = node.shape
     axes = _axes(node, x)
-    if isinstance(x, Known) and _unfold_size(node, kernel, channels) <= 3e7 and not a["transposed"] and a["groups"] == 1:
+    if (
+        isinstance(x, Known)
+        and _unfold_size(node, kernel, channels) <= 3e7
+        and not a["transposed"]
+        and a["groups"] == 1
+    ):
         law = _first(node, x, weight, kernel, shape, axes)
     else:
-        profile = x.profile(x.seconds) if isinstance(x, Law) else np.mean(np.asarray(x.array, float) ** 2, 1, keepdims=True)
+        profile = (
+            x.profile(x.seconds) if isinstance(x, Law) else np.mean(np.asarray(x.array, float) ** 2, 1, keepdims=True)
+        )
         if profile.shape[1] > 1:
             profile = profile.mean(1, keepdims=True)
         taps = tap_sum(profile, node, kernel)
@@ -58,7 +65,9 @@ def tap_sum(profile: np.ndarray, node: Node, kernel: tuple[int, ...]) -> np.ndar
     return profile
 
 
-def _gather(p: np.ndarray, axis: int, out: int, k: int, stride: int, padding: int, dilation: int, size: int) -> np.ndarray:
+def _gather(
+    p: np.ndarray, axis: int, out: int, k: int, stride: int, padding: int, dilation: int, size: int
+) -> np.ndarray:
     if p.shape[axis] == 1 and padding == 0:
         return p * k
     p = np.repeat(p, size, axis) if p.shape[axis] == 1 else p
@@ -112,5 +121,3 @@ def _summary(x: Known) -> Law:
     axes = (x.axes[0], (Atom(x.shape[1], FEATURE),), *x.axes[2:])
     q = float(second.mean())
     return gaussian(x.shape, axes, np.full((1,) * len(x.shape), q), lambda s: pairs.get(s, 0.0))
-
-

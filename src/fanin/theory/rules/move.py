@@ -100,7 +100,11 @@ def _refine(axes: tuple[Axis, ...], old, new):
     """Common factors of the old and the new shape: sizes, groups, and which old and new axis each belongs to."""
     stack: list[list] = []
     for i, (axis, n) in enumerate(zip(axes, old, strict=True)):
-        atoms = axis if axis and int(np.prod([a.size for a in axis])) == n else (Atom(n, axis[0].group if axis else FEATURE),)
+        atoms = (
+            axis
+            if axis and int(np.prod([a.size for a in axis])) == n
+            else (Atom(n, axis[0].group if axis else FEATURE),)
+        )
         stack += [[a.size, a.group, i] for a in atoms if a.size > 1]
     dims, groups, of_old, of_new = [], [], [], []
     position = 0
@@ -134,7 +138,8 @@ def expand(node: Node, value):
     old = (1,) * lead + tuple(value.shape)
     axes = ((),) * lead + tuple(value.axes)
     out = [
-        a if n == m else (Atom(m, f"free.{node.id}.{i}"),) for i, (a, n, m) in enumerate(zip(axes, old, node.shape, strict=True))
+        a if n == m else (Atom(m, f"free.{node.id}.{i}"),)
+        for i, (a, n, m) in enumerate(zip(axes, old, node.shape, strict=True))
     ]
     level = _level(value)
     return tuple(out), level.reshape((1,) * lead + level.shape)
@@ -210,7 +215,10 @@ def pad(node: Node, value):
     axes = tuple(_resized(a, n) for a, n in zip(value.axes, node.shape, strict=True))
     if all(level.shape[i] == 1 for i, w in enumerate(widths) if any(w)):
         return axes, level
-    full = [n if (w != (0, 0) or level.shape[i] > 1) else 1 for i, (n, w) in enumerate(zip(value.shape, widths, strict=True))]
+    full = [
+        n if (w != (0, 0) or level.shape[i] > 1) else 1
+        for i, (n, w) in enumerate(zip(value.shape, widths, strict=True))
+    ]
     level = np.broadcast_to(level, full)
     for i, (before, after) in enumerate(widths):
         if before < 0 or after < 0:
@@ -257,7 +265,9 @@ def cat(node: Node, *inputs: Value) -> Value:
 
 def _unsqueezed(law: Law, axis: int) -> Law:
     shape = (*law.shape[:axis], 1, *law.shape[axis:])
-    return replace(law, shape=shape, axes=(*law.axes[:axis], (), *law.axes[axis:]), level=np.expand_dims(law.level, axis))
+    return replace(
+        law, shape=shape, axes=(*law.axes[:axis], (), *law.axes[axis:]), level=np.expand_dims(law.level, axis)
+    )
 
 
 def _cat_axes(node: Node, laws: list[Law], axis: int) -> tuple[Axis, ...]:

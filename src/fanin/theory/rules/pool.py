@@ -127,7 +127,11 @@ def reduce(node: Node, *inputs: Value) -> Law:
 
 
 def _over(profile: np.ndarray, dims: tuple[int, ...]) -> np.ndarray:
-    return profile.mean(tuple(d for d in dims if profile.shape[d] > 1), keepdims=True) if any(profile.shape[d] > 1 for d in dims) else profile
+    return (
+        profile.mean(tuple(d for d in dims if profile.shape[d] > 1), keepdims=True)
+        if any(profile.shape[d] > 1 for d in dims)
+        else profile
+    )
 
 
 def _mean_over(x: Law, dims, shape, axes) -> Law:
