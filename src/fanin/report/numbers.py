@@ -32,8 +32,13 @@ def span(values: Sequence[float | None]) -> str:
     Example:
         >>> span([1.0, 0.5, 0.1]), span([1.0, 3.0, 0.9]), span([1.0, 1.0]), span([None, None])
         ('1 → 0.1', '0.9 … 3', '1', '–')
+        >>> span([1.0, float("nan"), 2.0])
+        '1 → 2, 1 nan'
     """
-    known = [v for v in values if v is not None]
+    known = [v for v in values if v is not None and not math.isnan(v)]
+    lost = sum(v is not None and math.isnan(v) for v in values)
+    if lost:
+        return f"{span(known)}, {lost} nan" if known else "nan"
     if not known:
         return NONE
     first, last = short(known[0]), short(known[-1])
@@ -51,7 +56,7 @@ def percent(predicted: float | None, measured: float | None) -> str:
 
     Example:
         >>> percent(1.0, 1.02), percent(1.0, 4.0), percent(None, 1.0), percent(1.0, 1e-6)
-        ('+2.0 %', '×4', '–', '×1e-6')
+        ('+2.0 %', '×4', '–', '×1.00e-6')
     """
     if predicted is None or measured is None or not predicted or not math.isfinite(measured / predicted):
         return NONE

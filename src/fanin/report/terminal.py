@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 
 from rich.cells import cell_len
@@ -67,8 +68,9 @@ def _findings(report: Report) -> Iterator[RenderableType]:
     for finding in report.findings:
         by_code.setdefault((finding.severity, finding.code), []).append(finding)
     for same in by_code.values():
+        said: set[tuple[str, str]] = set()  # the same cause and cure once
         for finding in same[:MOST_OF_A_CODE]:
-            yield from _finding(finding)
+            yield from _finding(finding, said)
         if len(same) > MOST_OF_A_CODE:
             yield Padding(Text(_others(same[MOST_OF_A_CODE:]), style=STYLES[same[0].severity]), (0, 0, 0, 2))
     yield Text("")
@@ -80,17 +82,17 @@ def _others(rest: list[Finding]) -> str:
     return f"and {len(names)} more {rest[0].code}: {listed}"
 
 
-def _finding(finding: Finding) -> Iterator[RenderableType]:
+def _finding(finding: Finding, said: set[tuple[str, str]]) -> Iterator[RenderableType]:
     name = finding.name or "the model"
     yield Text.assemble((finding.severity, STYLES[finding.severity]), " ", (f"{finding.code} {name}", "bold"))
-    yield _detail("seen", finding.message)
+    details = [("seen", finding.message), ("why", finding.cause), ("fix", finding.fix)]
     if finding.expected is not None:
         low, high = finding.expected
-        yield _detail("expected", f"{short(low)} to {short(high)}, got {short(finding.measured)}")
-    if finding.cause:
-        yield _detail("why", finding.cause)
-    if finding.fix:
-        yield _detail("fix", finding.fix)
+        details.insert(1, ("expected", f"{short(low)} to {short(high)}, got {short(finding.measured)}"))
+    for word, text in details:
+        if text and (word, text) not in said:
+            yield _detail(word, text)
+    said.update(details)
 
 
 def _detail(word: str, text: str) -> RenderableType:
@@ -190,6 +192,8 @@ def _number(found: tuple[Pair, ...], kind: str) -> Text:
     ruleless = sum(value is None for value in values) if kind == "predicted.rms" else 0
     if ruleless:
         return Text("no rule" if ruleless == len(values) else f"{span(values)}, {ruleless} no rule", style="yellow")
+    if any(value is not None and not math.isfinite(value) for value in values):
+        return Text(span(values), style=STYLES["error"])
     inexact = side == "predicted" and any(not row.exact for row in rows if row is not None)
     return Text(("~" if inexact else "") + span(values))
 

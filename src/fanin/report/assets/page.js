@@ -71,7 +71,7 @@
     const bad = row => [kind.measured, kind.predicted].some(k => row[k] !== undefined && !positive(row[k]));
     const dots = n => n > 1500 ? 2 : n > 300 ? 4 : 6;
     const options = {
-      width: 900, height: 270, padding: [10, 16, 0, 4],
+      width: 900, height: 270, legend: { show: false }, padding: [10, 16, 0, 4],
       scales: { x: { time: false, range: (u, a, b) => a === b ? [a - 1, b + 1] : [a - (b - a) * .01, b + (b - a) * .01] }, y: { distr: 3, log: 10, range: logRange } },
       axes: [axis("depth (tensors in the order in which they are made)", { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000] }), axis("", { size: 58, splits: powers, filter: (u, splits) => splits, values: (u, splits) => splits.map(power) })],
       bands: [{ series: [2, 1], fill: () => css("--band") }],
@@ -80,7 +80,7 @@
         { stroke: "transparent", points: { show: false }, spanGaps: false },
         { stroke: () => css("--predicted"), width: 1.6, spanGaps: false, paths: (...a) => shown.length > DENSE ? null : uPlot.paths.linear()(...a),
           points: { show: () => shown.length > DENSE, size: 3, width: 0, fill: () => css("--predicted") } },
-        { paths: () => null, stroke: () => css("--measured"), points: { show: true, size: 6, width: 0, fill: () => css("--measured") } }],
+        { paths: (...a) => has(kind.predicted) || shown.length > DENSE ? null : uPlot.paths.linear()(...a), stroke: () => css("--measured"), width: .7, points: { show: true, size: 6, width: 0, fill: () => css("--measured") } }],
       cursor: { sync: { key: sync }, drag: { x: true, y: false }, points: { size: 9 }, y: false },
       hooks: { setCursor: [hover], draw: [marks] },
     };
@@ -137,7 +137,7 @@
       const epochs = [...new Set(training.curves.flatMap(c => c.epoch))].sort((a, b) => a - b);
       const columns = training.curves.map(c => { const at = new Map(c.epoch.map((e, i) => [e, number((c[key] || [])[i])])); return epochs.map(e => { const v = at.get(e); return Number.isFinite(v) ? v : null; }); });
       const plot = new uPlot({
-        width: 500, height: 250, padding: [10, 16, 0, 4], scales: { x: { time: false }, y: key === "accuracy" ? { range: [0, 1] } : {} },
+        width: 500, height: 250, legend: { show: false }, padding: [10, 16, 0, 4], scales: { x: { time: false }, y: key === "accuracy" ? { range: [0, 1] } : {} },
         axes: [axis("epoch"), axis("", { size: 52, values: (u, s) => s.map(v => key === "accuracy" ? `${Math.round(100 * v)} %` : String(v)) })],
         series: [{}, ...training.curves.map((c, i) => ({ label: c.label, stroke: palette[i % 6], width: 2, points: { show: true, size: 6, fill: palette[i % 6] } }))],
         hooks: { draw: [u => { card.dataset.points = u.data.slice(1).flat().filter(v => v !== null).length; }] },
@@ -273,6 +273,8 @@
     return [el("section", {}, el("h2", {}, "Tensors"), el("div", { class: "controls" }, all, none), el("div", { class: "card scroll" }, table)), { showTree, showFlat, reveal }];
   }
 
+  const MOVES = new Set("view reshape transpose permute contiguous clone alias to expand unsqueeze squeeze split chunk slice select flatten detach".split(" "));
+
   // ---- a report ---------------------------------------------------------------------------------------------------
   function reportSection(report, position) {
     const rows = report.rows; rows.forEach((row, i) => { row.index = i; });
@@ -289,7 +291,7 @@
     const outputs = rows.filter(row => !row.name.includes("/")).length;
     let op = null, every = rows.length <= 80 || outputs < 10;
     const scope = rows.length === outputs ? null : el("button", { type: "button", class: "chip", onclick: () => { every = !every; refresh(); } });
-    const chips = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 12).map(([name, n]) => el("button", { type: "button", class: "chip", "data-op": name, onclick: () => { op = op === name ? null : name; refresh(); } }, name, el("span", {}, n)));
+    const chips = [...counts].filter(([name]) => !MOVES.has(name)).sort((a, b) => b[1] - a[1]).slice(0, 12).map(([name, n]) => el("button", { type: "button", class: "chip", "data-op": name, onclick: () => { op = op === name ? null : name; refresh(); } }, name, el("span", {}, n)));
     function refresh() {
       const text = input.value.toLowerCase();
       const wide = every || op !== null || text, drawn = row => wide || !row.name.includes("/");
