@@ -18,6 +18,7 @@ from fanin.theory.law import (
     compress,
     fresh_latent,
     latent_for,
+    relabel,
     subsets,
 )
 from fanin.theory.state import is_free
@@ -107,7 +108,7 @@ def binary(fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "")
         pair: "sum" or "product" where the pair moments of independent operands follow exactly.
     """
     axes, (x, y) = broadcast_axes(shape, (x, y))
-    codes, levels_x, levels_y, level = _joint_levels(x, y, len(shape))
+    levels_x, levels_y, level = _joint_levels(x, y, len(shape))
     exact, note = x.exact and y.exact, "; ".join(dict.fromkeys(n for n in (x.note, y.note) if n))
     shared = Law(shape, axes, x.values[:1], level, x.latent, exact, note)
     fx, fy = x.values[levels_x], y.values[levels_y]
@@ -119,12 +120,15 @@ def binary(fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "")
         return _independent(shared, fn, fx, fy, x, y, pair)
 
 
-def _joint_levels(x: Law, y: Law, ndim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _joint_levels(x: Law, y: Law, ndim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Levels of both operands for every joint level, and the joint level of every place."""
     lx = x.level.reshape((1,) * (ndim - x.level.ndim) + x.level.shape)
     ly = y.level.reshape((1,) * (ndim - y.level.ndim) + y.level.shape)
-    code = lx.astype(np.int64) * len(y.values) + ly
-    codes, level = np.unique(code, return_inverse=True)
-    return codes, codes // len(y.values), codes % len(y.values), level.reshape(code.shape).astype(np.int32)
+    if len(y.values) == 1:
+        level = np.broadcast_to(lx, np.broadcast_shapes(lx.shape, ly.shape))
+        return np.arange(len(x.values)), np.zeros(len(x.values), int), level
+    codes, level = relabel(lx.astype(np.int64) * len(y.values) + ly, len(x.values) * len(y.values))
+    return codes // len(y.values), codes % len(y.values), level
 
 
 def _pointwise(shared: Law, values: np.ndarray, owner: Law) -> Law:

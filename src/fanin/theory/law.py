@@ -316,6 +316,16 @@ def _thin(level: np.ndarray) -> np.ndarray:
     return level
 
 
+def relabel(code: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes below ``count`` that occur, and the array in terms of their ranks (``np.unique`` without a sort)."""
+    if code.size == 1:
+        return code.reshape(1), np.zeros(code.shape, np.int32)
+    seen = np.zeros(count, bool)
+    seen[code.ravel()] = True
+    rank = np.cumsum(seen, dtype=np.int32) - 1
+    return np.flatnonzero(seen), rank[code]
+
+
 def uniform_level(ndim: int) -> np.ndarray:
     """The level of a tensor whose places all have one law."""
     return np.zeros((1,) * ndim, np.int32)

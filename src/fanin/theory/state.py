@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -24,6 +25,11 @@ class Known:
     @property
     def shape(self) -> tuple[int, ...]:
         return self.array.shape
+
+    @cached_property
+    def law(self) -> Law:
+        """The array as a law without randomness; made once, since masks and rotary tables are read by every layer."""
+        return constant(self.shape, self.axes, self.array)
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ def as_law(value: Law | Known) -> Law:
     """A known array as a law without randomness; a law stays what it is."""
     if isinstance(value, Law):
         return value
-    return constant(value.shape, value.axes, value.array)
+    return value.law
 
 
 def is_free(group: str) -> bool:

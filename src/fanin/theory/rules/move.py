@@ -10,7 +10,7 @@ import numpy as np
 from fanin.graph import Node
 from fanin.theory import grid
 from fanin.theory.contraction import axis_groups
-from fanin.theory.law import FEATURE, Atom, Axis, Law, compress, fresh_latent, latent_for
+from fanin.theory.law import FEATURE, Atom, Axis, Law, compress, fresh_latent, latent_for, relabel
 from fanin.theory.state import Hidden, Known, Value, as_law, is_free
 
 
@@ -40,9 +40,8 @@ def _viewed(node: Node, law: Law, axes: tuple[Axis, ...], level: np.ndarray) -> 
             latent = replace(latent, place_view=(*latent.place_view, mark), matrix=None)
     values = law.values
     if len(values) > 1:
-        used, level_new = np.unique(level, return_inverse=True)
-        if len(used) < len(values):
-            values, level = values[used], level_new.reshape(level.shape).astype(np.int32)
+        used, level = relabel(level, len(values))
+        values = values[used]
     out = replace(law, shape=node.shape, axes=axes, values=values, level=level, latent=latent)
     if how == "pad" and node.attrs.get("value", None) is not None:
         return _filled(node, out, law)
