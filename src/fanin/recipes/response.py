@@ -1,0 +1,137 @@
+"""The activation that follows a weight, found in the graph whatever it is made of, and what it asks of the weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from fanin.graph import Kind, Node
+from fanin.recipes.structure import Structure
+from fanin.theory import grid
+
+SCALES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 1.2, 1.4, 1.7, 2.0)
+"""Pre-activation rms that ``auto`` chooses from, in order of preference: all within a factor of two of one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Response:
+    """A pointwise function of a pre-activation.
+
+    Attributes:
+        name: of a known activation it is equal to, or the names of its operations.
+        fn: NumPy callable.
+    """
+
+    name: str
+    fn: Callable[[np.ndarray], np.ndarray]
+
+    def second(self, s: float) -> float:
+        """E[f(s z)^2]."""
+        return float(grid.expectation(self.fn(s * grid.Z_UNIT) ** 2))
+
+    def slope(self, s: float) -> float:
+        """E[f'(s z)^2]."""
+        x = s * grid.Z_UNIT
+        return float(grid.expectation(np.gradient(self.fn(x), x) ** 2))
+
+    def growth(self, s: float) -> float:
+        """Factor of the mean square gradient a layer at equal widths, while the forward rms is held at ``s``."""
+        second = self.second(s)
+        return s**2 * self.slope(s) / second if second > 0 else 0.0
+
+
+def response(structure: Structure, node: Node) -> Response | None:
+    """The elementwise function that a weighted node's output goes through before anything else; None if there is none."""
+    graph, region, last = structure.graph, {node.id}, node.id
+    order = [node]
+    for other in graph.nodes[structure.index[node.id] + 1 : structure.index[node.id] + 200]:
+        into = structure.signals_into(other)
+        if not into or not set(into) <= region or len(into) > 2 or other.shape != _shape(structure, other, region):
+            continue
+        if other.kind in (Kind.POINTWISE, Kind.SUM, Kind.PRODUCT, Kind.MOVE, Kind.DROP) and _plain(
+            structure, other, into
+        ):
+            region.add(other.id)
+            order.append(other)
+    for other in order:
+        if any(user.id not in region for user in graph.users[other.id]) or not graph.users[other.id]:
+            last = other.id
+    if not any(n.kind is Kind.POINTWISE for n in order):
+        return None
+    needed = [n for n in order if n.id == last or structure.depends(last, n.id)]
+    nonlinear = [n for n in needed if n.kind is Kind.POINTWISE and structure.factor(n) is None]
+    if not nonlinear:
+        return None
+    fn = _composed(structure, needed, last)
+    try:
+        values = np.asarray(fn(grid.Z_UNIT), float)
+    except Exception:
+        return None
+    if values.shape != grid.Z_UNIT.shape or not np.isfinite(values).all():
+        return None
+    return Response(_named(values) or "+".join(dict.fromkeys(n.op for n in nonlinear[:3])), fn)
+
+
+def _shape(structure: Structure, node: Node, region: set[str]) -> tuple[int, ...]:
+    """Views may change the shape, elementwise operations may not."""
+    if node.kind is Kind.MOVE:
+        return node.shape if node.attrs.get("how") in ("reshape", "permute", "same") else ()
+    return structure.graph.by_id[next(i for i in node.inputs if i in region)].shape
+
+
+def _plain(structure: Structure, node: Node, into: list[str]) -> bool:
+    """Whether nothing but region tensors and parameters used as biases enter."""
+    others = [i for i in node.inputs if i not in into]
+    return all(i in structure.origin for i in others) and (node.kind is not Kind.PRODUCT or not others)
+
+
+def _composed(structure: Structure, order: list[Node], last: str) -> Callable[[np.ndarray], np.ndarray]:
+    def fn(x: np.ndarray) -> np.ndarray:
+        values = {order[0].id: np.asarray(x, float)}
+        for node in order[1:]:
+            inputs = [values[i] for i in node.inputs if i in values]
+            if node.kind is Kind.POINTWISE and len(inputs) == len(node.inputs):
+                values[node.id] = np.asarray(node.attrs["fn"](*inputs), float)
+            elif node.kind is Kind.SUM:
+                alpha = node.attrs.get("alpha", 1.0)
+                values[node.id] = inputs[0] + alpha * inputs[1] if len(inputs) == 2 else inputs[0]
+            elif node.kind is Kind.PRODUCT:
+                values[node.id] = inputs[0] * inputs[1] if len(inputs) == 2 else inputs[0] ** 2
+            else:
+                values[node.id] = inputs[0]
+        return values[last]
+
+    return fn
+
+
+@lru_cache(maxsize=1)
+def _table() -> dict[str, np.ndarray]:
+    from fanin.activations import ROWS, activation
+
+    rows = {}
+    for name in ROWS:
+        try:
+            rows[name] = np.asarray(activation(name)(grid.Z_UNIT), float)
+        except Exception:
+            continue
+    return rows
+
+
+def _named(values: np.ndarray) -> str | None:
+    return next((n for n, row in _table().items() if np.allclose(row, values, rtol=1e-5, atol=1e-6)), None)
+
+
+def preferred_scale(found: Response | None, depth: int) -> float:
+    """The pre-activation rms at which the gradient of ``depth`` such layers in a row changes least.
+
+    One where that changes its rms by less than a factor of two over the depth, else the nearest in ``SCALES`` that
+    does, else the best there is. For tanh, 1 is in the chaotic phase (1.09 a layer) and .5 all but critical.
+    """
+    if found is None or depth <= 2:
+        return 1.0
+    drift = {s: abs(np.log(max(found.growth(s), 1e-12))) * depth / 2 for s in SCALES}
+    good = [s for s in SCALES if drift[s] <= np.log(2)]
+    return good[0] if good else min(SCALES, key=lambda s: (round(drift[s], 2), abs(np.log(s))))
