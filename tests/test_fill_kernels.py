@@ -28,6 +28,11 @@ def expected(generator: Law, size, start, format):
     return encode(values, format)
 
 
+def piece(out, *rest):
+    law, key, *rest = rest
+    return engine.Piece(out.ctypes.data, out.size, law, key.packed(), *rest)
+
+
 def assert_same_bits(a, b):
     np.testing.assert_array_equal(a.view(f"u{a.itemsize}"), b.view(f"u{b.itemsize}"))
 
@@ -37,7 +42,7 @@ def assert_same_bits(a, b):
 def test_kernel_is_the_reference(distribution, format):
     generator, size = law(distribution), 200_000
     out = np.zeros(size, format.storage)
-    table.fill_by_kernels([engine.Piece(out, generator, key(5, "w"), 0, format)])
+    table.fill_by_kernels([piece(out, generator, key(5, "w"), 0, format)])
     assert_same_bits(out, expected(generator, size, 0, format))
 
 
@@ -51,7 +56,7 @@ def test_any_start_and_size(format):
     spans += [tuple(sorted(rng.integers(0, 6000, 2))) for _ in range(100)]
     guarded = [np.full(stop - start + 2, 7, format.storage) for start, stop in spans]
     pieces = [
-        engine.Piece(out[1:-1], generator, key(5, "w"), int(start), format)
+        piece(out[1:-1], generator, key(5, "w"), int(start), format)
         for out, (start, _) in zip(guarded, spans, strict=True)
     ]
     table.fill_by_kernels(pieces)
@@ -62,7 +67,7 @@ def test_any_start_and_size(format):
 
 def test_raw_words_and_far_blocks():
     out, far = np.zeros(3000, np.uint32), np.zeros(3000, np.uint32)
-    plain = engine.Piece(out, RAW, key(5, "w"), 2**42 + 77, engine._PLAIN["uint32"])
+    plain = piece(out, RAW, key(5, "w"), 2**42 + 77, engine._PLAIN["uint32"])
     table.fill_by_kernels([plain])
     reference.fill(far, RAW, key(5, "w"), 2**42 + 77)
     assert_same_bits(out, far)

@@ -48,7 +48,7 @@ def draw(
             remedy="draw the full tensor and slice it",
         )
     out = np.empty(math.prod(sizes) * format.parts, format.storage)
-    run([Job(out, name, sizes, distribution, format, start)], check_seed(seed))
+    run([Job(out.ctypes.data, out.size, name, sizes, distribution, format, start)], check_seed(seed))
     return decode(out, format).reshape(sizes)
 
 

@@ -6,6 +6,7 @@ Kernels cost half a second to load (numba's import), so a process that draws lit
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib.util
 import os
@@ -31,23 +32,28 @@ _spent = 0.0
 
 
 class Piece(NamedTuple):
-    """Values ``start`` .. ``start + out.size`` of a stream, for flat storage ``out``."""
+    """Values ``start`` .. ``start + size`` of a stream, for ``size`` numbers of the format at ``address``.
 
-    out: NDArray
+    An address, not an array: to wrap each of a model's thousands of tensors costs more than to fill them. Whoever
+    makes a Piece keeps its memory alive.
+    """
+
+    address: int
+    size: int
     law: Law
-    key: Key
+    key: bytes  # the sixteen bytes of a Key
     start: int
     format: Format
 
 
 def fill(out: NDArray, law: Law, key: Key, start: int = 0, format: Format | None = None) -> None:
     """One piece; float32, float64 and uint32 (raw words) name their own format."""
-    fill_pieces([Piece(out, law, key, start, format or _PLAIN[out.dtype.name])])
+    fill_pieces([Piece(out.ctypes.data, out.size, law, key.packed(), start, format or _PLAIN[out.dtype.name])])
 
 
 def fill_pieces(pieces: Sequence[Piece]) -> None:
     """Every piece, by whichever path is worth it; large work is shared among threads."""
-    if kernels_wanted(sum(piece.out.size for piece in pieces), len(pieces)):
+    if kernels_wanted(sum(piece.size for piece in pieces), len(pieces)):
         from fanin.fill.table import fill_by_kernels
 
         return fill_by_kernels(pieces)
@@ -75,14 +81,23 @@ def kernels_available() -> bool:
 
 
 def _by_reference(piece: Piece) -> None:
-    out, law, key, start, format = piece
+    law, key, start, format = piece[2:]
+    out = memory(piece.address, piece.size, format)
     if format.storage == format.working:
-        return reference.fill(out, law, key, start)
+        return reference.fill(out, law, Key.of(key), start)
     step = 1 << 16
     for at in range(0, out.size, step):
         values = np.empty(min(step, out.size - at), format.working)
-        reference.fill(values, law, key, start + at)
+        reference.fill(values, law, Key.of(key), start + at)
         out[at : at + step] = encode(values, format)
+
+
+def memory(address: int, size: int, format: Format) -> NDArray:
+    """``size`` numbers of a format's storage at an address, as a flat array that shares them."""
+    count = size * format.storage.itemsize
+    if not count:
+        return np.empty(0, format.storage)
+    return np.frombuffer((ctypes.c_char * count).from_address(address), format.storage)  # pyright: ignore
 
 
 def status() -> dict[str, Any]:

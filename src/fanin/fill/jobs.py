@@ -10,20 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fanin.errors import ArgumentError
-from fanin.fill.engine import Piece, fill_pieces
+from fanin.fill.engine import Piece, fill_pieces, memory
 from fanin.fill.formats import Format, encode
-from fanin.fill.keys import key
+from fanin.fill.keys import keys
 from fanin.fill.laws import law
 from fanin.fill.structured import whole
 
 
 class Job(NamedTuple):
-    """Values ``start`` .. of tensor ``name`` of full ``shape``, into ``out``, flat storage of the format.
+    """Values ``start`` .. of tensor ``name`` of full ``shape``, for ``size`` numbers of the format at ``address``.
 
-    A complex value is two numbers of ``out``; ``start`` counts values.
+    A complex value is two numbers of ``size``; ``start`` counts values. Whoever makes a Job keeps its memory alive.
     """
 
-    out: NDArray
+    address: int
+    size: int
     name: str
     shape: tuple[int, ...]
     distribution: Any
@@ -36,7 +37,7 @@ def run(jobs: Iterable[Job], seed: int) -> None:
 
     Errors: ArgumentError where a law cannot fill a shape or dtype.
     """
-    jobs, pieces, centred = list(jobs), [], []
+    drawn, laws, centred = [], [], []
     for job in jobs:
         generator = law(job.distribution)
         if generator is None:
@@ -45,17 +46,29 @@ def run(jobs: Iterable[Job], seed: int) -> None:
         if job.format.parts == 2:  # half the variance in each part, the mean in the real one
             centred.append((job, generator.shift))
             generator = generator._replace(scale=generator.scale * math.sqrt(0.5), shift=0.0)
-        pieces.append(Piece(job.out, generator, key(seed, job.name), job.start * job.format.parts, job.format))
-    fill_pieces(pieces)
+        drawn.append(job)
+        laws.append(generator)
+    streams = keys(seed, [job.name for job in drawn])
+    fill_pieces(
+        [
+            Piece(address, size, generator, stream, start * format.parts, format)
+            for (address, size, _, _, _, format, start), generator, stream in zip(drawn, laws, streams, strict=True)
+        ]
+    )
     for job, shift in centred:
         if shift:
-            job.out[::2] += job.format.storage.type(shift)
+            _out(job)[::2] += job.format.storage.type(shift)
+
+
+def _out(job: Job) -> NDArray:
+    return memory(job.address, job.size, job.format)
 
 
 def _constant(job: Job, seed: int) -> None:
-    job.out[...] = encode(np.full(1, job.distribution.value, job.format.working), job.format)
+    out = _out(job)
+    out[...] = encode(np.full(1, job.distribution.value, job.format.working), job.format)
     if job.format.parts == 2:
-        job.out[1::2] = 0
+        out[1::2] = 0
 
 
 def _structured(job: Job, seed: int) -> None:
@@ -66,7 +79,7 @@ def _structured(job: Job, seed: int) -> None:
             remedy="draw the real and imaginary parts under two names",
         )
     full = whole(job.distribution, job.shape, seed, job.name, job.format.working).reshape(-1)
-    job.out[...] = encode(full[job.start : job.start + job.out.size], job.format)
+    _out(job)[...] = encode(full[job.start : job.start + job.size], job.format)
 
 
 _DRAWN = {"constant": _constant}

@@ -64,6 +64,8 @@ _LAWS = {
     "rademacher": lambda d: Law(RADEMACHER, d.std),
 }
 
+KINDS = frozenset((*_LAWS, *STRUCTURED, "constant"))
+
 
 @functools.cache
 def coverage(bound: float) -> tuple[float, float]:

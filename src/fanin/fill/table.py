@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,22 +27,24 @@ def fill_by_kernels(pieces: Sequence[Piece]) -> None:
 
 def _columns(pieces: Sequence[Piece]) -> tuple[NDArray, ...]:
     """(address, start, size, store, code, key, law), a row for each run of at most ``_ROW`` values."""
-    rows = np.array([row for i, piece in enumerate(pieces) for row in _rows(i, piece)], np.int64).reshape(-1, 3)
-    index, start, size = (np.ascontiguousarray(column) for column in rows.T)
-    base = np.array([piece.out.ctypes.data for piece in pieces], np.uint64)
-    begin = np.array([piece.start for piece in pieces], np.int64)
-    width = np.array([piece.out.itemsize for piece in pieces], np.int64)
-    store = np.array([_STORE.get(piece.format.name, kernels.FLOAT32) for piece in pieces])
-    code = np.array([piece.law.code for piece in pieces])
-    key = np.array([piece.key for piece in pieces], np.uint32)
-    law = np.array([piece.law[1:] for piece in pieces], np.float64)
-    address = base[index] + ((start - begin[index]) * width[index]).astype(np.uint64)
-    return address, start, size, store[index], code[index], key[index], law[index]
+    address, size, laws, keys, begin, formats = zip(*pieces, strict=True)
+    index, start, count = _rows(np.array(begin, np.int64), np.array(size, np.int64))
+    width = np.array([format.storage.itemsize for format in formats], np.int64)[index]
+    store = np.array([_STORE.get(format.name, kernels.FLOAT32) for format in formats])[index]
+    law = np.fromiter(chain.from_iterable(laws), np.float64, 6 * len(laws)).reshape(-1, 6)[index]
+    address = np.array(address, np.uint64)[index] + ((start - np.array(begin, np.int64)[index]) * width).astype(
+        np.uint64
+    )
+    key = np.frombuffer(b"".join(keys), "<u4").reshape(-1, 4)[index].astype(np.uint32)
+    return address, start, count, store, law[:, 0].astype(np.int64), key, np.ascontiguousarray(law[:, 1:])
 
 
-def _rows(index: int, piece: Piece) -> Iterator[tuple[int, int, int]]:
-    at, stop = piece.start, piece.start + piece.out.size
-    while at < stop:
-        size = min(_ROW - at % _ROW, stop - at)
-        yield index, at, size
-        at += size
+def _rows(begin: NDArray, size: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """(piece, start, size) of each row: pieces cut at the multiples of ``_ROW`` in their streams."""
+    first = begin // _ROW
+    count = np.where(size > 0, (begin + size - 1) // _ROW - first + 1, 0)
+    index = np.repeat(np.arange(len(size)), count)
+    nth = np.arange(len(index)) - np.repeat(np.cumsum(count) - count, count)
+    low = np.maximum(begin[index], (first[index] + nth) * _ROW)
+    high = np.minimum((begin + size)[index], (first[index] + nth + 1) * _ROW)
+    return index, low, high - low

@@ -6,16 +6,18 @@ was. torch's random generators are not used; gradients, buffers and parameters o
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from fanin.fill.jobs import Job, run
+from fanin.fill.jobs import run
 from fanin.fill.keys import check_seed
 from fanin.frameworks.torch.fill_meta import materialize
-from fanin.frameworks.torch.fill_storage import copied, direct, flat, is_meta
-from fanin.frameworks.torch.fill_targets import Target, targets
+from fanin.frameworks.torch.fill_storage import copied
+from fanin.frameworks.torch.fill_targets import targets
 
 
 def apply(
@@ -55,20 +57,26 @@ def apply(
         True
     """
     seed = check_seed(seed)
-    found = targets(plan, model, keep=keep, frozen=frozen, loaded=loaded)
-    if any(is_meta(target.tensor) for target in found):
-        found = materialize(model, found, torch.device(device))
-    with torch.no_grad():
-        run(_in_place(found), seed)
-        for target in found:
-            if not direct(target.tensor):
-                copied(target, seed)
-        torch.autograd.graph.increment_version([target.tensor for target in found])
+    with collector_paused():
+        found = targets(plan, model, keep=keep, frozen=frozen, loaded=loaded)
+        if any(target.tensor.is_meta for target in found):
+            found = materialize(model, found, torch.device(device))
+        with torch.no_grad():
+            run([target.job for target in found if target.job], seed)
+            for target in found:
+                if not target.job:
+                    copied(target, seed)
+            torch.autograd.graph.increment_version([target.tensor for target in found])
     return model
 
 
-def _in_place(found: list[Target]) -> Iterator[Job]:
-    for target in found:
-        if direct(target.tensor):
-            out, format = flat(target.tensor)
-            yield Job(out, target.name, target.shape, target.distribution, format)
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Thousands of short-lived records would set off a full garbage collection, which costs more than the filling."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from fanin.errors import ModelError
+from fanin.frameworks.torch.fill_storage import direct
 from fanin.frameworks.torch.fill_targets import Target
 
 
@@ -27,7 +28,11 @@ def materialize(model: torch.nn.Module, found: list[Target], device: torch.devic
                 module._parameters[name] = fresh[id(parameter)]
     for module, name, value in buffers:
         module._buffers[name] = value
-    return [target._replace(tensor=fresh.get(id(target.tensor), target.tensor)) for target in found]
+    return [_moved(target, fresh.get(id(target.tensor))) for target in found]
+
+
+def _moved(target: Target, tensor: torch.Tensor | None) -> Target:
+    return target if tensor is None else target._replace(tensor=tensor, job=direct(tensor, *target[:3]))
 
 
 def _allocated(tensor: torch.Tensor, device: torch.device) -> torch.nn.Parameter:

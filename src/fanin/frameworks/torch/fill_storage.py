@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import bisect
 import math
+import re
 import sys
 from typing import Any
 
+import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from fanin.fill.formats import FORMATS, Format
+from fanin.fill.formats import FORMATS
 from fanin.fill.jobs import Job, run
 
 _FORMAT = {
@@ -24,39 +24,28 @@ _FORMAT = {
 _AT_ONCE = 1 << 24  # elements copied together where a tensor cannot be written directly
 
 
-def is_meta(tensor: torch.Tensor) -> bool:
-    return tensor.device.type == "meta"
-
-
 def obstacle(tensor: torch.Tensor) -> tuple[str, str] | None:
     """(what is wrong, what to do) for a tensor that cannot be filled at all, else None."""
-    if tensor.is_quantized or not (tensor.is_floating_point() or tensor.is_complex()):
-        return f"has dtype {tensor.dtype}", "only floating-point weights can be drawn; leave it out of the plan"
     if tensor.layout != torch.strided:
         return f"has layout {tensor.layout}", "only dense tensors can be drawn; leave it out of the plan"
+    if tensor.is_quantized or not (tensor.is_floating_point() or tensor.is_complex()):
+        return f"has dtype {tensor.dtype}", "only floating-point weights can be drawn; leave it out of the plan"
     if any(step == 0 and size > 1 for size, step in zip(tensor.shape, tensor.stride(), strict=True)):
         return "is expanded: several elements share one place in memory", "replace it by a contiguous copy"
     return None
 
 
-def direct(tensor: torch.Tensor) -> bool:
-    """Whether the tensor is one contiguous run of host memory in a dtype that the generators write."""
-    return (
-        tensor.device.type == "cpu"
-        and type(tensor) in (torch.Tensor, torch.nn.Parameter)
-        and tensor.dtype in _FORMAT
-        and tensor.is_contiguous()
-    )
+def direct(tensor: torch.Tensor, name: str, shape: tuple[int, ...], distribution: Any, start: int = 0) -> Job | None:
+    """The Job of a tensor that is one contiguous run of host memory in a dtype the generators write; else None."""
+    if type(tensor) not in _PLAIN or not tensor.is_cpu or tensor.layout is not torch.strided:
+        return None
+    format = _FORMAT.get(tensor.dtype)
+    if format is None or not tensor.is_contiguous():
+        return None
+    return Job(tensor.data_ptr(), tensor.numel() * format.parts, name, shape, distribution, format, start)
 
 
-def flat(tensor: torch.Tensor) -> tuple[NDArray, Format]:
-    """A ``direct`` tensor's storage as a flat array (shared, not copied) and its format."""
-    format, data = _FORMAT[tensor.dtype], tensor.detach()
-    if data.is_complex():
-        data = torch.view_as_real(data)
-    elif format.storage.itemsize == 2:
-        data = data.view(torch.int16)
-    return data.numpy().reshape(-1).view(format.storage), format
+_PLAIN = (torch.nn.Parameter, torch.Tensor)
 
 
 def copied(target: Any, seed: int) -> None:
@@ -75,36 +64,23 @@ def copied(target: Any, seed: int) -> None:
 
 def _drawn(target: Any, seed: int, start: int, count: int, dtype: torch.dtype) -> torch.Tensor:
     values = torch.empty(count, dtype=dtype if dtype in _FORMAT else torch.float32)
-    out, format = flat(values)
-    run([Job(out, target.name, target.shape, target.distribution, format, start)], seed)
+    piece = direct(values, target.name, target.shape, target.distribution, start)
+    assert piece is not None  # values was made so
+    run([piece], seed)
     return values
 
 
-def read_only(tensors: list[torch.Tensor]) -> int | None:
-    """Index of the first tensor in memory mapped without write permission, where the system tells (Linux)."""
-    if not sys.platform.startswith("linux"):
+def read_only(addresses: list[int]) -> int | None:
+    """Index of the first address in memory mapped without write permission, where the system tells (Linux)."""
+    if not addresses or not sys.platform.startswith("linux"):
         return None
-    starts, stops = _locked_ranges()
-    for i, tensor in enumerate(tensors):
-        if tensor.device.type == "cpu" and tensor.layout == torch.strided and tensor.numel():
-            address = _address(tensor)
-            at = bisect.bisect_right(starts, address) - 1
-            if at >= 0 and address < stops[at]:
-                return i
-    return None
+    with open("/proc/self/maps", "rb") as maps:
+        locked = _LOCKED.findall(maps.read())
+    starts, stops = (np.array([int(span[i], 16) for span in locked], np.uint64) for i in (0, 1))
+    given = np.array(addresses, np.uint64)
+    at = np.searchsorted(starts, given, side="right") - 1
+    inside = (at >= 0) & (given < stops[at])
+    return int(inside.argmax()) if inside.any() else None
 
 
-def _address(tensor: torch.Tensor) -> int:
-    return tensor.data_ptr()
-
-
-def _locked_ranges() -> tuple[list[int], list[int]]:
-    starts, stops = [], []
-    with open("/proc/self/maps") as maps:
-        for line in maps:
-            span, mode = line.split(None, 2)[:2]
-            if mode[1] != "w":
-                low, high = span.split("-")
-                starts.append(int(low, 16))
-                stops.append(int(high, 16))
-    return starts, stops
+_LOCKED = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) .-", re.MULTILINE)

@@ -11,8 +11,9 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from fanin.errors import PlanError
-from fanin.fill.laws import STRUCTURED, law
-from fanin.frameworks.torch.fill_storage import obstacle, read_only
+from fanin.fill.jobs import Job
+from fanin.fill.laws import KINDS, STRUCTURED, law
+from fanin.frameworks.torch.fill_storage import direct, obstacle, read_only
 
 
 class Target(NamedTuple):
@@ -22,6 +23,7 @@ class Target(NamedTuple):
     shape: tuple[int, ...]
     distribution: Any
     tensor: torch.Tensor
+    job: Job | None  # for one contiguous run of host memory
 
 
 def targets(
@@ -29,70 +31,68 @@ def targets(
 ) -> list[Target]:
     """The plan's tensors in the model, each once. Errors: PlanError for the first that cannot be written."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    keep = (keep,) if isinstance(keep, str) else keep
-    found, seen = [], set()
+    patterns = (keep,) if isinstance(keep, str) else tuple(keep)
+    found, addresses, seen = [], [], set()
     for name, entry in plan.entries.items():
-        if name not in parameters:
+        tensor = parameters.get(name)
+        if tensor is None:
             raise _unknown(name, parameters)
-        tensor = parameters[name]
-        if _passed_over(name, entry, tensor, keep, frozen, loaded) or _identity(tensor) in seen:
+        if entry.distribution is None or getattr(entry, "tied_to", None) is not None:
             continue
-        seen.add(_identity(tensor))
-        target = Target(name, tuple(entry.shape), entry.distribution, tensor)
+        if _kept(name, tensor, patterns, frozen, loaded):
+            continue
+        shape, distribution = tuple(entry.shape), entry.distribution
+        job = direct(tensor, name, shape, distribution)
+        target = Target(name, shape, distribution, tensor, job)
         _check(target)
-        found.append(target)
-    locked = read_only([target.tensor for target in found])
-    if locked is not None:
-        raise PlanError(
-            f"parameter {found[locked].name!r} lies in memory that cannot be written",
-            cause="it was probably mapped from a file for reading only",
-            remedy="clone it first: parameter.data = parameter.data.clone()",
-        )
+        address = job.address if job else id(tensor)  # the same for two parameters that are one memory
+        if not address or address not in seen:
+            seen.add(address)
+            found.append(target)
+            addresses.append(job.address if job else 0)
+    _check_writable(found, addresses)
     return found
 
 
-def _passed_over(
-    name: str, entry: Any, tensor: torch.Tensor, keep: Collection[str], frozen: bool, loaded: bool
-) -> bool:
+def _kept(name: str, tensor: torch.Tensor, patterns: tuple[str, ...], frozen: bool, loaded: bool) -> bool:
     return (
-        entry.distribution is None
-        or getattr(entry, "tied_to", None) is not None
-        or (not frozen and not tensor.requires_grad)
+        (not frozen and not tensor.requires_grad)
         or (not loaded and getattr(tensor, "_is_hf_initialized", False))
-        or any(fnmatch.fnmatchcase(name, pattern) for pattern in keep)
+        or (bool(patterns) and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
     )
 
 
-def _identity(tensor: torch.Tensor) -> Any:
-    """The same for two parameters that are one piece of memory."""
-    if is_lazy(tensor) or tensor.device.type == "meta" or tensor.layout != torch.strided or _subclass(tensor):
-        return id(tensor)
-    return (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else id(tensor)
-
-
-def _subclass(tensor: torch.Tensor) -> bool:
-    return type(tensor) not in (torch.Tensor, torch.nn.Parameter)
-
-
 def _check(target: Target) -> None:
-    name, shape, distribution, tensor = target
-    if is_lazy(tensor):
+    name, shape, distribution, tensor, job = target
+    if job is None and is_lazy(tensor):
         raise PlanError(f"parameter {name!r} has no shape yet", cause="a lazy module", remedy="run one batch first")
-    if tuple(tensor.shape) != shape:
+    if tensor.shape != shape:
         raise PlanError(
             f"parameter {name!r} has shape {tuple(tensor.shape)}, the plan says {shape}",
             cause="the plan was made for another model or configuration",
             remedy="make the plan anew from this model",
         )
-    trouble = obstacle(tensor)
+    trouble = None if job else obstacle(tensor)
     if trouble:
         raise PlanError(f"parameter {name!r} {trouble[0]}", remedy=trouble[1])
-    law(distribution)
-    if distribution.kind in STRUCTURED and (len(shape) < 2 or tensor.is_complex()):
+    kind = getattr(distribution, "kind", None)
+    if kind in STRUCTURED and (len(shape) < 2 or tensor.is_complex()):
         raise PlanError(
             f"parameter {name!r} of shape {shape} and {tensor.dtype} cannot be drawn from {distribution}",
             cause="this law fills real tensors of two or more axes",
             remedy="give it Normal, Uniform or Constant in the plan",
+        )
+    if kind not in KINDS:
+        law(distribution)  # says what is wrong with it
+
+
+def _check_writable(found: list[Target], addresses: list[int]) -> None:
+    locked = read_only(addresses)
+    if locked is not None:
+        raise PlanError(
+            f"parameter {found[locked].name!r} lies in memory that cannot be written",
+            cause="it was probably mapped from a file for reading only",
+            remedy="clone it first: parameter.data = parameter.data.clone()",
         )
 
 

@@ -1,0 +1,172 @@
+"""How fast weights are drawn, against torch.nn.init, NumPy and the speed of writing.
+
+Every contender of a case runs in one process, in turn, ``--rounds`` times over the same memory; a figure is the
+median time, a ratio the median of the ratios within a round, which noise of the machine moves least.
+
+    python benchmarks/fill.py [--json FILE] [--values 67108864] [--rounds 5] [--only NAME] [--threads N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+
+os.environ["FANIN_KERNELS"] = "1"
+
+import numpy as np
+import torch
+
+from fanin.distributions import Normal, Orthogonal, TruncatedNormal, Uniform
+from fanin.fill import engine, threads
+from fanin.fill.keys import key
+from fanin.fill.laws import law
+from fanin.frameworks.torch.fill import apply
+
+init = torch.nn.init
+Case = dict[str, Callable[[], object]]
+
+
+def kernel(tensor: torch.Tensor, distribution) -> Callable[[], object]:
+    model = torch.nn.Module()
+    model.w = torch.nn.Parameter(tensor)
+    entry = SimpleNamespace(shape=tuple(tensor.shape), distribution=distribution, tied_to=None)
+    return lambda: apply(SimpleNamespace(entries={"w": entry}), model, seed=0)
+
+
+def elementwise(values: int) -> dict[str, Case]:
+    single, half = torch.zeros(values), torch.zeros(values, dtype=torch.bfloat16)
+    double, matrix = torch.zeros(values // 2, dtype=torch.float64), single.view(-1, 4096)
+    array, generator = single.numpy(), np.random.default_rng(0)
+    few = single[: values // 8]  # torch takes seconds for all
+    return {
+        "normal": {
+            "fanin": kernel(single, Normal(0.02)),
+            "torch": lambda: init.normal_(single, std=0.02),
+            "numpy": lambda: generator.standard_normal(out=array, dtype=np.float32),
+            "write": lambda: single.fill_(1.0),
+        },
+        "uniform": {
+            "fanin": kernel(single, Uniform(0.02)),
+            "torch": lambda: init.uniform_(single, -0.03, 0.03),
+            "numpy": lambda: generator.random(out=array, dtype=np.float32),
+            "write": lambda: single.fill_(1.0),
+        },
+        "truncated_normal_eighth": {
+            "fanin": kernel(few, TruncatedNormal(0.02)),
+            "torch": lambda: init.trunc_normal_(few, std=0.02, a=-0.04, b=0.04),
+        },
+        "kaiming_normal": {
+            "fanin": kernel(matrix, Normal((2 / 4096) ** 0.5)),
+            "torch": lambda: init.kaiming_normal_(matrix),
+        },
+        "bfloat16_normal": {
+            "fanin": kernel(half, Normal(0.02)),
+            "torch": lambda: init.normal_(half, std=0.02),
+            "write": lambda: half.fill_(1.0),
+        },
+        "float64_normal_half": {
+            "fanin": kernel(double, Normal(0.02)),
+            "torch": lambda: init.normal_(double, std=0.02),
+            "numpy": lambda: generator.standard_normal(out=double.numpy()),
+        },
+    }
+
+
+def small_tensors(_: int) -> dict[str, Case]:
+    rng = np.random.default_rng(0)
+    sizes = np.exp(rng.uniform(np.log(64), np.log(4096), 5000)).astype(int)
+    model = torch.nn.ParameterDict({f"p{i}": torch.zeros(int(n)) for i, n in enumerate(sizes)})
+    entries = {
+        name: SimpleNamespace(shape=tuple(p.shape), distribution=Normal(0.02), tied_to=None)
+        for name, p in model.named_parameters()
+    }
+    plan = SimpleNamespace(entries=entries)
+
+    def torch_loop() -> None:
+        for parameter in model.parameters():
+            init.normal_(parameter, std=0.02)
+
+    return {"small_tensors_5000": {"fanin": lambda: apply(plan, model, seed=0), "torch": torch_loop}}
+
+
+def orthogonal(_: int) -> dict[str, Case]:
+    cases = {}
+    for shape in ((1024, 1024), (2048, 2048), (4096, 4096), (512, 512, 3, 3)):
+        tensor = torch.zeros(shape)
+        cases["orthogonal_" + "x".join(map(str, shape))] = {
+            "fanin": kernel(tensor, Orthogonal()),
+            "torch": lambda tensor=tensor: init.orthogonal_(tensor),
+        }
+    return cases
+
+
+def per_thread(values: int) -> dict[str, Case]:
+    """One thread against torch's one."""
+    out, generator = torch.zeros(values // 4), law(Normal(0.02))
+
+    def one() -> None:
+        before = os.environ.get("FANIN_THREADS")
+        os.environ["FANIN_THREADS"] = "1"
+        try:
+            engine.fill(out.numpy(), generator, key(0, "w"))
+        finally:
+            os.environ.pop("FANIN_THREADS")
+            if before is not None:
+                os.environ["FANIN_THREADS"] = before
+
+    return {"normal_one_thread_quarter": {"fanin": one, "torch": lambda: init.normal_(out, std=0.02)}}
+
+
+def measure(case: Case, rounds: int) -> dict[str, float]:
+    times: dict[str, list[float]] = {name: [] for name in case}
+    for turn in range(rounds + 1):
+        for name, work in case.items():
+            begin = time.perf_counter()
+            with torch.no_grad():
+                work()
+            if turn:  # the first round loads kernels and touches memory
+                times[name].append(time.perf_counter() - begin)
+    result = {f"{name}_ms": 1e3 * statistics.median(t) for name, t in times.items()}
+    for name in case:
+        if name != "fanin":
+            ratios = [a / b for a, b in zip(times[name], times["fanin"], strict=True)]
+            result[f"{name}_over_fanin"] = statistics.median(ratios)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", metavar="FILE", help="write the results there ('-' for standard output)")
+    parser.add_argument("--values", type=int, default=1 << 26)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    options = parser.parse_args()
+    if options.threads:
+        os.environ["FANIN_THREADS"] = str(options.threads)
+        torch.set_num_threads(options.threads)
+    results = {}
+    for build in (elementwise, per_thread, small_tensors, orthogonal):
+        for name, case in build(options.values).items():
+            if options.only in name:
+                results[name] = measure(case, options.rounds)
+                shown = "  ".join(f"{k} {v:.4g}" for k, v in results[name].items())
+                print(f"{name:28s} {shown}", file=sys.stderr)
+    about = {"cpu": platform.processor() or platform.machine(), "threads": threads.count(), "torch": torch.__version__}
+    report = json.dumps({"machine": about, "values": options.values, "cases": results}, indent=2)
+    if options.json == "-":
+        print(report)
+    elif options.json:
+        with open(options.json, "w") as file:
+            file.write(report + "\n")
+
+
+if __name__ == "__main__":
+    main()
