@@ -7,6 +7,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE := 1
+export NO_MKDOCS_2_WARNING := 1
 
 .PHONY: demo test test-slow lint types docs venv format clean
 

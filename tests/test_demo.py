@@ -54,9 +54,8 @@ def stubbed(monkeypatch):
                 layer.weight.data.mul_(scale)
                 torch.nn.init.zeros_(layer.bias)
         names = [name for name, _ in model.named_parameters()]
-        return SimpleNamespace(
-            entries=[SimpleNamespace(name=n, distribution="Normal", reason="ReLU halves") for n in names]
-        )
+        entry = SimpleNamespace(distribution="Normal", reason="ReLU halves")
+        return SimpleNamespace(entries={n: SimpleNamespace(name=n, **vars(entry)) for n in names})
 
     monkeypatch.setattr(fanin, "check", check, raising=False)
     monkeypatch.setattr(fanin, "init_", init_, raising=False)

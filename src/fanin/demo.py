@@ -146,9 +146,8 @@ def _start(model: Any, data: Digits, label: str, seed: int, say: Callable[[str],
     with working(f"fanin.init_, recipe {recipe}"):
         plan = fanin.init_(model, data.train[:256], recipe=recipe, seed=seed)
     say(f'plan = fanin.init_(model, batch, recipe="{recipe}", seed={seed})')
-    for entry in plan.entries:
-        if entry.name == f"{LAST}.weight":
-            say(f"  {entry.name}: {entry.distribution}; {entry.reason}\n")
+    entry = plan.entries[f"{LAST}.weight"]
+    say(f"  {entry.name}: {entry.distribution}; {entry.reason}\n")
 
 
 def _check(model: Any, data: Digits, label: str, seed: int) -> Report:
