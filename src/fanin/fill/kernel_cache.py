@@ -16,7 +16,7 @@ from typing import Any
 
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
-_SOURCES = ("arithmetic", "arithmetic64", "formats", "kernels", "laws", "philox")
+_SOURCES = ("arithmetic", "arithmetic64", "formats", "kernels", "laws", "orthogonal", "orthogonal_kernels", "philox")
 
 
 def cache_dir() -> Path:

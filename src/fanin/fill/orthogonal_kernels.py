@@ -1,0 +1,205 @@
+"""``orthogonal`` compiled: the same sums in the same order, eight rows by two vectors of registers at a time.
+
+Q is kept as strips of ``width`` columns, so that every product reads and writes contiguous memory: for one strip
+S and one block, W = V' S, then W = T W, then S -= V W. Strips are independent: threads share them.
+"""
+
+# pyright: reportCallIssue=false, reportPrivateImportUsage=false
+# (Numba's intrinsics take one parameter more where they are defined than where they are called.)
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import njit
+from numba import types as nb
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from fanin.fill import threads
+from fanin.fill.kernel_cache import cached
+from fanin.fill.keys import Key
+from fanin.fill.orthogonal import RUN, normals
+
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+_WIDE = llvm.get_host_cpu_features().get("avx512f", False)
+ROWS = 8 if _WIDE else 4  # of a register tile; tiles do not enter the bits
+STRIP_BYTES = 128 if _WIDE else 64
+
+
+def _tile(subtract: bool) -> Any:
+    """An intrinsic c[i] +-= sum_p a[p, i] b[p] over ROWS rows i, a packed (terms, ROWS), b and c rows of a strip.
+
+    Written in LLVM's vectors, because no compiler finds this loop by itself. Multiplication and addition stay two
+    roundings: nothing allows LLVM to fuse them.
+    """
+
+    def typed(typingctx, terms, a, b, c, like):
+        def generate(context, builder, signature, args):
+            element = context.get_value_type(like)
+            width = STRIP_BYTES // (like.bitwidth // 8)
+            emit_tile(builder, args[:4], element, width, subtract)
+            return context.get_dummy_value()
+
+        return nb.void(terms, a, b, c, like), generate
+
+    return intrinsic(typed)
+
+
+def emit_tile(builder: Any, args: Any, element: Any, width: int, subtract: bool) -> None:
+    terms, *addresses = args
+    vector = ir.VectorType(element, width)
+    a, b, c = (builder.inttoptr(x, element.as_pointer()) for x in addresses)
+    sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(ROWS)]
+    with cgutils.for_range(builder, terms) as loop:
+        row = _vector_at(builder, b, builder.mul(loop.index, terms.type(width)), vector)
+        for i, total in enumerate(sums):
+            at = builder.add(builder.mul(loop.index, terms.type(ROWS)), terms.type(i))
+            factor = _spread(builder, builder.load(builder.gep(a, [at])), vector)
+            builder.store(builder.fadd(builder.load(total), builder.fmul(factor, builder.load(row, align=4))), total)
+    join = builder.fsub if subtract else builder.fadd
+    for i, total in enumerate(sums):
+        row = _vector_at(builder, c, terms.type(i * width), vector)
+        builder.store(join(builder.load(row, align=4), builder.load(total)), row, align=4)
+
+
+def _vector_at(builder: Any, base: Any, index: Any, vector: Any) -> Any:
+    return builder.bitcast(builder.gep(base, [index]), vector.as_pointer())
+
+
+def _spread(builder: Any, value: Any, vector: Any) -> Any:
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
+    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
+
+
+_tile_add, _tile_subtract = _tile(False), _tile(True)
+
+
+@njit(**_OPTIONS)
+def _product(a, b, c):
+    """c += a b for packed a (panels, terms, ROWS) and strips b (terms, width), c (panels * ROWS, width), in runs."""
+    terms, zero = a.shape[1], c[0, 0]
+    for begin in range(0, terms, RUN):
+        for panel in range(a.shape[0]):
+            count = min(RUN, terms - begin)
+            _tile_add(count, a[panel, begin:].ctypes.data, b[begin:].ctypes.data, c[panel * ROWS :].ctypes.data, zero)
+
+
+@cached
+@njit(**_OPTIONS)
+def apply_strips(q, first, across, down, t, begin, stop):
+    """Apply one block to strips ``begin`` .. ``stop`` of q (strips, rows + padding, width), from row ``first`` on.
+
+    ``across`` is V' packed by reflections (size / ROWS, rows, ROWS), ``down`` V packed by rows, ``t`` T by rows.
+    """
+    size, width = t.shape[1], q.shape[2]
+    w, tw = np.empty((size, width), q.dtype), np.empty((size, width), q.dtype)
+    for strip in range(begin, stop):
+        part = q[strip, first:]
+        w[:], tw[:] = 0, 0
+        _product(across, part, w)
+        _product(t, w, tw)
+        for panel in range(down.shape[0]):
+            _tile_subtract(size, down[panel].ctypes.data, tw.ctypes.data, part[panel * ROWS :].ctypes.data, w[0, 0])
+
+
+@cached
+@njit(**_OPTIONS)
+def block(x, v, t, signs, count, across, down, packed):
+    """Fill v, t, signs as ``orthogonal.block`` does, and the packed forms of v and t."""
+    tall, size = x.shape
+    alpha, norm, squares = np.zeros(size), np.zeros(size), np.zeros(size)
+    for i in range(tall):
+        for c in range(min(i + 1, count)):
+            norm[c] += np.float64(x[i, c]) * np.float64(x[i, c])
+    for c in range(count):
+        alpha[c] = x[c, c]
+        norm[c] = np.sqrt(norm[c]) if alpha[c] < 0 else -np.sqrt(norm[c])
+        signs[c] = 1 if norm[c] > 0 else -1
+    v[:] = 0
+    for i in range(tall):
+        for c in range(min(i, count)):
+            v[i, c] = np.float64(x[i, c]) / (alpha[c] - norm[c])
+        if i < count:
+            v[i, i] = 1
+        for c in range(min(i + 1, count)):
+            squares[c] += np.float64(v[i, c]) * np.float64(v[i, c])
+    across[:], down[:], packed[:] = 0, 0, 0
+    for i in range(tall):
+        for c in range(count):
+            across[c // ROWS, i, c % ROWS] = v[i, c]
+            down[i // ROWS, c, i % ROWS] = v[i, c]
+    _triangle(_gram(across, v), squares, t, count)
+    for i in range(size):
+        for c in range(size):
+            packed[i // ROWS, c, i % ROWS] = t[i, c]
+
+
+@njit(**_OPTIONS)
+def _gram(across, v):
+    tall, size = v.shape
+    width = STRIP_BYTES // v.itemsize
+    gram, strip, part = (
+        np.zeros((size, size), v.dtype),
+        np.empty((tall, width), v.dtype),
+        np.empty((size, width), v.dtype),
+    )
+    for first in range(0, size, width):
+        strip[:] = v[:, first : first + width]
+        part[:] = 0
+        _product(across, strip, part)
+        gram[:, first : first + width] = part
+    return gram
+
+
+@njit(**_OPTIONS)
+def _triangle(gram, squares, t, count):
+    size = len(gram)
+    wide, column = np.zeros((size, size)), np.zeros(size)
+    for j in range(count):
+        column[:] = 0
+        for p in range(j):
+            factor = np.float64(gram[p, j])
+            for i in range(p + 1):  # below the diagonal wide is zero
+                column[i] += wide[p, i] * factor
+        tau = 2.0 / squares[j]
+        for i in range(j):
+            wide[j, i] = -tau * column[i]
+        wide[j, j] = tau
+    for i in range(size):
+        for j in range(size):
+            t[i, j] = wide[j, i]  # wide holds the columns of T as rows
+
+
+def apply_blocks(tall: int, wide: int, size: int, key: Key, dtype: np.dtype) -> tuple[NDArray, NDArray]:
+    """(q, signs) as ``orthogonal._apply_reference`` gives them."""
+    width = STRIP_BYTES // dtype.itemsize
+    q = np.zeros((-(-wide // width), tall + ROWS, width), dtype)
+    diagonal = np.arange(wide)
+    q[diagonal // width, diagonal, diagonal % width] = 1
+    signs = np.ones(wide, dtype)
+    for first in reversed(range(0, wide, size)):
+        x, count = normals(first, tall, size, key, dtype), min(size, wide - first)
+        rows = tall - first
+        v, t = np.empty_like(x), np.zeros((size, size), dtype)
+        across, down, packed = (
+            np.empty((-(-n // ROWS), terms, ROWS), dtype) for n, terms in ((size, rows), (rows, size), (size, size))
+        )
+        block(x, v, t, signs[first : first + count], count, across, down, packed)
+        _share(q, first, across, down, packed, first // width)
+    return q[:, :tall].swapaxes(0, 1).reshape(tall, -1)[:, :wide].copy(), signs
+
+
+def _share(q: NDArray, first: int, across: NDArray, down: NDArray, packed: NDArray, begin: int) -> None:
+    strips = len(q) - begin
+    work = np.full(strips, across.shape[1] * packed.shape[1])
+
+    def some(low: int, high: int) -> None:
+        apply_strips(q, first, across, down, packed, begin + low, begin + high)
+
+    threads.share(some, work, max(1 << 16, int(work.sum()) // 16))
