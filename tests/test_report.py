@@ -10,6 +10,7 @@ import browser
 import pytest
 import reports
 
+from fanin.checks.finding import Finding
 from fanin.errors import ArgumentError, OutputError, ReportFailed
 from fanin.report import Report
 from fanin.report.github import to_github
@@ -61,6 +62,12 @@ def test_blocks_fold_and_nothing_that_matters_is_hidden():
     assert hidden == {"split", "tanh"}
     assert {pair.name for line in lines(report, detail=True) for pair in line.pairs} == {p.name for p in pairs(report)}
     assert "1 no rule" in report.to_text(width=160)
+
+
+def test_a_finding_about_a_parameter_stands_at_its_module():
+    finding = Finding("FAN301", "error", "2.weight", "all alike")
+    text = Report((finding,), *(reports.stack(2).predicted, None)).to_text()
+    assert next(line for line in text.splitlines() if line.startswith("✗")).split()[1] == "2"
 
 
 def test_ok_is_about_errors_and_findings_are_ordered():

@@ -22,6 +22,9 @@ class Net(torch.nn.Module):
 def build():
     return Net(), torch.randn(2, 8)
 
+def graded():
+    return Net(), torch.randn(2, 8), torch.nn.functional.cross_entropy, torch.tensor([0, 1])
+
 def broken():
     raise RuntimeError("no such corpus")
 
@@ -59,6 +62,11 @@ def test_factory_gives_model_and_batch(net):
     assert target.batch.shape == (2, 8)
 
 
+def test_factory_may_give_loss_and_target(net):
+    found = resolve(f"{net}:graded")
+    assert found.loss is torch.nn.functional.cross_entropy and found.target.tolist() == [0, 1]
+
+
 def test_class_object_and_keyword_arguments(net):
     assert resolve(f"{net}:Net", overrides=["width=7"], inputs=["float32[3,8]"]).model.fc.out_features == 7
     assert resolve(f"{net}:ready", need_batch=False).model.fc.out_features == 6
@@ -85,9 +93,9 @@ def test_meta_allocates_nothing(net):
 @pytest.mark.parametrize(
     ("factory", "words"),
     [
-        ("broken", ["RuntimeError: no such corpus", "net.py:15", 'raise RuntimeError("no such corpus")']),
+        ("broken", ["RuntimeError: no such corpus", "net.py:18", 'raise RuntimeError("no such corpus")']),
         ("needs", ["missing 1 required positional argument", "--set name=value"]),
-        ("number", ["gave an int", "(model, batch)"]),
+        ("number", ["gave an int", "(model, batch)", "loss, target"]),
         ("leaves", ["SystemExit"]),
         ("buidl", ["no 'buidl'", "did you mean 'build'?"]),
         ("Net", ["gives no batch", '--input "float32[32,8]"']),

@@ -53,7 +53,7 @@ def fans(shape: str, layout: str | None, groups: int, transposed: bool, stride: 
         "glorot_normal": math.sqrt(2 / (found.fan_in + found.fan_out)),
         "lecun_normal": math.sqrt(1 / found.fan_in),
     }
-    weight = "×".join(map(str, sizes)) + (f" {layout}" if layout else "")
+    weight = "×".join(map(str, sizes)) + (f" {layout}" if layout else " in torch's layout")
     listed = ", ".join(f"{name} {value:.4g}" for name, value in stds.items())
     say(f"{weight}: {fan_in} inputs feed one output, one input feeds {fan_out} outputs; std of {listed}")
 

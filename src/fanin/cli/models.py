@@ -45,6 +45,8 @@ def check(**given: Any) -> int:
         report = fanin.check(
             target.model,
             target.batch,
+            loss=target.loss,
+            target=target.target,
             seed=given["seed"],
             predict_only=given["predict_only"],
             select=options.codes(given["select"]),

@@ -19,7 +19,7 @@ from typing import Any
 from fanin.errors import OutputError
 from fanin.report.numbers import count
 from fanin.report.record import Report
-from fanin.report.tree import Pair, pairs
+from fanin.report.tree import Pair, pairs, row_of
 from fanin.signals import json_safe
 
 FIELDS = (("rms", "rms"), ("low", "rms_low"), ("high", "rms_high"), ("grad", "grad_rms"))
@@ -97,7 +97,8 @@ def _json(data: Any) -> str:
 
 
 def _data(report: Report) -> dict[str, Any]:
-    facts = report.facts
+    facts, found = report.facts, pairs(report)
+    names = {pair.name for pair in found}
     tiles = [("parameters", count(facts["parameters"]))] if facts.get("parameters") is not None else []
     tiles += [
         (word.replace("_", " "), f"{facts[word]:.4g}")
@@ -111,8 +112,8 @@ def _data(report: Report) -> dict[str, Any]:
         "tiles": tiles,
         "notes": list(facts.get("notes", ())),
         "versions": dict(facts.get("versions", {})),
-        "findings": [finding.to_dict() for finding in report.findings],
-        "rows": [_row(pair) for pair in pairs(report)],
+        "findings": [{**f.to_dict(), "row": row_of(f.name, names, report.signals.aliases)} for f in report.findings],
+        "rows": [_row(pair) for pair in found],
     }
 
 

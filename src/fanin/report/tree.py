@@ -6,7 +6,7 @@ convolution, ReLU, convolution, ReLU, ...) become one line each, which then stan
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fanin.checks.finding import Finding
@@ -87,11 +87,30 @@ def lines(report: Report, *, detail: bool = False) -> list[Line]:
 
 
 def findings_by_name(report: Report) -> dict[str, list[Finding]]:
-    """The findings about each tensor or parameter."""
+    """The findings about each tensor; one about a parameter is shown at the module that owns it."""
+    names = {pair.name for pair in pairs(report)}
+    aliases = report.signals.aliases
     by_name: dict[str, list[Finding]] = {}
     for finding in report.findings:
-        by_name.setdefault(finding.name, []).append(finding)
+        by_name.setdefault(row_of(finding.name, names, aliases), []).append(finding)
     return by_name
+
+
+def row_of(name: str, names: Container[str], aliases: Mapping[str, str]) -> str:
+    """The row that a finding's name points at: itself, what it is an alias of, or the innermost module around it.
+
+    Example:
+        >>> row_of("fc.weight", {"fc", "act"}, {})
+        'fc'
+    """
+    inner = name
+    while inner:
+        if inner in names:
+            return inner
+        if aliases.get(inner) in names:
+            return aliases[inner]
+        inner = inner.rpartition(".")[0]
+    return name
 
 
 def main_path(report: Report) -> list[Signal]:

@@ -37,8 +37,8 @@ def build(request: Request) -> Target:
     with _importable(Path(place).resolve().parent if is_file else Path.cwd()):
         module = _load_file(place) if is_file else _load_module(place, request.text)
         made = _call(_find(module, name, request.text), request)
-    model, batch = _split(made, request.text)
-    return Target(model, batch, request.text)
+    model, batch, loss, target = _split(made, request.text)
+    return Target(model, batch, request.text, loss=loss, target=target)
 
 
 @contextmanager
@@ -131,12 +131,14 @@ def _call(factory: Any, request: Request) -> Any:
         raise _raised(error, f"{request.text} raised", code.co_filename if code else None, meta=request.meta) from error
 
 
-def _split(made: Any, text: str) -> tuple[Any, Any]:
-    if isinstance(made, tuple) and len(made) == 2 and _is_model(made[0]):
-        return made
-    if _is_model(made):
-        return made, None
-    raise TargetError(f"{text} gave {_kind(made)}, not a model", remedy="return a model, or the pair (model, batch)")
+def _split(made: Any, text: str) -> tuple[Any, Any, Any, Any]:
+    """A model; with its batch; with its batch, its loss and the loss's target."""
+    parts = made if isinstance(made, tuple) else (made,)
+    if len(parts) in (1, 2, 4) and _is_model(parts[0]):
+        model, batch, loss, target = (*parts, *[None] * (4 - len(parts)))
+        return model, batch, loss, target
+    remedy = "return a model, (model, batch), or (model, batch, loss, target)"
+    raise TargetError(f"{text} gave {_kind(made)}, not a model", remedy=remedy)
 
 
 def _is_model(thing: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fanin.errors import MissingDependency, TargetError
@@ -20,12 +20,15 @@ class Target:
         batch: what the model takes; None where nobody said and nothing was asked for.
         label: the target as the user wrote it.
         notes: what was decided on the user's behalf, one sentence each.
+        loss, target: the loss of training and what it compares with, where the factory gave them.
     """
 
     model: Any
     batch: Any
     label: str
     notes: tuple[str, ...] = ()
+    loss: Any = None
+    target: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ def resolve(
             cause="a factory may return (model, batch); otherwise fanin must be told what the model takes",
             remedy=f'add --input "{guess_input(found.model)}" (or name:dtype[dims] for a keyword argument)',
         )
-    return Target(found.model, batch, text, found.notes)
+    return replace(found, batch=batch, label=text)
 
 
 def _builder(text: str) -> Callable[[Request], Target]:

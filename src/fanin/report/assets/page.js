@@ -172,7 +172,7 @@
     const lines = [["seen", finding.message], ["expected", finding.expected && `${short(finding.expected[0])} to ${short(finding.expected[1])}, got ${short(finding.measured)}`],
       ["why", finding.cause], ["fix", finding.fix]].filter(([, text]) => text);
     return el("div", { class: `card finding ${finding.severity}`, id }, el("div", { class: "head" },
-      el("span", { class: "sev" }, finding.severity), `${finding.code}  `, el("a", { onclick: () => goto(finding.name) }, finding.name || "the model")),
+      el("span", { class: "sev" }, finding.severity), `${finding.code}  `, el("a", { onclick: () => goto(finding.row) }, finding.name || "the model")),
       ...lines.flatMap(([word, text]) => [el("span", { class: "word" }, word), el("span", {}, text)]));
   }
 
@@ -279,9 +279,9 @@
   function reportSection(report, position) {
     const rows = report.rows; rows.forEach((row, i) => { row.index = i; });
     const byName = new Map(rows.map(row => [row.name, row])), worst = new Map();
-    for (const f of report.findings) worst.set(f.name, Math.max(worst.get(f.name) ?? -1, SEVERITY.indexOf(f.severity)));
+    for (const f of report.findings) worst.set(f.row, Math.max(worst.get(f.row) ?? -1, SEVERITY.indexOf(f.severity)));
     const [table, control] = tableSection(rows, worst);
-    const goto = name => { const row = byName.get(name) || rows.find(r => r.module === name || name.startsWith(r.name + ".")); if (row) { clear(); control.reveal(row); } };
+    const goto = name => { const row = byName.get(name); if (row) { clear(); control.reveal(row); } };
     const kinds = [{ title: "Signal rms", predicted: "p_rms", low: "p_low", high: "p_high", measured: "m_rms" },
       { title: "Gradient rms", predicted: "p_grad", low: "p_gradLow", high: "p_gradHigh", measured: "m_grad" }]
       .filter(kind => rows.some(row => row[kind.predicted] !== undefined || row[kind.measured] !== undefined));
