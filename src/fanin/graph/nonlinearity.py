@@ -112,13 +112,17 @@ def nonlinearity(graph: Graph, node: Node, members: dict[str, Node] | None = Non
     members = region(graph, node.id) if members is None else members
     if not members:
         return None
-    exits = [m for m in members.values() if m.id in graph.outputs or any(u.id not in members for u in graph.users[m.id])]
+    exits = [m for m in members.values() if _read_outside(graph, m, members)]
     if len(exits) != 1:
         return None
     fn = _composed(graph, node.id, members, exits[0])
     if _affine(fn):
         return None
     return Nonlinearity(node.id, exits[0], fn, _name(members, exits[0]))
+
+
+def _read_outside(graph: Graph, node: Node, members: dict[str, Node]) -> bool:
+    return node.id in graph.outputs or any(user.id not in members for user in graph.users[node.id])
 
 
 def _composed(graph: Graph, start: str, members: dict[str, Node], end: Node) -> Callable:

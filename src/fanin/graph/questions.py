@@ -1,4 +1,4 @@
-"""What rules and recipes ask of a graph: which weight a node uses, what feeds it, what follows it, what carries the signal.
+"""What rules and recipes ask of a graph: which weight a node uses, what feeds it, what carries the signal.
 
 Pure functions: they read nodes, kinds and attributes, and know neither numbers of a run nor a framework.
 """
@@ -40,7 +40,8 @@ class Contraction:
         """Fans of this use of the weight."""
         a, shape = self.node.attrs, self.weight.shape
         if self.node.kind is Kind.CONV:
-            return fans(shape, groups=a["groups"], transposed=a["transposed"], stride=a["stride"] if a["transposed"] else None)
+            stride = a["stride"] if a["transposed"] else 1
+            return fans(shape, groups=a["groups"], transposed=a["transposed"], stride=stride)
         return fans(shape[-2:], layout="IO" if self.out_axis == len(shape) - 1 else "OI")
 
 
@@ -62,7 +63,8 @@ def contraction(graph: Graph, node: Node) -> Contraction | None:
     position = node.attrs.get("bias")
     bias = parameter_at(graph, node.inputs[position])[0] if position is not None else None
     out = _out_axis(node)
-    return Contraction(node, node.inputs[node.attrs["x"]], weight, bias, 1 - out if turned and len(weight.shape) == 2 else out)
+    out = 1 - out if turned and len(weight.shape) == 2 else out
+    return Contraction(node, node.inputs[node.attrs["x"]], weight, bias, out)
 
 
 def _out_axis(node: Node) -> int:
@@ -128,7 +130,7 @@ def _uncentred(graph: Graph, x: Node) -> tuple[str, ...]:
 
 
 def _measured_scale(graph: Graph, id_: str) -> Node | None:
-    """The tensor of which this one is a root mean square, a norm or the reciprocal of either; None for anything else."""
+    """The tensor of which this one is a root mean square, a norm or the reciprocal of either, or None."""
     node = graph.by_id[id_]
     rooted = False
     while node.kind in (Kind.POINTWISE, Kind.MOVE, Kind.SUM) and node.inputs:
@@ -160,7 +162,7 @@ def _all_normalized(graph: Graph, node: Node, start: str, seen: set[str]) -> boo
 
 
 def _feeds_own_norm(graph: Graph, node: Node, start: str) -> bool:
-    """Whether this is the statistics half of a norm that is spelled out: start -> square -> mean -> rsqrt -> product."""
+    """Whether this is the statistics half of a spelled-out norm: start -> square -> mean -> rsqrt -> product."""
     for _ in range(6):
         users = graph.users[node.id]
         if node.kind not in (Kind.POINTWISE, Kind.REDUCE, Kind.SUM, Kind.MOVE, Kind.PRODUCT) or len(users) != 1:
@@ -172,7 +174,7 @@ def _feeds_own_norm(graph: Graph, node: Node, start: str) -> bool:
 
 
 def homogeneous(graph: Graph, node: Node) -> bool:
-    """Whether a positive factor on the signal comes out as the same factor: moves, ReLU, pooling, a learned scale or shift."""
+    """Whether a positive factor on the signal comes out unchanged: moves, ReLU, pooling, a learned scale or shift."""
     signals = signal_inputs(graph, node)
     if node.kind in SCALED:
         return len(signals) <= 1 or node.kind is not Kind.REDUCE

@@ -68,7 +68,7 @@ def _record(name, tensor, buffer, tied, owners, laws, arrays) -> Parameter:
             cause="an initialization draws real numbers; integers are codes or indices",
             remedy="register it as a buffer, or check the model before quantization",
         )
-    stats = statistics(tensor)
+    stats = statistics(tensor) | alike(tensor)
     return Parameter(**common, law=_law(stats), stats=MappingProxyType(stats))
 
 
@@ -99,6 +99,17 @@ def statistics(tensor: torch.Tensor) -> dict[str, float]:
         "nonfinite": bad / n,
         "zeros": float((values == 0).double().mean()),
     }
+
+
+def alike(tensor: torch.Tensor) -> dict[str, float]:
+    """``same_0`` and ``same_1``: 1 where all slices along that axis are equal, as those of a layer without symmetry breaking."""
+    found: dict[str, float] = {}
+    for axis in range(min(tensor.dim(), 2) if tensor.dim() > 1 else 0):
+        slices = tensor.detach().movedim(axis, 0)
+        first = slices[:1]
+        same = len(slices) > 1 and torch.equal(first, slices[1:2]) and bool((slices == first).all())
+        found[f"same_{axis}"] = float(same)
+    return found
 
 
 def _law(stats: Mapping[str, float]) -> Distribution | None:
