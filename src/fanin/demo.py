@@ -118,7 +118,7 @@ def tell(
     data = digits(seed)
     say(
         f"{DEPTH} ReLU convolutions (3x3, {CHANNELS} channels), no normalization, on 8x8 digits; "
-        f"Adam {RATE:g}, {epochs} epochs.\n"
+        f"Adam {RATE:g}, {epochs} epoch{'s' if epochs > 1 else ''}.\n"
     )
     runs = []
     for number, label in enumerate(STARTS, 1):
@@ -161,17 +161,25 @@ def _check(model: Any, data: Digits, label: str, seed: int) -> Report:
 
 def summary(runs: list[Run]) -> str:
     """The three starts side by side."""
-    lines = [f"{'':18}{'signal at layer 30':>28}{'gradient at layer 1':>22}{'held-out':>12}"]
-    lines += [f"{'':18}{'predicted':>14}{'measured':>14}{'measured':>22}{'accuracy':>12}"]
+    heads = ("rms, layer 30", "", "between samples", "gradient, layer 1", "held-out")
+    below = ("predicted", "measured", "measured", "measured", "accuracy")
+    lines = [_columns("", heads), _columns("", below)]
     for run in runs:
         predicted, measured = run.report.predicted, run.report.measured
+        last = measured[LAST] if measured is not None else None
         cells = (
             short(predicted[LAST].rms if predicted is not None else None),
-            short(measured[LAST].rms if measured is not None else None),
+            short(last.rms if last else None),
+            short(last.extra.get("spread") if last else None),
             short(measured[FIRST].grad_rms if measured is not None else None),
+            f"{100 * run.accuracy[-1]:.1f} %",
         )
-        lines.append(f"{run.label:18}{cells[0]:>14}{cells[1]:>14}{cells[2]:>22}{100 * run.accuracy[-1]:>10.1f} %")
+        lines.append(_columns(run.label, cells))
     return "\n".join(lines) + "\n"
+
+
+def _columns(label: str, cells: tuple[str, ...]) -> str:
+    return f"{label:16}" + "".join(f"{cell:>18}" for cell in cells)
 
 
 def _curves(runs: list[Run]) -> dict[str, Any]:

@@ -128,11 +128,14 @@ def _row(pair: Pair) -> dict[str, Any]:
     for key, attribute in (*FIELDS, *GRAD_BOUNDS):
         found["p_" + key] = _round(getattr(predicted, attribute, None))
     found |= {"m_rms": _round(getattr(measured, "rms", None)), "m_grad": _round(getattr(measured, "grad_rms", None))}
+    found |= {
+        f"{side}_spread": _round(row.extra.get("spread")) for side, row in (("p", predicted), ("m", measured)) if row
+    }
     found["mean"] = _round(measured.mean if measured else row.mean)
     if predicted is not None:
         found |= {"note": predicted.note, "rough": not predicted.exact, "norule": predicted.rms is None}
-    extra = {**(dict(measured.extra) if measured else {})}
-    found["extra"] = {key: _round(value) for key, value in extra.items()}
+    extra = measured.extra if measured else row.extra
+    found["extra"] = {key: _round(value) for key, value in extra.items() if key != "spread"}
     return {key: value for key, value in found.items() if value not in (None, "", {}, False)}
 
 

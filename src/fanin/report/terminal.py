@@ -105,13 +105,19 @@ def _detail(word: str, text: str) -> RenderableType:
 
 def _curves(report: Report, width: int) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
-    room = max(20, width - 44)
-    for word, field in (("rms", "rms"), ("gradient rms", "grad_rms")):
-        values = [getattr(row, field) for row in main_path(report)]
+    rows = main_path(report)
+    curves = {
+        "rms": [row.rms for row in rows],
+        "between samples": [row.extra.get("spread") for row in rows],
+        "gradient rms": [row.grad_rms for row in rows],
+    }
+    for word, values in curves.items():
         known = [v for v in values if v is not None]
         if known:
             ends = f"{short(known[0])} → {short(known[-1])}"
-            grid.add_row(Text(word, style="dim"), Text(sparkline(values, room), style="blue"), Text(ends))
+            grid.add_row(
+                Text(word, style="dim"), Text(sparkline(values, max(20, width - 46)), style="blue"), Text(ends)
+            )
     return Padding(grid, (0, 0, 1, 0))
 
 

@@ -107,7 +107,7 @@ def row_of(name: str, names: Container[str], aliases: Mapping[str, str]) -> str:
     while inner:
         if inner in names:
             return inner
-        if aliases.get(inner) in names:
+        if inner in aliases and aliases[inner] in names:
             return aliases[inner]
         inner = inner.rpartition(".")[0]
     return name

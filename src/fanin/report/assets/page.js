@@ -122,6 +122,7 @@
       if (row[p] !== undefined) lines.push(`${word} predicted ${short(row[p])}` + (row[low] !== undefined ? `  [${short(row[low])}, ${short(row[high])}]` : ""));
       if (row[m] !== undefined) lines.push(`${word} measured  ${short(row[m])}` + (row[p] !== undefined ? `  ${offBy(row[p], row[m])[0]}` : ""));
     }
+    if (row.m_spread !== undefined) lines.push(`between samples ${short(row.m_spread)}`);
     if (row.norule) lines.push("no rule predicts this op");
     if (row.mean !== undefined) lines.push(`mean ${short(row.mean)}`);
     for (const [key, value] of Object.entries(row.extra || {})) lines.push(`${key.replaceAll("_", " ")} ${short(value)}`);
@@ -283,6 +284,7 @@
     const [table, control] = tableSection(rows, worst);
     const goto = name => { const row = byName.get(name); if (row) { clear(); control.reveal(row); } };
     const kinds = [{ title: "Signal rms", predicted: "p_rms", low: "p_low", high: "p_high", measured: "m_rms" },
+      { title: "Signal between samples: what differs from the mean over the batch", predicted: "p_spread", low: "-", high: "-", measured: "m_spread" },
       { title: "Gradient rms", predicted: "p_grad", low: "p_gradLow", high: "p_gradHigh", measured: "m_grad" }]
       .filter(kind => rows.some(row => row[kind.predicted] !== undefined || row[kind.measured] !== undefined));
     const charts = kinds.map(kind => depthChart(rows, kind, `depth${position}`, row => goto(row.name)));
