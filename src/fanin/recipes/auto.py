@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from fanin.axes import Fans
-from fanin.distributions import Normal, Zeros
+from fanin.distributions import Normal
 from fanin.errors import FaninError
 from fanin.graph import Graph, Kind, Node
 from fanin.recipes.plan import Entry
 from fanin.recipes.response import Response, preferred_scale, response
-from fanin.recipes.shared import drawn, kept, sized, structural
+from fanin.recipes.shared import drawn, sized, structural
 from fanin.recipes.structure import Structure, Use
-from fanin.theory import Interpreter, grid
+from fanin.theory import Interpreter
 from fanin.theory.law import FEATURE, Atom, Law, fresh_latent, gaussian
 from fanin.theory.state import Known, Unmodelled, Value, batch_axes
 
@@ -38,6 +38,7 @@ class Solver:
     options: Mapping[str, Any]
     entries: dict[str, Entry] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    blind: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.structure = Structure(self.graph)
@@ -55,16 +56,19 @@ class Solver:
                 self.entries[name] = entry
                 if entry.distribution is not None:
                     laws[name] = entry.distribution
-            elif uses[0].role in SOLVED:
+            elif uses[0].role in SOLVED and len(self.graph.parameters[name].shape) >= 2:
                 laws[name] = Normal(1.0)
         self.interpreter.laws = laws
         for node in self.graph.nodes:
             self._visit(node)
+        if self.blind:
+            more = f" and {len(self.blind) - 1} more" if len(self.blind) > 1 else ""
+            self.notes.append(f"no signal is predicted at the input of {self.blind[0]}{more}: 1 / sqrt(fan_in) there")
         return self.entries
 
     def _visit(self, node: Node) -> None:
         name = self.structure.weight_at(node) if node.id not in self.structure.origin else None
-        undecided = name is not None and name not in self.entries
+        undecided = name in self.interpreter.laws and name not in self.entries
         biases = self._without_bias(node) if undecided else {}
         value = self._value(node)
         for id_, old in biases.items():
@@ -106,20 +110,23 @@ class Solver:
         fans = self.structure.fans(use)
         follows = self.responses[node.id] = response(self.structure, node)
         wanted, why = self._target(node, follows)
-        unit = value.second if isinstance(value, Law) and value.exact is not None else 0.0
+        unit = value.second if isinstance(value, Law) else math.nan
         unit *= self._averaging(node)
-        if not (isinstance(value, Law) and unit > 0 and math.isfinite(unit)):
+        if not 0 < unit < math.inf:
             std = wanted * (1 / math.sqrt(fans.fan_in) if fans else 0.02)
-            why = f"nothing reaches it on this batch, so 1 / sqrt(fan_in); {why}"
-            self.notes.append(f"{use.name}: no signal is predicted at its input")
+            seen = (
+                "the signal at its input is zero on this batch" if unit == 0 else "no signal is predicted at its input"
+            )
+            why = f"{why}; {seen}, so 1 / sqrt(fan_in)"
+            self.blind.append(use.name)
         else:
             std = self._balanced(node, wanted / math.sqrt(unit), fans)
         self._decide(use, parameter, std, fans, self._reason(use, node, follows, why))
         self.tilt[node.id] = 2 * math.log(max(std * math.sqrt(unit) / wanted, 1e-12)) if unit > 0 else 0.0
         self.before[node.id] = std * math.sqrt(unit) if unit > 0 else wanted
-        if isinstance(value, Law):
+        if isinstance(value, Law) and math.isfinite(value.second):
             return value.with_values(value.values * std)
-        return value
+        return _assumed(node, wanted)
 
     def _decide(self, use: Use, parameter: Any, std: float, fans: Fans | None, reason: str) -> None:
         law = sized(self.options["distribution"], std, parameter.shape)
@@ -161,12 +168,17 @@ class Solver:
         )
 
     def _branch_target(self, node: Node) -> tuple[float, str]:
-        """Branches of a stream together add as much as the stream starts with."""
+        """Branches of a stream together add as much as it starts with; where that is small, up to half-way to one.
+
+        In a norm-first model the gradient on the stream falls by the factor by which the stream grows, so a
+        small embedding and branches that add to 1 would start with gradients that differ by that factor.
+        """
         branch, count = self.structure.branch_of[node.id]
         if self._scaled_after(node.id, branch.node):
             return 1.0, "rms 1: the scale that follows on this residual branch is kept and sets what it adds"
         start = self.interpreter.values.get(branch.stream)
-        base = max(start.rms if isinstance(start, Law) else 1.0, 1.0)
+        begins = _rms(start)
+        base = begins if begins >= 1 else math.sqrt(begins)
         return base / math.sqrt(
             count
         ), f"last weight of one of {count} residual branches: rms {base:.3g} / sqrt({count})"
@@ -229,13 +241,21 @@ class Solver:
         return why + traded + shared
 
 
-def _assumed(node: Node) -> Law:
-    """A tensor of unit mean square, nothing in common between places."""
+def _rms(value: Value | None) -> float:
+    """Of a law or a known array; one where nothing is known or nothing is there."""
+    found = value.rms if isinstance(value, Law) else 1.0
+    if isinstance(value, Known):
+        found = float(np.sqrt(np.mean(np.square(np.asarray(value.array, float)))))
+    return found if 0 < found < math.inf else 1.0
+
+
+def _assumed(node: Node, rms: float = 1.0) -> Law:
+    """A tensor of this rms, nothing in common between places."""
     axes = list(batch_axes(node.shape))
     if axes:
         feature = 1 if len(axes) >= 4 else len(axes) - 1
         axes[feature] = (Atom(node.shape[feature], FEATURE),)
-    law = gaussian(node.shape, tuple(axes), np.ones((1,) * len(node.shape)), lambda groups: 0.0)
+    law = gaussian(node.shape, tuple(axes), np.full((1,) * len(node.shape), rms**2), lambda groups: 0.0)
     return replace(law, latent=fresh_latent(law.latent.corr), exact=False, note="assumed")
 
 
@@ -244,6 +264,3 @@ def auto(structure: Structure, options: Mapping[str, Any]) -> tuple[dict[str, En
     solver = Solver(structure.graph, options)
     entries = solver.run()
     return entries, list(dict.fromkeys(solver.notes))
-
-
-__all__ = ["HEAD", "Known", "Solver", "Zeros", "auto", "grid", "kept"]

@@ -1,4 +1,4 @@
-"""Recipe, model and batch to a Plan: looks the recipe up, reads the model, and sees that every parameter is accounted for."""
+"""Recipe, model and batch to a Plan, in which every parameter is accounted for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def make_plan(side: Any, model: Any, batch: Any, recipe: str | Mapping[str, Any]
     Args:
         side: the front end of the model's framework.
         batch: what the model takes, or None for recipes that need shapes of weights only.
-        recipe: a name, or patterns: {"*.head": "zero", "blocks.*": "he"}; what no pattern matches follows "*", or "auto".
+        recipe: a name, or patterns: {"*.head": "zero", "blocks.*": "he"}.
         options: of the recipe.
 
     Errors: ArgumentError for an unknown recipe or option, a recipe that needs a batch without one, and a pattern that

@@ -143,7 +143,7 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """BLAKE2 of what is drawn where: names, shapes, distributions and ties, in order of name. Reasons do not enter."""
+        """BLAKE2 of what is drawn where: names, shapes, distributions and ties. Reasons do not enter."""
         rows = [
             [e.name, list(e.shape), None if e.distribution is None else e.distribution.to_dict(), e.tied_to]
             for e in sorted(self.entries.values(), key=lambda e: e.name)
@@ -224,7 +224,8 @@ class Plan:
         return to_html(self)
 
     def __repr__(self) -> str:
-        return f"<Plan: recipe {self.recipe!r}, {len(self.drawn)} of {len(self.entries)} parameters drawn, {self.fingerprint[:8]}>"
+        drawn = f"{len(self.drawn)} of {len(self.entries)} parameters drawn"
+        return f"<Plan: recipe {self.recipe!r}, {drawn}, {self.fingerprint[:8]}>"
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class Response:
 
 
 def response(structure: Structure, node: Node) -> Response | None:
-    """The elementwise function that a weighted node's output goes through before anything else; None if there is none."""
+    """The elementwise function that a weighted node's output goes through first; None if there is none."""
     graph, region, last = structure.graph, {node.id}, node.id
     order = [node]
     for other in graph.nodes[structure.index[node.id] + 1 : structure.index[node.id] + 200]:

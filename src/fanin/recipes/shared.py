@@ -8,7 +8,7 @@ from typing import Any
 
 from fanin.axes import Fans
 from fanin.distributions import Constant, DeltaOrthogonal, Distribution, Normal, Orthogonal, Zeros, distribution
-from fanin.graph import Kind, Parameter
+from fanin.graph import Parameter
 from fanin.recipes.plan import Entry
 from fanin.recipes.structure import Structure, Use
 
@@ -47,9 +47,7 @@ def structural(structure: Structure, uses: list[Use], parameter: Parameter, opti
     rule = {"bias": bias, "norm_weight": norm_weight, "norm_bias": bias, "position": position}.get(role)
     if rule is not None:
         return rule(parameter)
-    if role in ("dense", "conv", "matrix", "experts") and len(parameter.shape) >= 2:
-        return None
-    return kept(parameter, "a scale of the model's design" if role == "scale" else "its role is not a weight's")
+    return kept(parameter, "a scale of the model's design") if role == "scale" else None
 
 
 def bias(parameter: Parameter) -> Entry:
@@ -72,7 +70,12 @@ def norm_weight(parameter: Parameter) -> Entry:
 def position(parameter: Parameter) -> Entry:
     """Small: it is added to a signal."""
     return Entry(
-        parameter.name, parameter.shape, Normal(0.02), None, None, "added to the signal at each position: small, 0.02"
+        parameter.name,
+        parameter.shape,
+        Normal(0.02),
+        None,
+        None,
+        "positions or tokens that join the signal: small, 0.02",
     )
 
 
@@ -80,22 +83,16 @@ def embedding(structure: Structure, uses: list[Use], parameter: Parameter, optio
     """A look-up table: no sum, so no fan_in; its scale is the scale of what it gives."""
     fans = structure.fans(uses[0])
     width = parameter.shape[-1]
-    head = [u for u in uses if u.node.id in structure.heads]
-    if head or parameter.tied and any(u.role != "embedding" for u in uses):
-        std = min(0.02, options.get("head", 0.3) / math.sqrt(width))
-        reason = f"a table that is also the output head: {std:.3g}, so that logits on a normalized input stay below rms {options.get('head', 0.3):g}"
+    logits = options.get("head", 0.3)
+    if any(u.node.id in structure.heads for u in uses) or (parameter.tied and any(u.role != "embedding" for u in uses)):
+        std = min(0.02, logits / math.sqrt(width))
+        reason = f"a table that is also the output head: logits on a normalized input stay below rms {logits:g}"
+    elif structure.to_logits(uses[0].node):
+        std, reason = 0.02, "a table of biases of attention logits: small, 0.02"
     elif structure.norm_ahead(uses[0].node):
         std, reason = 0.02, "a look-up table that a norm follows: 0.02, so that training moves it quickly"
     else:
         std, reason = 1.0, "a look-up table: one row is read, so std 1 gives a signal of rms 1"
-    law = sized(
-        options.get("distribution", "normal")
-        if options.get("distribution") not in ("orthogonal", "delta_orthogonal")
-        else "normal",
-        std,
-        parameter.shape,
-    )
+    kind = options.get("distribution", "normal")
+    law = sized("normal" if "orthogonal" in kind else kind, std, parameter.shape)
     return drawn(parameter, law, fans, reason)
-
-
-__all__ = ["Kind", "bias", "drawn", "embedding", "kept", "norm_weight", "position", "sized", "structural"]

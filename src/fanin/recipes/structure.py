@@ -111,6 +111,8 @@ class Structure:
             return Use(name, "bias" if len([n for n in shape if n > 1]) <= 1 else "position", node)
         if node.kind is Kind.PRODUCT:
             return Use(name, "scale", node)
+        if node.kind is Kind.MOVE and a.get("how") in ("cat", "stack"):
+            return Use(name, "position", node)
         return Use(name, "other", node)
 
     def fans(self, use: Use) -> Fans | None:
@@ -125,6 +127,9 @@ class Structure:
                 layout = (TRANSPOSED if a["transposed"] else LAYOUTS)[len(shape)]
                 numbers = {k: a[k] for k in ("groups", "stride", "dilation", "padding")}
                 return fans(shape, layout=layout, transposed=a["transposed"], **numbers)
+            if use.role == "experts" and len(shape) == 3:
+                width = self.graph.by_id[self.signal_input(use.node)].shape[-1]
+                return fans(shape, layout="EOI" if shape[2] == width != shape[1] else "EIO")
             if use.role == "matrix" and len(shape) >= 2:
                 source = next(i for i in use.node.inputs if self.origin.get(i) == use.name)
                 rows, columns = self.graph.by_id[source].shape[-2:]
@@ -193,8 +198,12 @@ class Structure:
         return node.inputs[node.attrs.get("x", 0)]
 
     def signals_into(self, node: Node) -> list[str]:
-        """Inputs that are signals: neither parameters nor known numbers."""
-        return [i for i in node.inputs if i not in self.origin and self.graph.by_id[i].signal]
+        """Inputs that carry signal, the batch's own tensors included: neither parameters nor known numbers."""
+        return [i for i in node.inputs if i not in self.origin and self._carries(self.graph.by_id[i])]
+
+    @staticmethod
+    def _carries(node: Node) -> bool:
+        return node.signal or (node.kind is Kind.INPUT and node.is_float)
 
     def source(self, id_: str, *, norms: bool = False) -> str:
         """Back through rearrangements, dropout, biases and factors (and norms) to where the tensor was made."""
@@ -316,6 +325,15 @@ class Structure:
                 pending.append(user)
         return True
 
+    def to_logits(self, node: Node) -> bool:
+        """Whether a tensor is added to attention logits."""
+        for user in self.graph.users[node.id]:
+            if user.kind is Kind.SOFTMAX or (user.kind is Kind.ATTENTION and node.id not in user.inputs[:3]):
+                return True
+            if user.kind in (Kind.MOVE, Kind.SUM, Kind.POINTWISE) and self.to_logits(user):
+                return True
+        return False
+
     def _rescaled(self, node: Node) -> bool:
         """x times 1 / sqrt(mean x^2), spelled out."""
         if node.kind not in (Kind.PRODUCT, Kind.POINTWISE) or len(node.inputs) != 2:
@@ -332,7 +350,7 @@ class Structure:
 
     @cached_property
     def heads(self) -> set[str]:
-        """Weighted nodes whose tensor is an output of the model up to a pointwise function, and feeds no other weight."""
+        """Weighted nodes whose tensor is an output of the model, up to a pointwise function."""
         found: set[str] = set()
         feeding = {w for node in self.weighted for w in self._bits(self._above[self.index[node.id]])}
         passed = (Kind.MOVE, Kind.DROP, Kind.POINTWISE, Kind.SOFTMAX)

@@ -119,7 +119,8 @@ def to_html(plan: Plan) -> str:
     )
     head = "".join(f"<th>{h}</th>" for h in ("parameter", "shape", "drawn from", "because"))
     notes = "".join(f"<p>{escape(note)}</p>" for note in plan.notes)
-    return f"<table><caption>{escape(_recipe(plan))}</caption><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table>{notes}"
+    caption = f"<caption>{escape(_recipe(plan))}</caption>"
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table>{notes}"
 
 
 def diff_text(diff: Diff) -> str:

@@ -1,4 +1,4 @@
-"""Named tensors of a model, a state dict or a safetensors file as NumPy arrays, one at a time; no framework is imported."""
+"""Named tensors of a model, a state dict or a safetensors file as NumPy arrays, one at a time."""
 
 from __future__ import annotations
 
