@@ -43,8 +43,11 @@ def predict(model: Any, batch: Any, *, plan: Plan | None = None, cotangent: str 
     from fanin.theory import interpret
 
     _checked_cotangent(cotangent)
-    reading = front_end(model).read_model(model, batch)
-    return interpret(reading.graph, _laws(plan))
+    side = front_end(model)
+    reading = side.read_model(model, batch)
+    laws = _laws(plan)
+    side.require_finite(reading.graph, laws)
+    return interpret(reading.graph, laws)
 
 
 def measure(model: Any, batch: Any, *, seeds: int = 1, plan: Plan | None = None) -> Signals:
@@ -67,7 +70,9 @@ def measure(model: Any, batch: Any, *, seeds: int = 1, plan: Plan | None = None)
         'measured'
     """
     side = front_end(model)
-    return side.measure_signals(side.read_model(model, batch), seeds=seeds, plan=plan)
+    reading = side.read_model(model, batch)
+    side.require_finite(reading.graph, _laws(plan))
+    return side.measure_signals(reading, seeds=seeds, plan=plan)
 
 
 def check(

@@ -21,9 +21,15 @@ def front_end(model: Any) -> ModuleType:
         if verbs.is_model(model):
             return verbs
     raise ArgumentError(
-        f"a {type(model).__module__}.{type(model).__qualname__} is not a model that fanin reads",
-        remedy="give a torch.nn.Module" + (" instance, not the class" if isinstance(model, type) else ""),
+        f"{_described(model)} is not a model that fanin reads",
+        remedy=f"give an instance: {model.__name__}(...)" if isinstance(model, type) else "give a torch.nn.Module",
     )
+
+
+def _described(thing: Any) -> str:
+    if isinstance(thing, type):
+        return f"the class {thing.__module__}.{thing.__qualname__}"
+    return f"a {type(thing).__module__}.{type(thing).__qualname__}"
 
 
 __all__ = ["front_end"]

@@ -72,12 +72,15 @@ def execute(
 
 def _run(step: Step, env: dict[str, Any]) -> Any:
     args, kwargs = substitute(step, env)
-    try:
-        return step.target(*args, **kwargs)
+    try:  # what writes to out= was traced under no_grad
+        differentiable = torch.is_grad_enabled() and "out" not in kwargs
+        with torch.set_grad_enabled(differentiable):
+            return step.target(*args, **kwargs)
     except Exception as error:
-        where = step.calls[-1].path if step.calls else "the model"
+        where = step.calls[-1].path if step.calls else ""
+        told = (str(error).splitlines() or [""])[0][:300]
         raise ModelError(
-            f"{step.target} in {where or 'the model'} failed: {type(error).__name__}: {str(error).splitlines()[0][:300]}",
+            f"{step.target} in {where or 'the model'} failed: {type(error).__name__}: {told}",
             cause="the batch's values do not suit the model (ids beyond the vocabulary?), or it needs another dtype",
             remedy="run model(batch) once yourself",
         ) from error

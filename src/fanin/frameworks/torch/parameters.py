@@ -20,8 +20,9 @@ def parameter_records(model: torch.nn.Module) -> dict[str, Parameter]:
     """A record of every parameter and buffer by every name it goes by; tied ones share a record.
 
     Raises:
-        ModelError: a parameter has an integer dtype, or the model has no tensors at all.
+        ModelError: a parameter has an integer dtype, or no shape yet.
     """
+    _no_lazy_parameters(model)
     owners = {name: type(module).__name__ for name, module in model.named_modules()}
     meta = any(t.device.type == "meta" for t in [*model.parameters(), *model.buffers()])
     laws, arrays = _defaults(model) if meta else ({}, {})
@@ -37,6 +38,17 @@ def parameter_records(model: torch.nn.Module) -> dict[str, Parameter]:
             first[id(tensor)] = _record(name, tensor, buffer, tuple(ties[id(tensor)][1:]), owners, laws, arrays)
         records[name] = first[id(tensor)]
     return records
+
+
+def _no_lazy_parameters(model: torch.nn.Module) -> None:
+    """Parameters that get their shape from the first batch have neither a fan nor a law before it."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if torch.nn.parameter.is_lazy(tensor):
+            raise ModelError(
+                f"{name} has no shape yet",
+                cause="it belongs to a lazy module, which waits for its first batch",
+                remedy="run model(batch) once yourself, then give it to fanin",
+            )
 
 
 def _defaults(model: torch.nn.Module) -> tuple[dict[str, Distribution], dict[str, np.ndarray]]:
@@ -102,7 +114,7 @@ def statistics(tensor: torch.Tensor) -> dict[str, float]:
 
 
 def alike(tensor: torch.Tensor) -> dict[str, float]:
-    """``same_0`` and ``same_1``: 1 where all slices along that axis are equal, as those of a layer without symmetry breaking."""
+    """``same_0`` and ``same_1``: 1 where all slices along that axis are equal, so that nothing tells units apart."""
     found: dict[str, float] = {}
     for axis in range(min(tensor.dim(), 2) if tensor.dim() > 1 else 0):
         slices = tensor.detach().movedim(axis, 0)

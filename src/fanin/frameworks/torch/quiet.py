@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,3 +26,15 @@ def untouched(seed: int | None = None) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(legacy)
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """No log records and nothing on stderr: of what it cannot trace the tracer shows code and tracebacks."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(level)
