@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
 from fanin.errors import FaninError, ModelError
+from fanin.frameworks.torch.quiet import hushed
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,8 @@ def shadow(model: torch.nn.Module, make: Callable[[torch.Tensor], torch.Tensor])
             if isinstance(tensor, torch.nn.Parameter):
                 new = torch.nn.Parameter(new, requires_grad=tensor.requires_grad)
             memo[id(tensor)] = new
+    for tensor in _cached(model):
+        memo.setdefault(id(tensor), tensor.detach().clone())
     hooks = _without_grads(model)
     try:
         return copy.deepcopy(model, memo)
@@ -123,6 +126,14 @@ def shadow(model: torch.nn.Module, make: Callable[[torch.Tensor], torch.Tensor])
         ) from error
     finally:
         hooks()
+
+
+def _cached(model: torch.nn.Module) -> Iterator[torch.Tensor]:
+    """Results of earlier passes that modules keep as plain attributes: copy.deepcopy refuses those with a history."""
+    for module in model.modules():
+        found: list[torch.Tensor] = []
+        collect_tensors(list(vars(module).values()), found)
+        yield from (tensor for tensor in found if not tensor.is_leaf)
 
 
 def _without_grads(model: torch.nn.Module) -> Callable[[], None]:
@@ -162,17 +173,17 @@ def _fakes(model, args, kwargs) -> Iterator[tuple]:
 
 
 def _export(model, args, kwargs):
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), hushed():
         warnings.simplefilter("ignore")
         try:
             return torch.export.export(_TensorsOnly(model), (args, kwargs), strict=False)
         except FaninError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _explained(model, args, kwargs, error) from error
 
 
-def _explained(model, args, kwargs, error: Exception) -> ModelError:
+def _explained(model, args, kwargs, error: BaseException) -> ModelError:
     """Tell a batch that does not fit from a model that cannot be traced."""
     text = str(error).strip().splitlines()
     first = text[0][:300] if text else ""
