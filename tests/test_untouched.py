@@ -26,7 +26,7 @@ VERBS: dict[str, Callable[[Any, Any], Any]] = {
 # --- models -------------------------------------------------------------------------------------------------------
 
 
-def normed() -> nn.Module:
+def normed() -> Any:
     """Dropout and batch normalization in training mode, one part in evaluation mode."""
     net = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(64, 5)
@@ -73,24 +73,24 @@ class Recurrent(nn.Module):
         return self.head(self.cell(x)[0][:, -1])
 
 
-def remembering_after_a_pass() -> nn.Module:
+def remembering_after_a_pass() -> Any:
     net = Remembering()
     net(torch.ones(2, 6))
     return net
 
 
-def hooked() -> nn.Module:
+def hooked() -> Any:
     """Hooks of every kind; one changes the output, so it is part of what the model computes."""
     net = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))
-    net[0].register_forward_hook(lambda module, given, out: 2 * out)
+    net[0].register_forward_hook(_doubled)
     net[1].register_forward_pre_hook(lambda module, given: None)
     net[2].register_full_backward_hook(lambda module, before, after: None)
     net[2].weight.register_hook(lambda gradient: gradient)
     return net
 
 
-def wrapped(wrap: Callable, *, passes: int = 0) -> Callable[[], nn.Module]:
-    def build() -> nn.Module:
+def wrapped(wrap: Callable, *, passes: int = 0) -> Callable[[], Any]:
+    def build() -> Any:
         net = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3)).train()
         wrap(net[0])
         for _ in range(passes):
@@ -100,11 +100,15 @@ def wrapped(wrap: Callable, *, passes: int = 0) -> Callable[[], nn.Module]:
     return build
 
 
+def _doubled(module, given, out):
+    return 2 * out
+
+
 def plain(shape: tuple[int, ...]) -> Callable[[], torch.Tensor]:
     return lambda: torch.randn(shape)
 
 
-MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
+MODELS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "batch norm and dropout": (normed, plain((4, 3, 6, 6))),
     "tied": (Tied, lambda: torch.randint(0, 11, (3, 5))),
     "remembering": (Remembering, plain((4, 6))),
@@ -153,7 +157,7 @@ def state(model: nn.Module, batch: Any) -> dict[str, Any]:
     return {"modules": modules, "hooks": hooks, "batch": bits(batch), "random": randomness, "modes": modes}
 
 
-def with_gradients(model: nn.Module) -> nn.Module:
+def with_gradients(model: nn.Module) -> Any:
     """Gives every second parameter a gradient, so that both kinds are there."""
     for i, parameter in enumerate(model.parameters()):
         if i % 2 and parameter.requires_grad:
@@ -229,7 +233,7 @@ def test_a_hook_that_changes_the_output_counts() -> None:
     net = nn.Sequential(nn.Linear(64, 64, bias=False), nn.Linear(64, 64, bias=False))
     batch = torch.randn(8, 64)
     bare = fanin.measure(net, batch)["1"].rms
-    net[0].register_forward_hook(lambda module, given, out: 2 * out)
+    net[0].register_forward_hook(_doubled)
     doubled = fanin.measure(net, batch)["1"].rms
     assert bare is not None and doubled == pytest.approx(2 * bare)
 
