@@ -6,10 +6,13 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fanin.distributions import DeltaOrthogonal, Distribution, Normal, Uniform, Zeros
+from fanin.distributions import DeltaOrthogonal, Distribution, Identity, Normal, Orthogonal, Uniform, Zeros
 from fanin.recipes.plan import Entry
 from fanin.recipes.recipe import DISTRIBUTIONS, IID, MODES, WEIGHTS, Made, Option, Recipe, Weight, Weights
+from fanin.recipes.residual import fixup, gpt2, mup, skipinit
 from fanin.recipes.shared import drawn, kept, sized
+from fanin.recipes.transformer import deepnorm, t_fixup
+from fanin.schemes import MODES as FAN_OF
 from fanin.schemes import variance_scaling
 
 Rule = Callable[[Weight, Mapping[str, Any]], tuple[Distribution, str] | None]
@@ -51,10 +54,8 @@ def _scaled(weight: Weight, scale: float, options: Mapping[str, Any], words: str
 
 def variance_fan(weight: Weight, mode: str) -> float:
     """The fan of a mode."""
-    from fanin.schemes import MODES as fan_of
-
     assert weight.fans is not None
-    return fan_of[mode](weight.fans)
+    return FAN_OF[mode](weight.fans)
 
 
 def _he(weight: Weight, options: Mapping[str, Any]) -> tuple[Distribution, str] | None:
@@ -72,8 +73,6 @@ def _lecun(weight: Weight, options: Mapping[str, Any]) -> tuple[Distribution, st
 
 
 def _orthogonal(weight: Weight, options: Mapping[str, Any]) -> tuple[Distribution, str]:
-    from fanin.distributions import Orthogonal
-
     return Orthogonal(options["gain"]), f"orthonormal rows or columns times {options['gain']:g}"
 
 
@@ -152,6 +151,41 @@ def _unreached(weight: Weight, options: Mapping[str, Any]) -> Entry:
     return drawn(weight.parameter, law, weight.fans, f"1 / sqrt(fan_in); {where}")
 
 
+def _dcgan(weights: Weights, options: Mapping[str, Any]) -> Made:
+    """N(0, 0.02) for weights, N(1, 0.02) for the scales of norms."""
+    entries, notes = each(_fixed(0.02), _fixed(0.02))(weights, options)
+    for weight in weights.by_name.values():
+        if weight.role == "norm_weight":
+            law = Normal(options["std"], mean=1.0)
+            entries[weight.name] = drawn(weight.parameter, law, None, "DCGAN: the scale of a norm, around one")
+    return entries, notes
+
+
+def _siren(weights: Weights, options: Mapping[str, Any]) -> Made:
+    """First layers U(-1/n, 1/n), all others U(-sqrt(6/n) / omega, sqrt(6/n) / omega)."""
+    structure = weights.structure
+    assert structure is not None
+    first = {n.id for n in structure.weighted if not any(structure.depends(n.id, w.id) for w in structure.weighted)}
+    entries = {}
+    for weight in weights.by_name.values():
+        if weight.role not in WEIGHTS or weight.fans is None:
+            continue
+        n, omega = weight.fans.fan_in, options["omega"]
+        early = bool(weight.uses) and weight.uses[0].node.id in first
+        bound = 1 / n if early else math.sqrt(6 / n) / omega
+        words = (
+            f"SIREN, first layer: uniform within 1 / {n:g}"
+            if early
+            else f"SIREN: uniform within sqrt(6 / {n:g}) / {omega:g}"
+        )
+        entries[weight.name] = drawn(weight.parameter, Uniform(bound / math.sqrt(3)), weight.fans, words)
+    return entries, []
+
+
+def _identity(weight: Weight, options: Mapping[str, Any]) -> tuple[Distribution, str]:
+    return Identity(options["gain"]), f"{options['gain']:g} on the diagonal (of the central tap), zero elsewhere"
+
+
 _distribution = Option("normal", DISTRIBUTIONS)
 _mode = Option("fan_in", MODES)
 _gain = Option(1.0, low=0.0)
@@ -197,5 +231,55 @@ ROWS: list[Recipe] = [
     ),
     Recipe("orthogonal", each(_orthogonal), "Saxe, McClelland & Ganguli 2013, arXiv:1312.6120", {"gain": _gain}),
     Recipe("delta_orthogonal", each(_delta_orthogonal), "Xiao et al. 2018, arXiv:1806.05393", {"gain": _gain}),
+    Recipe("identity", each(_identity), "Le, Jaitly & Hinton 2015, arXiv:1504.00941", {"gain": _gain}),
+    Recipe(
+        "fixed",
+        each(_fixed(0.02), _fixed(0.02)),
+        "one std for every weight: AlexNet's 0.01, BERT's and ViT's 0.02",
+        {"distribution": Option("normal", IID), "std": Option(0.02, low=0.0)},
+    ),
+    Recipe(
+        "gpt2",
+        gpt2,
+        "Radford et al. 2019, Language models are unsupervised multitask learners, section 2.3",
+        {"distribution": Option("normal", IID), "std": Option(0.02, low=0.0)},
+        needs_batch=True,
+    ),
+    Recipe("dcgan", _dcgan, "Radford, Metz & Chintala 2015, arXiv:1511.06434", {"std": Option(0.02, low=0.0)}),
+    Recipe(
+        "siren",
+        _siren,
+        "Sitzmann et al. 2020, Implicit neural representations with periodic activations, arXiv:2006.09661",
+        {"omega": Option(30.0, low=0.0)},
+        needs_batch=True,
+    ),
+    Recipe("fixup", fixup, "Zhang, Dauphin & Ma 2019, Fixup initialization, arXiv:1901.09321", needs_batch=True),
+    Recipe(
+        "skipinit",
+        skipinit,
+        "De & Smith 2020, arXiv:2002.10444; ReZero: Bachlechner et al. 2020, arXiv:2003.04887",
+        needs_batch=True,
+    ),
+    Recipe(
+        "t_fixup",
+        t_fixup,
+        "Huang et al. 2020, Improving transformer optimization through better initialization, PMLR 119:4475-4483",
+        {"distribution": Option("normal", IID)},
+        needs_batch=True,
+    ),
+    Recipe(
+        "deepnorm",
+        deepnorm,
+        "Wang et al. 2022, DeepNet: Scaling transformers to 1,000 layers, arXiv:2203.00555",
+        {"distribution": Option("normal", IID)},
+        needs_batch=True,
+    ),
+    Recipe(
+        "mup",
+        mup,
+        "Yang et al. 2022, Tensor Programs V, arXiv:2203.03466; depth: Yang et al. 2023, arXiv:2310.02244",
+        {"depth": Option(False)},
+        needs_batch=True,
+    ),
     Recipe("zero", each(_zero, _zero), "every weight zero: for the last layer of a branch or a head"),
 ]

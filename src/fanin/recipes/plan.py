@@ -28,6 +28,7 @@ class Entry:
         gain: std * sqrt(fan_in) of what is drawn; None where there are no fans.
         reason: one sentence.
         tied_to: the name under which this tensor is drawn, where it is another name of one.
+        rate: multiplier of the learning rate that goes with it (muP); 1 elsewhere.
 
     Example:
         >>> from fanin.distributions import Normal
@@ -42,6 +43,7 @@ class Entry:
     gain: float | None = None
     reason: str = ""
     tied_to: str | None = None
+    rate: float = 1.0
 
     @property
     def std(self) -> float | None:
@@ -74,6 +76,7 @@ class Entry:
             "gain": self.gain,
             "reason": self.reason,
             "tied_to": self.tied_to,
+            **({"rate": self.rate} if self.rate != 1 else {}),
         }
 
     @staticmethod
@@ -88,6 +91,7 @@ class Entry:
             gain=None if data["gain"] is None else float(data["gain"]),
             reason=str(data["reason"]),
             tied_to=data["tied_to"],
+            rate=float(data.get("rate", 1.0)),
         )
 
 

@@ -177,6 +177,10 @@ class Structure:
         """Whether a node's tensor is computed from another's."""
         return bool(self._above[self.index[node]] >> self.index[on] & 1)
 
+    def ancestors(self, node: str) -> list[Node]:
+        """All nodes that a node's tensor is computed from."""
+        return [self.graph.nodes[i] for i in self._bits(self._above[self.index[node]])]
+
     def weight_at(self, node: Node) -> str | None:
         """Name of the parameter that a node contracts a signal with, if it does."""
         position = node.attrs.get("weight") if node.kind in WEIGHTED else None
@@ -296,6 +300,34 @@ class Structure:
             count[branch.stream] = count.get(branch.stream, 0) + len(branch.weights)
         return {w: (branch, count[branch.stream]) for branch in self.branches for w in branch.weights}
 
+    def inside(self, branch: Branch) -> list[str]:
+        """The weighted nodes of a branch, its last ones included, in order."""
+        last = branch.weights
+        return [
+            w.id
+            for w in self.weighted
+            if self.depends(w.id, branch.skip) and (w.id in last or any(self.depends(end, w.id) for end in last))
+        ]
+
+    def depth(self, nodes: list[str]) -> int:
+        """Length of the longest chain among weighted nodes."""
+        length: dict[str, int] = {}
+        for id_ in nodes:
+            length[id_] = 1 + max((n for other, n in length.items() if self.depends(id_, other)), default=0)
+        return max(length.values(), default=0)
+
+    def scales_after(self, weight: str, total: str) -> list[str]:
+        """Norm weights and scale parameters between a branch's last weight and its sum, the last one last."""
+        found = []
+        for node in self.graph.nodes[self.index[weight] + 1 : self.index[total]]:
+            if not (self.depends(node.id, weight) and self.depends(total, node.id)):
+                continue
+            if node.kind is Kind.NORM and node.attrs.get("weight") is not None:
+                found.append(self.origin.get(node.inputs[node.attrs["weight"]]))
+            elif node.kind is Kind.PRODUCT:
+                found += [self.origin[i] for i in node.inputs if i in self.origin]
+        return [name for name in found if name is not None]
+
     # --- what follows a weight -----------------------------------------------------------------------------------
 
     def normed(self, node: Node) -> bool:
@@ -383,11 +415,9 @@ class Structure:
         for node in self.graph.nodes:
             sides, scale = self._scores(node)
             for side in sides:
-                made = self.source(side)
-                # heads share one logit scale: d E[q^2] E[k^2] scale^2 = 1
                 width = self.graph.by_id[sides[0]].shape[-1]
-                if self.weight_at(self.graph.by_id[made]) is not None and scale:
-                    found[made] = (width * scale**2) ** -0.25
+                for made in self.last_weights(side) if scale else ():
+                    found[made] = (width * scale**2) ** -0.25  # d E[q^2] E[k^2] scale^2 = 1
         return found
 
     def _scores(self, node: Node) -> tuple[tuple[str, ...], float]:

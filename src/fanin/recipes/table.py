@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fanin.recipes.plan import Diff, Entry, Plan
+
+
+NUMBER = r"(?<!\w)\d+(?!\w)"
 
 
 @dataclass(frozen=True)
@@ -35,24 +39,29 @@ class Row:
 
 def rows(plan: Plan, *, full: bool = False) -> list[Row]:
     """Rows in the plan's order; ``full`` gives each entry its own."""
+    if full:
+        return [Row(entry.name, (entry,)) for entry in plan.entries.values()]
+    size = Counter(key for entry in plan.entries.values() for key in _keys(entry))
     groups: dict[tuple, list[Entry]] = {}
     for entry in plan.entries.values():
-        kind = (
-            None
-            if entry.distribution is None
-            else (entry.distribution.kind, getattr(entry.distribution, "value", None))
-        )
-        pattern = re.sub(r"(?<![\w])\d+(?![\w])", "*", entry.name)
-        key = (entry.name,) if full else (pattern, entry.shape, kind, entry.tied_to)
+        key = max(_keys(entry), key=lambda k: size[k])  # the number whose change folds most blocks
         groups.setdefault(key, []).append(entry)
     return [Row(_folded([e.name for e in group]), tuple(group)) for group in groups.values()]
+
+
+def _keys(entry: Entry) -> list[tuple]:
+    """What must agree for entries to share a row: all but one number of the name, the shape, the kind of law."""
+    law = entry.distribution
+    same = (entry.shape, law.kind if law else None, getattr(law, "value", None), entry.tied_to)
+    numbers = list(re.finditer(NUMBER, entry.name))
+    return [(entry.name, *same)] + [(f"{entry.name[: n.start()]}*{entry.name[n.end() :]}", *same) for n in numbers]
 
 
 def _folded(names: list[str]) -> str:
     """``h.0.fc``, ``h.1.fc``, ``h.2.fc`` -> ``h.{0..2}.fc``."""
     if len(names) == 1:
         return names[0]
-    parts = [re.split(r"(?<![\w])(\d+)(?![\w])", name) for name in names]
+    parts = [re.split(f"({NUMBER})", name) for name in names]
     out = []
     for i, piece in enumerate(parts[0]):
         values = {p[i] for p in parts}
