@@ -47,7 +47,7 @@ def _known_buffers(model: torch.nn.Module, device: torch.device) -> list[tuple[t
         for name, buffer in module._buffers.items():
             if buffer is None or buffer.device.type != "meta":
                 continue
-            value = next((v for rule in _RULES if (v := rule(module, name, buffer, device)) is not None), None)
+            value = _value(module, name, buffer, device)
             if value is None:
                 full = f"{path}.{name}" if path else name
                 raise ModelError(
@@ -57,6 +57,16 @@ def _known_buffers(model: torch.nn.Module, device: torch.device) -> list[tuple[t
                 )
             known.append((module, name, value))
     return known
+
+
+def known_buffer(model: torch.nn.Module, name: str, buffer: torch.Tensor) -> torch.Tensor | None:
+    """The value of a meta buffer by its full name, where a rule knows it."""
+    path, _, last = name.rpartition(".")
+    return _value(model.get_submodule(path), last, buffer, torch.device("cpu"))
+
+
+def _value(module: torch.nn.Module, name: str, buffer: torch.Tensor, device: torch.device) -> torch.Tensor | None:
+    return next((value for rule in _RULES if (value := rule(module, name, buffer, device)) is not None), None)
 
 
 def _running_statistics(module: Any, name: str, buffer: torch.Tensor, device: torch.device) -> torch.Tensor | None:

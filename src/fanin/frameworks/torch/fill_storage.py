@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from fanin.fill.formats import FORMATS
+from fanin.fill.formats import FORMATS, Format
 from fanin.fill.jobs import Job, run
 
 _FORMAT = {
@@ -46,6 +47,21 @@ def direct(tensor: torch.Tensor, name: str, shape: tuple[int, ...], distribution
 
 
 _PLAIN = (torch.nn.Parameter, torch.Tensor)
+
+
+def format_of(tensor: torch.Tensor) -> Format | None:
+    """The Format of a tensor's dtype; None for one that is not drawn directly."""
+    return _FORMAT.get(tensor.dtype)
+
+
+def storage(tensor: torch.Tensor) -> NDArray:
+    """A tensor's numbers in row-major order as a flat array of its format's storage; a copy where it must be."""
+    data = tensor.detach().cpu().contiguous()
+    if data.is_complex():
+        data = torch.view_as_real(data)
+    elif data.dtype.itemsize == 2:
+        data = data.view(torch.int16)
+    return data.numpy().reshape(-1).view(_FORMAT[tensor.dtype].storage)
 
 
 def copied(target: Any, seed: int) -> None:
