@@ -1,0 +1,198 @@
+"""How far predictions are from measurements, over a zoo of architectures with random weights.
+
+    python benchmarks/accuracy.py                      # the four reference models, training mode
+    python benchmarks/accuracy.py --zoo --eval         # every architecture below, evaluation mode
+    python benchmarks/accuracy.py gpt2 hf:swin --json accuracy.json
+
+Each architecture is measured on several freshly drawn networks; a tensor's measured rms is the root of its mean square
+over them. The error is |predicted / measured - 1| over every floating-point tensor of the graph that depends on the batch
+or a weight. Prints percentiles a model, forward and, where there is a prediction of it, backward.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+import warnings
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+
+import fanin
+from fanin.targets import resolve
+
+REFERENCE = {
+    "gpt2": {"seq": 64},
+    "bert": {"seq": 64},
+    "vit": {},
+    "resnet": {},
+}
+"""Published sizes: GPT-2 small, BERT base, ViT base, ResNet-50."""
+
+ZOO = """gpt2 llama bert vit resnet convnext t5 mixtral roberta distilbert albert electra deberta-v2 mpnet opt gpt_neo gpt_neox
+gptj bloom falcon mistral qwen2 qwen3 gemma gemma2 phi phi3 starcoder2 stablelm olmo olmo2 cohere granite bart mbart
+pegasus m2m_100 marian deit beit swin swinv2 dinov2 segformer mobilevit mobilenet_v2 regnet poolformer convnextv2 cvt
+pvt focalnet efficientnet levit data2vec-vision yolos clip_vision_model siglip_vision_model mamba rwkv hubert
+wav2vec2 whisper layoutlm nystromformer squeezebert fnet roformer xlm-roberta camembert ernie megatron-bert
+qwen2_moe olmoe dbrx jamba nemotron""".split()
+
+
+@dataclass
+class Result:
+    """Errors of one architecture, in percent."""
+
+    target: str
+    mode: str
+    tensors: int = 0
+    unmodelled: list[str] = field(default_factory=list)
+    forward: dict[str, float] = field(default_factory=dict)
+    backward: dict[str, float] = field(default_factory=dict)
+    parameters: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: str = ""
+    worst: list[tuple[str, str, float, float]] = field(default_factory=list)
+
+
+def percentiles(errors: list[float]) -> dict[str, float]:
+    """p50, p90, p95, p99 and the largest, in percent."""
+    if not errors:
+        return {}
+    points = np.percentile(np.array(errors) * 100, [50, 90, 95, 99, 100])
+    return dict(zip(("p50", "p90", "p95", "p99", "max"), (round(float(p), 3) for p in points), strict=True))
+
+
+def networks(target: str, options: dict, seeds: int, training: bool):
+    """Freshly drawn networks of one architecture, with the same batch."""
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        found = resolve(target, seed=0, small=options.get("small", False), overrides=options.get("overrides", ()))
+        found.model.train(training)
+        if seed == 0:
+            batch = lengthened(found.batch, options.get("seq"))
+        yield found.model, batch
+
+
+def lengthened(batch, length: int | None):
+    """Token ids of another length, drawn anew."""
+    if length is None:
+        return batch
+    generator = torch.Generator().manual_seed(0)
+    return {
+        k: torch.randint(0, int(v.max()) + 1, (v.shape[0], length), generator=generator) if v.dtype == torch.int64 and v.max() > 1 else v
+        for k, v in batch.items()
+        if not (v.dtype == torch.int64 and v.max() <= 1)
+    }
+
+
+def compare(target: str, options: dict, seeds: int, training: bool) -> Result:
+    """Predict once, measure on every network, subtract."""
+    result = Result(target, "train" if training else "eval")
+    start = time.perf_counter()
+    predicted, squares, grads, weights = None, {}, {}, {}
+    for k, (model, batch) in enumerate(networks(target, options, seeds, training)):
+        if predicted is None:
+            predicted = fanin.predict(model, batch)
+            result.seconds = round(time.perf_counter() - start, 2)
+        measured = fanin.measure(model, batch)
+        for row in measured.rows:
+            squares.setdefault(row.name, []).append(row.rms**2)
+            if row.grad_rms is not None:
+                grads.setdefault(row.name, []).append(row.grad_rms**2)
+        for name, row in measured.parameters.items():
+            weights.setdefault(name, []).append(row["grad_rms"] ** 2)
+        del model, k
+    _fill(result, predicted, squares, grads, weights)
+    return result
+
+
+def _fill(result: Result, predicted, squares, grads, weights) -> None:
+    forward, backward, parameters = [], [], []
+    for row in predicted.rows:
+        result.tensors += 1
+        if row.rms is None:
+            result.unmodelled.append(f"{row.name}: {row.note}")
+            continue
+        if row.name not in squares:
+            continue
+        error = relative(row.rms, squares[row.name])
+        forward.append(error)
+        result.worst.append((row.name, row.op, row.rms, error))
+        if row.grad_rms is not None and row.name in grads:
+            backward.append(relative(row.grad_rms, grads[row.name]))
+    for name, values in weights.items():
+        said = predicted.parameters.get(name, {}).get("grad_rms")
+        if said is not None:
+            parameters.append(relative(said, values))
+    result.forward, result.backward, result.parameters = percentiles(forward), percentiles(backward), percentiles(parameters)
+    result.worst = sorted(result.worst, key=lambda w: -w[3])[:5]
+
+
+def relative(said: float, squares: list[float]) -> float:
+    """|said / measured - 1|; zero where both are zero."""
+    measured = float(np.sqrt(np.mean(squares)))
+    if measured == 0 or not np.isfinite(measured):
+        return 0.0 if said == measured or abs(said) < 1e-12 else 9.0
+    return abs(said / measured - 1) if np.isfinite(said) else 9.0
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", nargs="*", help="model types or targets; without any, the reference models")
+    parser.add_argument("--zoo", action="store_true", help="every architecture of the list, in small configurations")
+    parser.add_argument("--small", action="store_true", help="shrink the named targets")
+    parser.add_argument("--eval", action="store_true", help="evaluation mode")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--json", metavar="FILE")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    chosen = {t: {"small": True} for t in ZOO} if args.zoo else {t: {"small": args.small} for t in args.targets} or REFERENCE
+    results = []
+    for name, options in chosen.items():
+        target = name if ":" in name else f"hf:{name}"
+        try:
+            result = compare(target, options, args.seeds, not args.eval)
+        except Exception as error:
+            result = Result(target, "eval" if args.eval else "train", error=f"{type(error).__name__}: {error}"[:400])
+        results.append(result)
+        show(result)
+    summary(results)
+    if args.json:
+        with open(args.json, "w") as file:
+            json.dump([asdict(r) for r in results], file, indent=1)
+
+
+def show(r: Result) -> None:
+    """One line a model."""
+    if r.error:
+        print(f"{r.target:26s} {r.mode:5s} failed: {r.error}", flush=True)
+        return
+    line = " ".join(f"{k} {v:6.2f}" for k, v in r.forward.items())
+    back = " ".join(f"{k} {v:6.2f}" for k, v in r.backward.items() if k in ("p50", "p95"))
+    par = " ".join(f"{k} {v:6.2f}" for k, v in r.parameters.items() if k in ("p50", "p95"))
+    print(f"{r.target:26s} {r.mode:5s} {r.tensors:5d} tensors  forward {line}  backward {back}  weights {par}", flush=True)
+    if r.unmodelled:
+        print(f"    {len(r.unmodelled)} unmodelled, the first: {r.unmodelled[0]}", flush=True)
+    if "-v" in sys.argv:
+        for name, op, rms, error in r.worst:
+            print(f"    {name} {op} {rms:.4g} {error:.1%}")
+
+
+def summary(results: list[Result]) -> None:
+    """Medians over models of each percentile."""
+    good = [r for r in results if r.forward]
+    if len(good) > 1:
+        worst = {k: max(r.forward[k] for r in good) for k in ("p50", "p95")}
+        middle = {k: float(np.median([r.forward[k] for r in good])) for k in ("p50", "p95")}
+        bad = sum(bool(r.unmodelled) for r in good)
+        print(f"{len(good)} of {len(results)} models; forward p50/p95: median {middle['p50']:.2f}/{middle['p95']:.2f}, "
+              f"worst {worst['p50']:.2f}/{worst['p95']:.2f}; {bad} with unmodelled tensors")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
