@@ -10,7 +10,6 @@ import numpy as np
 from fanin.theory import grid, places
 from fanin.theory.law import (
     FEATURE,
-    MAX_LEVELS,
     Atom,
     Axis,
     Groups,
@@ -24,6 +23,8 @@ from fanin.theory.law import (
 from fanin.theory.state import is_free
 
 Function = Callable[..., np.ndarray]
+
+PAIRS = 24  # joint levels for which the quadrature over pairs of latents is done
 
 
 def apply(fn: Function, law: Law) -> Law:
@@ -146,7 +147,7 @@ def _independent(shared: Law, fn: Function, fx: np.ndarray, fy: np.ndarray, x: L
     if pair == "sum" and x.gaussian and y.gaussian:
         values = _gaussian_sum(fn, fx, fy, rho)
     else:
-        if len(fx) > MAX_LEVELS:
+        if len(fx) > PAIRS:
             fx, fy, shared = _fewer(fx, fy, shared, fn)
         values = np.stack([_transport(fn, a, b, rho) for a, b in zip(fx, fy, strict=True)])
     values, level = compress(values, shared.level)
@@ -206,7 +207,7 @@ def _fewer(fx: np.ndarray, fy: np.ndarray, shared: Law, fn: Function) -> tuple[n
     weight = np.bincount(shared.level.ravel(), minlength=len(fx)).astype(float)
     second = fn(grid.expectation(fx**2), grid.expectation(fy**2))
     order = np.argsort(second, kind="stable")
-    bins = np.minimum((np.cumsum(weight[order]) - weight[order] / 2) / weight.sum() * 16, 15).astype(int)
+    bins = np.minimum((np.cumsum(weight[order]) - weight[order] / 2) / weight.sum() * PAIRS, PAIRS - 1).astype(int)
     group = np.empty(len(fx), int)
     _, group[order] = np.unique(bins, return_inverse=True)
     mass = np.bincount(group, weights=weight)

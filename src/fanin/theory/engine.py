@@ -169,7 +169,8 @@ def row(node: Node, value: Value) -> Signal:
     """The public row of a node."""
     base = {"name": node.name, "op": node.op, "shape": node.shape, "module": node.module, "source": "predicted"}
     if isinstance(value, Law):
-        return Signal(**base, rms=value.rms, mean=value.mean, exact=value.exact, note=value.note)
+        rms = float("inf") if node.dtype == "float32" and value.rms > 3.41e38 else value.rms
+        return Signal(**base, rms=rms, mean=value.mean, exact=value.exact, note=value.note)
     if isinstance(value, Known):
         array = np.asarray(value.array, float)
         rms = float(np.sqrt(np.mean(array**2))) if array.size else 0.0

@@ -21,7 +21,7 @@ import numpy as np
 from fanin.theory import grid
 
 FEATURE = "feature"
-MAX_LEVELS = 48
+MAX_LEVELS = 160
 Groups = frozenset[str]
 
 
@@ -263,8 +263,9 @@ def compress(values: np.ndarray, level: np.ndarray, limit: int = MAX_LEVELS) -> 
     with np.errstate(all="ignore"):
         mean, second = grid.expectation(values), grid.expectation(values**2)
         slope = values @ (grid.WEIGHT * grid.Z_UNIT)  # tells z from -z, whose laws agree but not their places' signs
-    scale = np.sqrt(np.max(second[np.isfinite(second)], initial=1e-300))
-    key = np.round(np.stack([mean, np.sqrt(second), slope]) / scale, 5)
+        rms = np.sqrt(second)
+        key = np.round(np.stack([np.log(np.maximum(rms, 1e-300)), mean / rms, slope / rms]), 5)  # to five digits each
+    key = np.nan_to_num(key)
     _, group = np.unique(key, axis=1, return_inverse=True)
     group = group.ravel()
     if group.max() + 1 > limit:

@@ -13,6 +13,7 @@ from fanin.errors import ModelError
 from fanin.frameworks.torch.convert import array_of
 from fanin.graph import Parameter
 
+TABLE = 1 << 24  # elements of a fixed table that are looked at as they are
 SAMPLE = 1 << 20  # elements looked at for kurtosis; mean, variance and extremes use all
 
 
@@ -81,6 +82,9 @@ def _record(name, tensor, buffer, tied, owners, laws, arrays) -> Parameter:
             remedy="register it as a buffer, or check the model before quantization",
         )
     stats = statistics(tensor) | alike(tensor)
+    if not tensor.requires_grad and "Embedding" in common["kind"] and tensor.numel() <= TABLE:
+        # a fixed table, such as sinusoids: known, not drawn
+        return Parameter(**common, law=_law(stats), value=array_of(tensor), stats=MappingProxyType(stats))
     return Parameter(**common, law=_law(stats), stats=MappingProxyType(stats))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import grid, places
+from fanin.theory.combine import apply, binary, renamed
 from fanin.theory.contraction import axis_groups, dense, shifted, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, compress, gaussian, latent_for
 from fanin.theory.state import Known, Value, as_law
@@ -117,6 +118,8 @@ def _log_softmax(x: Law, axis: int, along: Groups) -> Law:
 
 def mix(node: Node, *inputs: Value) -> Law:
     """Matrix product of two signals (or of a signal and a weight): contracts the last axis of x, second-last of y."""
+    if node.attrs.get("bias") is not None:
+        return _mix_and_add(node, inputs)
     x, y = (as_law(v) for v in inputs)
     if _is_weight(y) and len(y.shape) == 2:
         return dense(inputs[0], y, None, out_first=False)
@@ -132,7 +135,38 @@ def mix(node: Node, *inputs: Value) -> Law:
         diagonal = n * px.mean(-1, keepdims=True) * py.mean(-2, keepdims=True)
     else:
         diagonal = px @ py
-    return _assemble(x, y, n, diagonal, shape, axes)
+    return _rows_by_place(_assemble(x, y, n, diagonal, shape, axes), x, y, n)
+
+
+def _rows_by_place(law: Law, x: Law, y: Law, n: int) -> Law:
+    """Weights that differ from row to row (a causal softmax, spelled out) give every position its own moments."""
+    row, key = x.axes[-2], axis_groups(x.axes[-1])
+    queries, keys = places.length(law), places.length(y)
+    if x.mean <= 0 or axis_groups(row) != {places.POSITION} or keys != n or queries != x.shape[-2] or FEATURE in key:
+        return law
+    if x.level.shape[-1] == 1 or x.level.shape[-2] == 1 or places.length(y) is None:
+        return law
+    mean, second = x.profile(x.means), x.profile(x.seconds)
+    lead = tuple(range(mean.ndim - 2))
+    at, start = places.runs(queries).index, places.runs(keys).start
+    total, squares = mean.sum(-1), second.sum(-1)
+    counts = (total**2 / np.maximum((mean**2).sum(-1), 1e-300)).mean(lead)[at]
+    concentrated = (squares / np.maximum(total**2, 1e-300)).mean(lead)[at]
+    allowed = np.add.reduceat(mean.mean(lead)[at], start, axis=1)
+    second, pairs = mixed_places(y, allowed, counts, concentrated, np.zeros((len(at), len(at))), keys, 0.0)
+    return _laid(law, pairs, second, queries)
+
+
+def _mix_and_add(node: Node, inputs: tuple[Value, ...]) -> Law:
+    """beta * bias + alpha * x @ y."""
+    a = node.attrs
+    plain = replace(node, attrs={**a, "bias": None})
+    law = mix(plain, inputs[a["x"]], inputs[a["y"]])
+    law = apply(lambda v: a["alpha"] * v, law)
+    if a["beta"] == 0:
+        return law
+    bias = apply(lambda v: a["beta"] * v, as_law(inputs[a["bias"]]))
+    return binary(np.add, law, bias, node.shape, pair="sum")
 
 
 def _assemble(x: Law, y: Law, n: int, diagonal: np.ndarray, shape, axes) -> Law:
@@ -197,8 +231,6 @@ def _lift(profile: np.ndarray, ndim: int) -> np.ndarray:
 
 def _split_groups(x: Law, y: Law) -> tuple[Law, Law]:
     """Rename the groups of y's free axis where they are those of x's free axis: row and column places are different."""
-    from fanin.theory.combine import renamed
-
     mine = axis_groups(x.axes[-2]) if len(x.axes) > 1 else frozenset()
     own = axis_groups(y.axes[-1]) - {FEATURE}
     clash = own & (mine | frozenset(g for axis in x.axes[:-2] for g in axis_groups(axis)))
@@ -243,7 +275,7 @@ def attention(node: Node, *inputs: Value) -> Law:
         return share * v.pair(rest) + (1 - share) * v.pair(rest | axis_groups(v.axes[-2]))
 
     law = gaussian(node.shape, axes, second, pair)
-    law = _by_place(law, q, k, v, prior, s2, a)
+    law = _by_place(law, q, v, prior, s2, a)
     if v.mean and v.mean**2 < law.second:
         law = shifted(law, v.mean)
     for source in (q, k, v):
@@ -288,7 +320,7 @@ def _row_counts(prior: np.ndarray | None, causal: bool, queries: int, keys: int)
     return _thin_counts(np.where(total > 0, total**2 / np.maximum(squares, 1e-300), keys))
 
 
-def _by_place(law: Law, q: Law, k: Law, v: Law, prior: np.ndarray | None, s2: float, a) -> Law:
+def _by_place(law: Law, q: Law, v: Law, prior: np.ndarray | None, s2: float, a) -> Law:
     """Second moments and a matrix position by position, where rows see different keys."""
     queries, keys = places.length(q), places.length(v)
     if queries is None or keys is None or places.length(law) != queries:
@@ -297,22 +329,37 @@ def _by_place(law: Law, q: Law, k: Law, v: Law, prior: np.ndarray | None, s2: fl
     if found is None:
         return law
     allowed, counts = found
+    concentrated = concentrations(s2, counts)
+    correlation = np.clip(places.correlations(q, queries), 0, 1)
+    second, pairs = mixed_places(v, allowed, counts, concentrated, correlation, keys, a["dropout"])
+    return _laid(law, pairs, second, queries)
+
+
+def mixed_places(v: Law, allowed, counts, concentrated, correlation, keys: int, dropout: float):
+    """What rows of weights make of values, place by place.
+
+    Args:
+        allowed: (query runs, key runs) mean weights up to a factor a row.
+        counts, concentrated: effective keys of each row, and E[sum a^2].
+        correlation: of the logits' latents between rows; (query runs, query runs).
+
+    Returns:
+        mean square of every row's output, and pair moments between rows.
+    """
     value = places.pair_matrix(v, keys)
     own, near, width = np.diag(value), places.neighbours(value), places.runs(keys).width
     share = places.mixing(allowed)
     between = value.copy()
     np.fill_diagonal(between, near)  # two different positions of a run
-    mean_own = share @ own
     whole = share @ between @ share.T  # as if no two were the same position
-    boost = concentrations(s2, counts) * counts
-    r = np.clip(places.correlations(q, queries), 0, 1)
-    same = (allowed / np.maximum(width, 1)) @ (allowed * (own - near)).T / np.outer(allowed.sum(1), allowed.sum(1))
-    pairs = whole + np.maximum(boost[:, None] * boost[None, :], 1) ** (r / 2) * same
-    concentrated = boost / counts
-    off = (np.diag(whole) * counts - share @ near) / np.maximum(counts - 1, 1)
-    second = concentrated / (1 - a["dropout"]) * mean_own + (1 - concentrated) * np.where(counts > 1, off, 0)
+    boost = np.maximum(concentrated * counts, 1)
+    same = (share / np.maximum(width, 1) * (own - near)) @ share.T
+    pairs = whole + (boost[:, None] * boost[None, :]) ** (correlation / 2) * same
+    alone = (share**2 / width) @ near  # the part of ``whole`` that is one position with itself
+    off = (np.diag(whole) - alone) / np.maximum(1 - 1 / counts, 1e-12)
+    second = concentrated / (1 - dropout) * (share @ own) + (1 - concentrated) * np.where(counts > 1.0001, off, 0)
     np.fill_diagonal(pairs, second)
-    return _laid(law, pairs, second, queries)
+    return second, pairs
 
 
 def _run_weights(

@@ -8,9 +8,10 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import grid, places
-from fanin.theory.combine import apply, binary
-from fanin.theory.law import Law, fresh_latent, latent_for
-from fanin.theory.state import Hidden, Value, as_law
+from fanin.theory.combine import apply, binary, matched
+from fanin.theory.contraction import axis_groups, known_pairs
+from fanin.theory.law import FEATURE, Atom, Law, fresh_latent, gaussian, latent_for
+from fanin.theory.state import Hidden, Known, Value, as_law
 
 
 def pointwise(node: Node, *inputs: Value) -> Law:
@@ -74,7 +75,7 @@ def choose(index: Law, pieces: list[Law], shape: tuple[int, ...]) -> Law:
 
 def total(node: Node, *inputs: Value) -> Law:
     """x + alpha y."""
-    x, y = (as_law(v) for v in inputs)
+    x, y = laid_out(inputs)
     alpha = node.attrs.get("alpha", 1.0)
     if alpha != 1:
         y = apply(lambda v: alpha * v, y)
@@ -83,8 +84,40 @@ def total(node: Node, *inputs: Value) -> Law:
 
 def product(node: Node, *inputs: Value) -> Law:
     """x * y."""
-    x, y = (as_law(v) for v in inputs)
+    x, y = laid_out(inputs)
     return binary(np.multiply, x, y, node.shape, pair="product")
+
+
+def laid_out(inputs: tuple[Value, ...]) -> list[Law]:
+    """Two operands as laws; known numbers that vary along features (sinusoids, rotations) count as drawn along them."""
+    signal = next((v for v in inputs if isinstance(v, Law)), None)
+    return [featured(v, signal) if isinstance(v, Known) and signal is not None else as_law(v) for v in inputs]
+
+
+def featured(known: Known, signal: Law) -> Law:
+    """A known array seen by fresh weights: what counts is its mean square, and its products between places, over features.
+
+    Two places of a table of sinusoids have the mean product of their rows; rotations by them make keys at distance d
+    agree by the mean cosine over frequencies. As numbers that are the same everywhere they would have none of this.
+    """
+    shape, ndim = known.shape, len(known.shape)
+    axis = next((i for i in range(ndim) if shape[i] > 1 and axis_groups(signal.axes[i - ndim]) == {FEATURE}), None)
+    if axis is None or shape[axis] != signal.shape[axis - ndim] or known.array.dtype == bool:
+        return known.law
+    array = np.asarray(known.array, float)
+    if not np.isfinite(array).all() or np.ptp(array, axis=axis).max() == 0:
+        return known.law
+    axes = tuple(
+        (Atom(n, FEATURE),) if i == axis else a for i, (n, a) in enumerate(zip(shape, known.axes, strict=True))
+    )
+    second, pairs = known_pairs(array, known.axes, axis)
+    law = gaussian(shape, axes, np.expand_dims(second, axis), lambda s: 0.0)
+    mean = float(array.mean())
+    some = array.ravel()[:: max(array.size // 4096, 1)]
+    form = matched(grid.quantile_grid(some, np.ones(len(some))), 0.0, 1.0)
+    deviation = np.sqrt(np.maximum(law.seconds - mean**2, 0))
+    law = law.with_values(mean + deviation[:, None] * form)
+    return replace(law, latent=latent_for(law, lambda s: pairs.get(s, float(second.mean())), law.groups))
 
 
 def drop(node: Node, *inputs: Value) -> Law:
@@ -105,8 +138,6 @@ def _dropped(values: np.ndarray, p: float) -> np.ndarray:
     """Monotone rearrangement of the mixture of zero (weight p) and x/(1-p) (weight 1-p)."""
     samples = np.concatenate([values / (1 - p), np.zeros(64)])
     weight = np.concatenate([grid.WEIGHT * (1 - p), np.full(64, p / 64)])
-    from fanin.theory.combine import matched
-
     mean, second = grid.expectation(values), grid.expectation(values**2) / (1 - p)
     return matched(grid.quantile_grid(samples, weight), float(mean), float(second))
 

@@ -155,10 +155,11 @@ def _with_moments(x: Law, shape, axes, mean: np.ndarray, spread: np.ndarray) -> 
     """A mean over features: a number that hardly varies over networks, by place."""
     both = np.stack([mean.ravel(), np.broadcast_to(spread, mean.shape).ravel()])
     numbers, level = np.unique(both, axis=1, return_inverse=True)
-    values = numbers[0][:, None] + np.sqrt(numbers[1])[:, None] * grid.Z_UNIT
-    if np.all(numbers[1] <= 1e-2 * np.maximum(numbers[0] ** 2, 1e-300)):
-        # a number that concentrates: keep its mean square, let it be certain so that x / statistic stays on x's latent
-        values = np.repeat(np.where(numbers[0] < 0, -1, 1)[:, None] * np.sqrt(numbers[0] ** 2)[:, None], grid.POINTS, 1)
+    if np.all(numbers[1] <= 0.1 * np.maximum(numbers[0] ** 2, 1e-300)):
+        # it concentrates: certain, so that x / statistic stays a function of x's latent
+        values = np.repeat(numbers[0][:, None], grid.POINTS, 1)
+    else:
+        values = numbers[0][:, None] + np.sqrt(numbers[1])[:, None] * grid.Z_UNIT
     values, level = compress(values, level.reshape(mean.shape).astype(np.int32))
     corr = {s: x.correlation(s) for s in x.latent.corr}
     return Law(shape, axes, values, level, fresh_latent(corr))
