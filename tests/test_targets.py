@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from fanin.errors import FaninError, MissingDependency, TargetError
@@ -127,6 +130,24 @@ def test_a_package_that_is_not_there():
         except ImportError:
             error = refusal(f"{scheme}:resnet18")
             assert isinstance(error, MissingDependency) and f"pip install {scheme}" in str(error)
+
+
+def test_timm_and_torchvision_by_name(monkeypatch):
+    made = []
+
+    def create(name, **options):
+        made.append((name, options))
+        return torch.nn.Conv2d(3, options.get("width", 4), 3)
+
+    timm = SimpleNamespace(list_models=lambda: ["resnet18", "vit_tiny"], create_model=create)
+    models = SimpleNamespace(list_models=lambda: ["resnet18", "inception_v3"], get_model=create)
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(models=models))
+    assert resolve("timm:resnet18", overrides=["width=8"]).batch.shape == (4, 3, 224, 224)
+    assert made == [("resnet18", {"pretrained": False, "width": 8})]
+    assert resolve("torchvision:inception_v3", meta=True).batch.shape == (4, 3, 299, 299)
+    assert "timm:resnet18?" in str(refusal("timm:resnet19"))
+    assert "--small cannot shrink" in str(refusal("torchvision:resnet18", small=True))
 
 
 def test_parse_input():

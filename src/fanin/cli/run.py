@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -57,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def status_of(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
+    if not os.environ.get("FANIN_DEBUG"):
+        warnings.simplefilter("ignore")  # of frameworks and user code: what matters is in the report
     try:
         return fanin.main(args=arguments, prog_name="fanin", standalone_mode=False) or 0
     except click.exceptions.NoArgsIsHelpError as error:

@@ -15,7 +15,7 @@ from fanin.signals import Signal
 
 LONGEST_PERIOD = 12
 MOVES = frozenset(  # where elements go, not what they are: the rms stays
-    "view reshape transpose permute contiguous clone alias to expand unsqueeze squeeze split chunk slice select index "  # noqa: SIM905
+    "view reshape transpose permute contiguous clone alias to expand unsqueeze squeeze split split_with_sizes chunk slice select index "  # noqa: SIM905
     "unbind flatten unflatten detach lift repeat_interleave t _to_copy".split()
 )
 
@@ -133,7 +133,8 @@ def _prune(node: Node, needed: set[str]) -> None:
 def _must_show(pair: Pair | None, needed: set[str]) -> bool:
     if pair is None:
         return False
-    return pair.name in needed or (pair.predicted is not None and pair.predicted.rms is None)
+    ruleless = pair.predicted is not None and pair.predicted.rms is None and pair.row.op not in MOVES
+    return pair.name in needed or ruleless
 
 
 def _parts(name: str) -> list[str]:
