@@ -8,8 +8,9 @@ from typing import Any
 
 from fanin.errors import ArgumentError
 from fanin.graph import Parameter
+from fanin.recipes.named import RECIPES
 from fanin.recipes.plan import Entry, Plan
-from fanin.recipes.recipe import RECIPES, Recipe, Weight, read_weights
+from fanin.recipes.recipe import Recipe, Weight, read_weights
 from fanin.recipes.shared import bias, kept, norm_weight
 
 
@@ -43,8 +44,6 @@ def make_plan(side: Any, model: Any, batch: Any, recipe: str | Mapping[str, Any]
     reading = side.read_model(model, batch) if batch is not None else None
     weights = read_weights(records, reading.graph if reading is not None else None)
     entries, notes = row.make(weights, given)
-    if row.data and reading is not None:
-        entries, notes = row.data(side, model, reading, entries, given)
     complete, more = completed(records, weights.by_name, entries, row)
     return Plan(complete, row.name, dict(options), (*notes, *more))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fanin.distributions import DeltaOrthogonal, Distribution, Identity, Normal, Orthogonal, Uniform, Zeros
+from fanin.recipes.lsuv import lsuv
 from fanin.recipes.plan import Entry
 from fanin.recipes.recipe import DISTRIBUTIONS, IID, MODES, WEIGHTS, Made, Option, Recipe, Weight, Weights
 from fanin.recipes.residual import fixup, gpt2, mup, skipinit
@@ -281,5 +282,14 @@ ROWS: list[Recipe] = [
         {"depth": Option(False)},
         needs_batch=True,
     ),
+    Recipe(
+        "lsuv",
+        lsuv,
+        "Mishkin & Matas 2015, All you need is a good init, arXiv:1511.06422; in one pass",
+        {"std": Option(1.0, low=0.0)},
+        needs_batch=True,
+    ),
     Recipe("zero", each(_zero, _zero), "every weight zero: for the last layer of a branch or a head"),
 ]
+
+RECIPES: dict[str, Recipe] = {row.name: row for row in ROWS}

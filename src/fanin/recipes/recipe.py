@@ -1,4 +1,4 @@
-"""What a recipe is: a row with its source and options, and a function from weights to entries. The table is RECIPES."""
+"""What a recipe is: a row with its source and options, and a function from weights to entries (rows: ``named``)."""
 
 from __future__ import annotations
 
@@ -119,7 +119,6 @@ class Recipe:
         source: paper or code.
         options: by name.
         needs_batch: whether it reads the graph.
-        data: a second step that runs the model on the batch (LSUV).
     """
 
     name: str
@@ -127,13 +126,3 @@ class Recipe:
     source: str
     options: Mapping[str, Option] = field(default_factory=dict)
     needs_batch: bool = False
-    data: Callable[..., Made] | None = None
-
-
-def _table() -> dict[str, Recipe]:
-    from fanin.recipes.named import ROWS
-
-    return {row.name: row for row in ROWS}
-
-
-RECIPES: dict[str, Recipe] = _table()

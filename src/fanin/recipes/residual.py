@@ -100,7 +100,7 @@ def skipinit(weights: Weights, options: Mapping[str, Any]) -> Made:
 
 
 def mup(weights: Weights, options: Mapping[str, Any]) -> Made:
-    """Input and hidden 1 / sqrt(fan_in), output 1 / fan_in, tables std 1; with ``depth`` branches by 1 / sqrt(L), too."""
+    """Input and hidden 1 / sqrt(fan_in), output 1 / fan_in, tables 1; with ``depth`` branches by 1 / sqrt(L), too."""
     structure = weights.structure
     assert structure is not None
     heads, last = head_names(structure), ends(structure) if options["depth"] else {}

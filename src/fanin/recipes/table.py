@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -104,7 +105,7 @@ def _recipe(plan: Plan) -> str:
     return f"{name} ({given})" if given else name
 
 
-def _aligned(lines: list[tuple[str, ...]], width: int) -> list[str]:
+def _aligned(lines: Sequence[Sequence[str]], width: int) -> list[str]:
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]) - 1)]
     out = []
     for line in lines:

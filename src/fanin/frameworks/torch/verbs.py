@@ -113,3 +113,15 @@ def _role(module: torch.nn.Module, leaf: str, axes: int) -> str:
     if kind and (leaf.startswith("bias") or leaf.endswith("bias")):
         return "bias"
     return kind if axes > 1 else ""
+
+
+def calibrate(
+    reading: Reading, plan: Any, weights: Mapping[str, str], *, std: float = 1.0, seed: int = 0
+) -> dict[str, float]:
+    """Factor by which each weight of the plan must be scaled for outputs of this std on the reading's batch."""
+    from fanin.frameworks.torch.calibrate import calibrate as passed
+    from fanin.frameworks.torch.measure import _no_meta_batch
+
+    _no_meta_batch(reading)
+    copied = _planned(reading, plan, _tensors(reading.model), seed)
+    return passed(reading, copied, weights, std=std, seed=seed)
