@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,12 +126,12 @@ def check(
     return Report(tuple(findings), predicted, measured, type(model).__name__, facts)
 
 
-def plan(model: Any, batch: Any = None, *, recipe: str = "auto", **options: Any) -> Plan:
+def plan(model: Any, batch: Any = None, *, recipe: str | Mapping[str, str] = "auto", **options: Any) -> Plan:
     """What to draw for every parameter, and why; nothing is drawn yet.
 
     Args:
         batch: what the model takes; recipes that follow the graph need it (shapes are enough).
-        recipe: "auto", or a name such as "he", "glorot", "gpt2".
+        recipe: "auto", a name such as "he", "glorot", "gpt2", or patterns: {"*.head": "zero", "blocks.*": "he"}.
         **options: of the recipe: ``distribution=``, ``mode=``, ...
 
     Raises:
@@ -161,7 +161,9 @@ def apply(plan: Plan, model: Any, *, seed: int) -> Any:
     return front_end(model).apply_plan(plan, model, seed=seed)
 
 
-def init_(model: Any, batch: Any = None, *, recipe: str = "auto", seed: int = 0, **options: Any) -> Plan:
+def init_(
+    model: Any, batch: Any = None, *, recipe: str | Mapping[str, str] = "auto", seed: int = 0, **options: Any
+) -> Plan:
     """Plan and apply: the model starts right; the plan that was followed is returned.
 
     Example:
@@ -171,7 +173,10 @@ def init_(model: Any, batch: Any = None, *, recipe: str = "auto", seed: int = 0,
         >>> made.entries["0.weight"].distribution.kind
         'normal'
     """
+    from fanin.recipes import calibrated
+
     made = plan(model, batch, recipe=recipe, **options)
+    made = calibrated(front_end(model), made, model, batch, seed=seed)
     apply(made, model, seed=seed)
     return made
 
