@@ -15,8 +15,8 @@ from fanin.signals import Signal
 
 LONGEST_PERIOD = 12
 MOVES = frozenset(  # where elements go, not what they are: the rms stays
-    "view reshape transpose permute contiguous clone alias to expand unsqueeze squeeze split split_with_sizes chunk slice select index "  # noqa: SIM905
-    "unbind flatten unflatten detach lift repeat_interleave t _to_copy".split()
+    "view reshape transpose permute contiguous clone alias to expand unsqueeze squeeze split split_with_sizes "  # noqa: SIM905
+    "chunk slice select index unbind flatten unflatten detach lift repeat_interleave t _to_copy copy".split()
 )
 
 
