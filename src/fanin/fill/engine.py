@@ -34,6 +34,7 @@ _spent = 0.0
 class Piece(NamedTuple):
     """Values ``start`` .. ``start + size`` of a stream, for ``size`` numbers of the format at ``address``.
 
+    With ``count`` > 1, so many such runs, ``stride`` apart in the stream and one after the other in memory.
     An address, not an array: to wrap each of a model's thousands of tensors costs more than to fill them. Whoever
     makes a Piece keeps its memory alive.
     """
@@ -44,6 +45,8 @@ class Piece(NamedTuple):
     key: bytes  # the sixteen bytes of a Key
     start: int
     format: Format
+    count: int = 1
+    stride: int = 0
 
 
 def fill(out: NDArray, law: Law, key: Key, start: int = 0, format: Format | None = None) -> None:
@@ -53,7 +56,7 @@ def fill(out: NDArray, law: Law, key: Key, start: int = 0, format: Format | None
 
 def fill_pieces(pieces: Sequence[Piece]) -> None:
     """Every piece, by whichever path is worth it; large work is shared among threads."""
-    if kernels_wanted(sum(piece.size for piece in pieces), len(pieces)):
+    if kernels_wanted(sum(piece.size * piece.count for piece in pieces), sum(piece.count for piece in pieces)):
         from fanin.fill.table import fill_by_kernels
 
         return fill_by_kernels(pieces)
@@ -81,7 +84,12 @@ def kernels_available() -> bool:
 
 
 def _by_reference(piece: Piece) -> None:
-    law, key, start, format = piece[2:]
+    if piece.count > 1:
+        for i in range(piece.count):
+            at = piece.address + i * piece.size * piece.format.storage.itemsize
+            _by_reference(piece._replace(address=at, start=piece.start + i * piece.stride, count=1))
+        return None
+    law, key, start, format = piece[2:6]
     out = memory(piece.address, piece.size, format)
     if format.storage == format.working:
         return reference.fill(out, law, Key.of(key), start)

@@ -30,6 +30,8 @@ class Job(NamedTuple):
     distribution: Any
     format: Format
     start: int = 0
+    count: int = 1  # runs of ``size`` numbers, one after the other in memory
+    stride: int = 0  # and so many values apart in the tensor
 
 
 def run(jobs: Iterable[Job], seed: int) -> None:
@@ -51,8 +53,10 @@ def run(jobs: Iterable[Job], seed: int) -> None:
     streams = keys(seed, [job.name for job in drawn])
     fill_pieces(
         [
-            Piece(address, size, generator, stream, start * format.parts, format)
-            for (address, size, _, _, _, format, start), generator, stream in zip(drawn, laws, streams, strict=True)
+            Piece(address, size, generator, stream, start * format.parts, format, count, stride * format.parts)
+            for (address, size, _, _, _, format, start, count, stride), generator, stream in zip(
+                drawn, laws, streams, strict=True
+            )
         ]
     )
     for job, shift in centred:
@@ -61,7 +65,7 @@ def run(jobs: Iterable[Job], seed: int) -> None:
 
 
 def _out(job: Job) -> NDArray:
-    return memory(job.address, job.size, job.format)
+    return memory(job.address, job.size * job.count, job.format)
 
 
 def _constant(job: Job, seed: int) -> None:
@@ -79,7 +83,9 @@ def _structured(job: Job, seed: int) -> None:
             remedy="draw the real and imaginary parts under two names",
         )
     full = whole(job.distribution, job.shape, seed, job.name, job.format.working).reshape(-1)
-    _out(job)[...] = encode(full[job.start : job.start + job.size], job.format)
+    if job.size < full.size:
+        full = full[(job.start + np.arange(job.count)[:, None] * job.stride + np.arange(job.size)).reshape(-1)]
+    _out(job)[...] = encode(full, job.format)
 
 
 _DRAWN = {"constant": _constant}

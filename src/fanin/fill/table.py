@@ -27,24 +27,30 @@ def fill_by_kernels(pieces: Sequence[Piece]) -> None:
 
 def _columns(pieces: Sequence[Piece]) -> tuple[NDArray, ...]:
     """(address, start, size, store, code, key, law), a row for each run of at most ``_ROW`` values."""
-    address, size, laws, keys, begin, formats = zip(*pieces, strict=True)
-    index, start, count = _rows(np.array(begin, np.int64), np.array(size, np.int64))
+    address, size, laws, keys, begin, formats, runs, stride = zip(*pieces, strict=True)
+    size, begin = np.array(size, np.int64), np.array(begin, np.int64)
+    run, nth, index, start, count = _rows(begin, size, np.array(runs, np.int64), np.array(stride, np.int64))
     width = np.array([format.storage.itemsize for format in formats], np.int64)[index]
     store = np.array([_STORE.get(format.name, kernels.FLOAT32) for format in formats])[index]
     law = np.fromiter(chain.from_iterable(laws), np.float64, 6 * len(laws)).reshape(-1, 6)[index]
-    address = np.array(address, np.uint64)[index] + ((start - np.array(begin, np.int64)[index]) * width).astype(
-        np.uint64
-    )
+    skipped = (start - run + nth * size[index]) * width
+    address = np.array(address, np.uint64)[index] + skipped.astype(np.uint64)
     key = np.frombuffer(b"".join(keys), "<u4").reshape(-1, 4)[index].astype(np.uint32)
     return address, start, count, store, law[:, 0].astype(np.int64), key, np.ascontiguousarray(law[:, 1:])
 
 
-def _rows(begin: NDArray, size: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-    """(piece, start, size) of each row: pieces cut at the multiples of ``_ROW`` in their streams."""
+def _rows(begin: NDArray, size: NDArray, runs: NDArray, stride: NDArray) -> tuple[NDArray, ...]:
+    """(begin of its run, number of its run, piece, start, size) of each row: runs cut at the multiples of ``_ROW``."""
+    piece, nth = _repeat(runs)
+    begin, size = begin[piece] + nth * stride[piece], size[piece]
     first = begin // _ROW
-    count = np.where(size > 0, (begin + size - 1) // _ROW - first + 1, 0)
-    index = np.repeat(np.arange(len(size)), count)
-    nth = np.arange(len(index)) - np.repeat(np.cumsum(count) - count, count)
-    low = np.maximum(begin[index], (first[index] + nth) * _ROW)
-    high = np.minimum((begin + size)[index], (first[index] + nth + 1) * _ROW)
-    return index, low, high - low
+    run, part = _repeat(np.where(size > 0, (begin + size - 1) // _ROW - first + 1, 0))
+    low = np.maximum(begin[run], (first[run] + part) * _ROW)
+    high = np.minimum((begin + size)[run], (first[run] + part + 1) * _ROW)
+    return begin[run], nth[run], piece[run], low, high - low
+
+
+def _repeat(counts: NDArray) -> tuple[NDArray, NDArray]:
+    """(which, nth): item i ``counts[i]`` times, with 0, 1, .. beside it."""
+    which = np.repeat(np.arange(len(counts)), counts)
+    return which, np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -16,6 +16,7 @@ import torch
 from fanin.fill.jobs import run
 from fanin.fill.keys import check_seed
 from fanin.frameworks.torch.fill_meta import materialize
+from fanin.frameworks.torch.fill_sharded import fill_shard, is_sharded, local
 from fanin.frameworks.torch.fill_storage import copied
 from fanin.frameworks.torch.fill_targets import targets
 
@@ -29,6 +30,7 @@ def apply(
     frozen: bool = True,
     loaded: bool = True,
     device: str | torch.device = "cpu",
+    prefix: str = "",
 ) -> torch.nn.Module:
     """Fill the model's parameters as the plan says, in place; the model is returned.
 
@@ -42,6 +44,12 @@ def apply(
         frozen: False leaves parameters with ``requires_grad=False`` as they are.
         loaded: False leaves parameters that transformers marked as loaded from a checkpoint as they are.
         device: for parameters on the meta device only.
+        prefix: where ``model`` is a part of the one the plan was made for (a stage of a pipeline, or what FSDP gives to
+            a ``param_init_fn``), the part's name there, such as "layers.3"; entries outside it are passed over.
+
+    Of a sharded parameter (DTensor: FSDP2, tensor parallel, both) each process draws its own shard, without talking
+    to the others; all shards together are the tensor that one process would draw. Orthogonal, delta-orthogonal and
+    sparse laws are drawn whole by every process and cut.
 
     Errors, all before anything is written: ArgumentError for a wrong seed; PlanError for names that the model does
     not have, other shapes, dtypes that are not floating-point, laws that cannot fill a shape, storage that cannot be
@@ -58,15 +66,17 @@ def apply(
     """
     seed = check_seed(seed)
     with collector_paused():
-        found = targets(plan, model, keep=keep, frozen=frozen, loaded=loaded)
+        found = targets(plan, model, keep=keep, frozen=frozen, loaded=loaded, prefix=prefix)
         if any(target.tensor.is_meta for target in found):
             found = materialize(model, found, torch.device(device))
         with torch.no_grad():
             run([target.job for target in found if target.job], seed)
             for target in found:
-                if not target.job:
+                if is_sharded(target.tensor):
+                    fill_shard(target, seed)
+                elif not target.job:
                     copied(target, seed)
-            torch.autograd.graph.increment_version([target.tensor for target in found])
+            torch.autograd.graph.increment_version([local(target.tensor) for target in found])
     return model
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from fanin.errors import ModelError
+from fanin.frameworks.torch.fill_sharded import reset_shards
 from fanin.frameworks.torch.fill_storage import direct
 from fanin.frameworks.torch.fill_targets import Target
 
@@ -28,6 +28,8 @@ def materialize(model: torch.nn.Module, found: list[Target], device: torch.devic
                 module._parameters[name] = fresh[id(parameter)]
     for module, name, value in buffers:
         module._buffers[name] = value
+    if fresh:
+        reset_shards(model)
     return [_moved(target, fresh.get(id(target.tensor))) for target in found]
 
 
@@ -75,17 +77,16 @@ def _running_statistics(module: Any, name: str, buffer: torch.Tensor, device: to
     return None if start is None else torch.full_like(buffer, start, device=device)
 
 
-def _rotary_frequencies(module: Any, name: str, buffer: torch.Tensor, device: torch.device) -> torch.Tensor | None:
-    """transformers' rotary embeddings carry the function and the configuration that their table comes from."""
-    if name not in ("inv_freq", "original_inv_freq") or not hasattr(module, "config"):
+def _of_configuration(module: Any, name: str, buffer: torch.Tensor, device: torch.device) -> torch.Tensor | None:
+    """transformers' rotary embeddings: made from a configuration alone, without parameters, so made again."""
+    if not hasattr(module, "config") or any(True for _ in module.parameters()):
         return None
-    make: Callable[..., Any] | None = getattr(module, "rope_init_fn", None)
-    if make is None:
-        make = getattr(module, "compute_default_rope_parameters", None)
-    if make is None:
+    try:
+        with torch.device(device):
+            value = type(module)(module.config)._buffers[name]
+    except Exception:  # its class wants other arguments: then this rule does not know
         return None
-    value = make(module.config, device)[0]
-    return value if value.shape == buffer.shape else None
+    return value.to(buffer.dtype) if value is not None and value.shape == buffer.shape else None
 
 
 def _positions(module: Any, name: str, buffer: torch.Tensor, device: torch.device) -> torch.Tensor | None:
@@ -95,4 +96,4 @@ def _positions(module: Any, name: str, buffer: torch.Tensor, device: torch.devic
     return torch.arange(buffer.shape[-1], device=device).expand(buffer.shape).clone()
 
 
-_RULES = (_running_statistics, _rotary_frequencies, _positions)
+_RULES = (_running_statistics, _of_configuration, _positions)

@@ -27,15 +27,24 @@ class Target(NamedTuple):
 
 
 def targets(
-    plan: Any, model: torch.nn.Module, *, keep: Collection[str] = (), frozen: bool = True, loaded: bool = True
+    plan: Any,
+    model: torch.nn.Module,
+    *,
+    keep: Collection[str] = (),
+    frozen: bool = True,
+    loaded: bool = True,
+    prefix: str = "",
 ) -> list[Target]:
     """The plan's tensors in the model, each once. Errors: PlanError for the first that cannot be written."""
-    parameters = dict(model.named_parameters(remove_duplicate=False))
+    inside = f"{prefix}." if prefix else ""
+    parameters = dict(model.named_parameters(prefix, remove_duplicate=False))
     patterns = (keep,) if isinstance(keep, str) else tuple(keep)
     found, addresses, seen = [], [], set()
     for name, entry in plan.entries.items():
         tensor = parameters.get(name)
         if tensor is None:
+            if not name.startswith(inside):
+                continue
             raise _unknown(name, parameters)
         if entry.distribution is None or getattr(entry, "tied_to", None) is not None:
             continue

@@ -14,6 +14,7 @@ from fanin.errors import ModelError, TargetError
 from fanin.fill.keys import check_seed
 from fanin.fill.safetensors import Stored, read
 from fanin.fill.verification import Claim, Verification, compare
+from fanin.frameworks.torch.fill_sharded import gathered
 from fanin.frameworks.torch.fill_storage import format_of, storage
 
 
@@ -23,7 +24,8 @@ def verify(model_or_path: Any, plan: Any, *, seed: int) -> Verification:
     Args:
         model_or_path: a model, or a safetensors file, or a folder with one or with shards and an index.
 
-    Tensors that the plan does not draw are not looked at. Memory is bounded: 16 million values at a time, or one
+    Tensors that the plan does not draw are not looked at. Sharded parameters are gathered one by one, so every process
+    has to call. Memory is bounded: 16 million values at a time, or one
     tensor for laws that are drawn as a whole.
 
     Errors: ArgumentError for a wrong seed; TargetError for a file that is none; ModelError for weights without values.
@@ -71,6 +73,6 @@ def _of_model(model: torch.nn.Module, plan: Any) -> Iterator[Claim]:
             raise ModelError(f"parameter {name!r} is on the meta device", remedy="fanin.apply gives it values")
 
         def at(start: int, count: int, tensor: torch.Tensor = tensor) -> NDArray:
-            return storage(tensor)[start : start + count]
+            return storage(gathered(tensor))[start : start + count]
 
         yield Claim(name, shape, law, tuple(tensor.shape), format_of(tensor), at)
