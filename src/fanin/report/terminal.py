@@ -38,14 +38,14 @@ def to_text(report: Report, *, width: int = 110, color: bool = False, detail: bo
 
 def renderable(report: Report, width: int = 110, detail: bool = False) -> RenderableType:
     """What rich prints."""
-    parts: list[RenderableType] = [_heading(report), *_findings(report)]
+    parts: list[RenderableType] = [_heading(report, width), *_findings(report)]
     if len(report.signals):
         parts += [_curves(report, width), _table(report, width, detail)]
     parts += [Text(f"note: {note}", style="dim") for note in report.facts.get("notes", ())]
     return Group(*parts)
 
 
-def _heading(report: Report) -> Text:
+def _heading(report: Report, width: int) -> Text:
     facts, tensors = report.facts, len(pairs(report))
     parts = []
     if facts.get("parameters") is not None:
@@ -56,7 +56,9 @@ def _heading(report: Report) -> Text:
         parts.append(f"loss {facts['loss']:.4g}" + (f" (expected {expected:.4g})" if expected is not None else ""))
     if facts.get("seconds") is not None:
         parts.append(f"{facts['seconds']:.1f} s")
-    return Text.assemble((report.target, "bold"), "  ", (" · ".join(parts), "dim"))
+    figures = " · ".join(parts)
+    gap = "  " if cell_len(report.target) + cell_len(figures) + 2 <= width else "\n"
+    return Text.assemble((report.target, "bold"), gap, (figures, "dim"))
 
 
 def _findings(report: Report) -> Iterator[RenderableType]:
