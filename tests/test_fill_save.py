@@ -100,7 +100,7 @@ def test_transformers_loads_it(tmp_path):
         vocab_size=100, tie_word_embeddings=True, dtype="bfloat16",
     )  # fmt: skip
     with torch.device("meta"):
-        model = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     plan = plan_of(model)
     save(plan, model, tmp_path, seed=3, max_shard_bytes=20_000)
     loaded, report = transformers.LlamaForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
