@@ -82,7 +82,7 @@ def dense(x: Value, weight: Law, bias: Law | None, out_first: bool) -> Law:
             p.mean(in_axis).reshape((1,) * (len(shape) - 1) + (-1,))
             if p.shape[out_axis] > 1
             else p.reshape((1,) * len(shape))
-        )  # noqa: E731
+        )
         law = _dense(x, weight, in_axis, shape, axes, lay_x, lay_w)
     return add_bias(law, bias, -1)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from fanin.errors import ModelError
 from fanin.graph import Graph, Kind, Node, Parameter
 from fanin.signals import Signal, Signals
 from fanin.theory import grid
+from fanin.theory.adjoint import backward
 from fanin.theory.contraction import dense, embed
 from fanin.theory.law import Law, fresh_latent
 from fanin.theory.rules import attention, convolution, move, norm, pointwise, pool, route
@@ -60,18 +60,18 @@ class Interpreter:
     laws: Mapping[str, Distribution] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
 
-    def run(self) -> Signals:
-        """Interpret every node in order and collect the rows."""
-        rows = []
+    def run(self, *, gradients: bool = True) -> Signals:
+        """Interpret every node in order, then in reverse, and collect the rows."""
         for node in self.graph.nodes:
-            value = self.values[node.id] = self._value(node)
-            if node.id in self._signals:
-                rows.append(row(node, value))
-        return Signals(rows, aliases=self.graph.aliases)
-
-    @cached_property
-    def _signals(self) -> set[str]:
-        return {node.id for node in self.graph.signals}
+            self.values[node.id] = self._value(node)
+        found = backward(self.graph, self.values) if gradients else {}
+        rows = [row(node, self.values[node.id], found.get(node.id)) for node in self.graph.signals]
+        weights = {
+            node.attrs["parameter"]: {"grad_rms": found[node.id]}
+            for node in self.graph.nodes
+            if node.kind is Kind.PARAMETER and node.id in found
+        }
+        return Signals(rows, aliases=self.graph.aliases, parameters=weights, facts={"cotangent": "output"})
 
     def _value(self, node: Node) -> Value:
         if node.kind is Kind.PARAMETER:
@@ -165,12 +165,12 @@ def _axes_like(node: Node, inputs, shape=None):
     return tuple(fresh)
 
 
-def row(node: Node, value: Value) -> Signal:
+def row(node: Node, value: Value, gradient: float | None = None) -> Signal:
     """The public row of a node."""
     base = {"name": node.name, "op": node.op, "shape": node.shape, "module": node.module, "source": "predicted"}
     if isinstance(value, Law):
         rms = float("inf") if node.dtype == "float32" and value.rms > 3.41e38 else value.rms
-        return Signal(**base, rms=rms, mean=value.mean, exact=value.exact, note=value.note)
+        return Signal(**base, rms=rms, mean=value.mean, grad_rms=gradient, exact=value.exact, note=value.note)
     if isinstance(value, Known):
         array = np.asarray(value.array, float)
         rms = float(np.sqrt(np.mean(array**2))) if array.size else 0.0

@@ -13,7 +13,6 @@ from fanin.theory.contraction import axis_groups, axis_size, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Law, fresh_latent
 from fanin.theory.state import Hidden, Known, Value, as_law
 
-
 SLOT = "slot"  # the experts that one token is sent to: never the same one
 
 

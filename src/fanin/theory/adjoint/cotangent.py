@@ -1,0 +1,145 @@
+"""Cotangent: what an element of the gradient with respect to a tensor looks like over random weights.
+
+It is a sum of parts. A part is a base, independent of the tensor's latent and of mean zero, times a function of that
+latent: behind an activation g = B f'(z). Parts with one base add before they are squared, so a GELU spelled out in eight
+operations has the gradient of a GELU; parts with different bases add in the square.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fanin.theory import grid
+from fanin.theory.law import FEATURE, Axis, Groups, Law, mehler, subsets
+
+_bases = itertools.count()
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One part of a cotangent.
+
+    Attributes:
+        base: identity of the base; equal ones are the same random numbers.
+        second: mean square of the base at every place; axes of the tensor, each full or of size one.
+        ratio: correlation of the base between places that differ in the groups of the key.
+        values: (levels, POINTS) the function of the tensor's latent, or None for one.
+    """
+
+    base: int
+    second: np.ndarray
+    ratio: Mapping[Groups, float]
+    values: np.ndarray | None = None
+
+    def function_squares(self, law: Law) -> np.ndarray:
+        """E of the squared function at each level."""
+        if self.values is None:
+            return np.ones(len(law.values))
+        return grid.expectation(self.values**2)
+
+    def profile(self, law: Law) -> np.ndarray:
+        """Mean square of the part at every place."""
+        if self.values is None:
+            return self.second
+        return self.second * self.function_squares(law)[law.level]
+
+    def pair(self, law: Law, differ: Groups) -> float:
+        """E[g g'] of two places that differ in these groups."""
+        if FEATURE in differ:
+            return 0.0
+        key = differ & law.groups
+        mean = float(np.mean(self.second))
+        if not key:
+            return float(np.mean(self.profile(law)))
+        ratio = self.ratio.get(key, 0.0)
+        if self.values is None or ratio == 0.0:
+            return mean * ratio
+        coefficients = grid.hermite_coefficients(self.values)
+        squares = grid.expectation(self.values**2)
+        return mean * ratio * float(law.level_weight @ mehler(coefficients, squares, law.correlation(key)))
+
+
+@dataclass(frozen=True, eq=False)
+class Cotangent:
+    """The parts at one tensor, with the tensor's law."""
+
+    law: Law
+    parts: tuple[Part, ...]
+
+    def profile(self) -> np.ndarray:
+        """Mean square at every place, with the axes of the tensor (each full or one)."""
+        return sum((p.profile(self.law) for p in self.parts), np.zeros((1,) * len(self.law.shape)))
+
+    @property
+    def second(self) -> float:
+        """Mean square over all elements."""
+        return float(np.mean(self.profile()))
+
+    def pair(self, differ: Groups) -> float:
+        """E[g g'] of two places that differ in these groups (same feature)."""
+        return sum(p.pair(self.law, frozenset(differ)) for p in self.parts)
+
+    def ratios(self) -> dict[Groups, float]:
+        """Pair moments over the mean square, for every set of groups."""
+        second = self.second
+        return {s: self.pair(s) / second if second > 0 else 0.0 for s in subsets(self.law.groups)}
+
+
+def fresh(second: np.ndarray, ratio: Mapping[Groups, float], values: np.ndarray | None = None) -> Part:
+    """A part on a base of its own."""
+    return Part(next(_bases), second, dict(ratio), values)
+
+
+def gathered(law: Law, parts: list[Part]) -> Cotangent:
+    """Join parts: those of one base add their functions, those without a function are summed into one."""
+    by_base: dict[int, Part] = {}
+    for part in parts:
+        old = by_base.get(part.base)
+        if old is None:
+            by_base[part.base] = part
+        elif old.second.shape == part.second.shape and np.allclose(old.second, part.second, rtol=1e-9, atol=0):
+            by_base[part.base] = replace(old, values=_plus(old.values, part.values, law))
+        else:  # the same base at different places (two slices of one tensor): they do not meet
+            by_base[next(_bases)] = part
+    plain = [p for p in by_base.values() if p.values is None]
+    rest = [p for p in by_base.values() if p.values is not None]
+    if len(plain) > 1:
+        plain = [_merged(law, plain)]
+    return Cotangent(law, (*plain, *rest))
+
+
+def _plus(a: np.ndarray | None, b: np.ndarray | None, law: Law) -> np.ndarray:
+    one = np.ones((len(law.values), grid.POINTS))
+    return (one if a is None else a) + (one if b is None else b)
+
+
+def _merged(law: Law, parts: list[Part]) -> Part:
+    means = [float(np.mean(p.second)) for p in parts]
+    total = sum(means)
+    ratio = {
+        s: sum(m * p.ratio.get(s, 0.0) for m, p in zip(means, parts, strict=True)) / total if total else 0.0
+        for s in subsets(law.groups)
+    }
+    return fresh(sum((p.second for p in parts), np.zeros(())), ratio)
+
+
+def translated(differ: Groups, source: tuple[Axis, ...], target: tuple[Axis, ...]) -> Groups:
+    """Groups in the words of another tensor whose axes line up from the right."""
+    names: set[str] = set()
+    for a, b in zip(reversed(source), reversed(target), strict=False):
+        if {t.group for t in a if t.size > 1} & differ:
+            names |= {t.group for t in b if t.size > 1}
+    return frozenset(names)
+
+
+def summed_out(profile: np.ndarray, shape: tuple[int, ...], keep: tuple[int, ...]) -> np.ndarray:
+    """Sum of a profile of a tensor of ``shape`` over the axes not kept; they stay with size one."""
+    for axis, n in enumerate(shape):
+        if axis not in keep:
+            total = profile.sum(axis, keepdims=True) if profile.shape[axis] > 1 else profile * n
+            profile = total
+    return profile

@@ -1,0 +1,287 @@
+"""Backward through pointwise functions, sums, products and dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fanin.graph import Kind, Node
+from fanin.theory import grid
+from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, summed_out, translated
+from fanin.theory.combine import PAIRS, broadcast_axes
+from fanin.theory.law import FEATURE, Law, relabel, subsets
+from fanin.theory.rules.pointwise import laid_out
+from fanin.theory.state import Known, Value, as_law
+
+Function = Callable[..., np.ndarray]
+
+
+def function_of(node: Node) -> Function:
+    """What the node computes from its operands."""
+    if node.kind is Kind.SUM:
+        alpha = node.attrs.get("alpha", 1.0)
+        return lambda x, y: x + alpha * y
+    if node.kind is Kind.PRODUCT:
+        return lambda x, y: x * y
+    return node.attrs["fn"]
+
+
+def elementwise(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
+    """Parts for every operand: g times the partial derivative, on the operand's latent."""
+    fn = function_of(node)
+    laws = laid_out(inputs) if len(inputs) == 2 else [as_law(v) for v in inputs]
+    if len(laws) == 1:
+        return [_unary(fn, g, laws[0])]
+    if len(laws) == 2:
+        x, y = laws
+        flipped = lambda b, a: fn(a, b)  # noqa: E731
+        return [
+            [] if isinstance(inputs[0], Known) else _binary(fn, g, x, y),
+            [] if isinstance(inputs[1], Known) else _binary(flipped, g, y, x),
+        ]
+    return _ternary(fn, g, laws, inputs)
+
+
+def derivative(fn: Function, values: np.ndarray, *others: np.ndarray) -> np.ndarray:
+    """Central difference of a function in its first argument, on the grid's values."""
+    step = 1e-5 * np.maximum(np.abs(values), 1e-3 * (np.sqrt(np.mean(np.minimum(values**2, 1e60))) + 1e-30))
+    with np.errstate(all="ignore"):
+        slope = (np.asarray(fn(values + step, *others)) - np.asarray(fn(values - step, *others))) / (2 * step)
+    return np.where(np.isfinite(slope), slope, 0.0)
+
+
+def levels_onto(out: Law, x: Law) -> np.ndarray | None:
+    """For every level of x the level of the result at its places; None where one level of x has several."""
+    if len(out.values) == 1:
+        return np.zeros(len(x.values), int)
+    shape = np.broadcast_shapes(out.level.shape, (1,) * (out.level.ndim - x.level.ndim) + x.level.shape)
+    a, b = np.broadcast_to(out.level, shape), np.broadcast_to(x.level, shape)
+    codes, _ = relabel(b.astype(np.int64) * len(out.values) + a, len(x.values) * len(out.values))
+    owners = codes // len(out.values)
+    if len(owners) != len(np.unique(owners)):
+        return None
+    onto = np.zeros(len(x.values), int)
+    onto[owners] = codes % len(out.values)
+    return onto
+
+
+def _unary(fn: Function, g: Cotangent, x: Law) -> list[Part]:
+    slope = derivative(fn, x.values)
+    return [_through(part, g.law, x, slope) for part in g.parts]
+
+
+def _through(part: Part, out: Law, x: Law, slope: np.ndarray) -> Part:
+    """B d(z) through a function with slope f'(x(z)) on the same latent."""
+    onto = levels_onto(out, x)
+    if part.values is None:
+        return Part(part.base, part.second, part.ratio, slope)
+    if onto is not None:
+        return Part(part.base, part.second, part.ratio, part.values[onto] * slope)
+    form = np.sqrt(out.level_weight @ part.values**2)
+    return fresh(part.profile(out) / max(float(grid.expectation(form**2)), 1e-300), part.ratio, form * slope)
+
+
+def _binary(fn: Function, g: Cotangent, x: Law, y: Law) -> list[Part]:
+    out = g.law
+    _, (x_laid, y_laid) = broadcast_axes(out.shape, (x, y))
+    parts = []
+    if y_laid.deterministic or x_laid.latent.aligned(y_laid.latent):
+        parts = [_known_other(fn, part, out, x_laid, y_laid) for part in g.parts]
+    elif not x_laid.deterministic:
+        parts = [_independent(fn, part, out, x_laid, y_laid) for part in g.parts]
+    else:  # a statistic or a constant parameter times a signal: its gradient sums over what it is shared by
+        parts = [_onto_constant(fn, part, out, x_laid, y_laid) for part in g.parts]
+    return [_unbroadcast(p, Cotangent(out, (p,)) if p.values is None else None, out, x, x_laid) for p in parts]
+
+
+def _joint(out: Law, x: Law, y: Law) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Joint levels of x, y and the result: their levels, and each joint level's share within its level of x."""
+    ndim = out.level.ndim
+    lay = lambda lv: lv.reshape((1,) * (ndim - lv.ndim) + lv.shape)  # noqa: E731
+    lx, ly, lo = lay(x.level), lay(y.level), out.level
+    code = (lx.astype(np.int64) * len(y.values) + ly) * len(out.values) + lo
+    count = len(x.values) * len(y.values) * len(out.values)
+    codes, level = relabel(code, count) if count < 5_000_000 else np.unique(code, return_inverse=True)
+    weight = np.bincount(level.ravel(), minlength=len(codes)) / level.size
+    of_x, of_y, of_out = (
+        codes // (len(y.values) * len(out.values)),
+        codes // len(out.values) % len(y.values),
+        codes % len(out.values),
+    )
+    mass = np.bincount(of_x, weights=weight, minlength=len(x.values))
+    return of_x, of_y, of_out, weight / mass[of_x]
+
+
+def _known_other(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
+    """The other operand is known, or a function of the same latent."""
+    of_x, of_y, of_out, share = _joint(out, x, y)
+    slope = derivative(fn, x.values[of_x], y.values[of_y])
+    values = slope if part.values is None else part.values[of_out] * slope
+    if len(of_x) == len(x.values):
+        table = np.empty_like(values)
+        table[of_x] = values
+        return Part(part.base, part.second, part.ratio, table)
+    squares = np.zeros((len(x.values), values.shape[1]))
+    np.add.at(squares, of_x, share[:, None] * values**2)
+    form = np.sqrt(squares)
+    whole = _factor_profile(out, x, y, values, of_x, of_y, of_out)
+    inner = grid.expectation(squares)[x.level.reshape((1,) * (out.level.ndim - x.level.ndim) + x.level.shape)]
+    second = part.second * whole / np.maximum(inner, 1e-300)
+    return fresh(second, part.ratio, form)
+
+
+def _factor_profile(out: Law, x: Law, y: Law, values, of_x, of_y, of_out) -> np.ndarray:
+    """E of the squared factor at every place, from its values at joint levels."""
+    ndim = out.level.ndim
+    lay = lambda lv: lv.reshape((1,) * (ndim - lv.ndim) + lv.shape)  # noqa: E731
+    code = (lay(x.level).astype(np.int64) * len(y.values) + lay(y.level)) * len(out.values) + out.level
+    joint = (of_x * len(y.values) + of_y) * len(out.values) + of_out
+    squares = grid.expectation(values**2)
+    return squares[np.searchsorted(joint, code)]
+
+
+def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
+    """The other operand has a latent of its own: the root mean square of the factor given x's latent."""
+    if part.values is None and fn.__code__.co_argcount == 2 and _is_sum(fn):
+        alpha = float(fn(1.0, 0.0) - fn(0.0, 0.0))
+        if alpha == 1.0:
+            return part
+        return Part(part.base, part.second * alpha**2, part.ratio, None)
+    of_x, of_y, of_out, share = _joint(out, x, y)
+    if len(of_x) > PAIRS:
+        keep = np.argsort(-share, kind="stable")[:PAIRS]
+        of_x, of_y, of_out, share = of_x[keep], of_y[keep], of_out[keep], share[keep]
+    squares = np.zeros((len(x.values), grid.COARSE))
+    mass = np.bincount(of_x, weights=share, minlength=len(x.values))
+    for i, j, k, w in zip(of_x, of_y, of_out, share, strict=True):
+        squares[i] += w / mass[i] * _given_x(fn, part, out, k, x.values[i], y.values[j])
+    squares[mass == 0] = squares[mass > 0].mean(0)
+    form = np.stack([np.interp(grid.Z_UNIT, grid.Z_COARSE, row) for row in np.sqrt(squares)])
+    return fresh(part.second, _ratios_with(part, out, x, y, fn), form)
+
+
+def _is_sum(fn: Function) -> bool:
+    probe = np.array([0.3, -1.7])
+    try:
+        return bool(
+            np.allclose(fn(probe, 2.0) - fn(0 * probe, 2.0), fn(probe, -5.0) - fn(0 * probe, -5.0))
+            and np.allclose(fn(2 * probe, 0.0) - fn(0.0, 0.0), 2 * (fn(probe, 0.0) - fn(0.0, 0.0)))
+        )
+    except Exception:
+        return False
+
+
+def _given_x(fn: Function, part: Part, out: Law, level: int, fx: np.ndarray, fy: np.ndarray) -> np.ndarray:
+    """E over y of (d(w) df/dx)^2 at every coarse point of x's latent, w the result's latent at x and y."""
+    a, b = grid.at(fx, grid.Z_COARSE)[:, None], grid.at(fy, grid.Z_COARSE)[None, :]
+    a, b = np.broadcast_to(a, (grid.COARSE, grid.COARSE)), np.broadcast_to(b, (grid.COARSE, grid.COARSE))
+    factor = derivative(fn, a, b) ** 2
+    if part.values is not None:
+        with np.errstate(all="ignore"):
+            value = np.asarray(fn(a, b), float)
+        target = out.values[level]
+        order = np.argsort(target, kind="stable")
+        w = np.interp(value.ravel(), target[order], grid.Z_UNIT[order])
+        factor = factor * np.interp(w, grid.Z_UNIT, part.values[level] ** 2).reshape(factor.shape)
+    return factor @ grid.WEIGHT_COARSE
+
+
+def _ratios_with(part: Part, out: Law, x: Law, y: Law, fn: Function) -> dict:
+    """The base's correlations times those of what the other operand contributes."""
+    if _is_sum(fn):
+        return {s: part.ratio.get(s, 0.0) for s in subsets(out.groups)}
+    ratio = {}
+    for s in subsets(out.groups):
+        other = y.pair(translated(s, out.axes, y.axes)) / y.second if y.second > 0 else 1.0
+        ratio[s] = part.ratio.get(s, 0.0) * other
+    return ratio
+
+
+def _onto_constant(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
+    of_x, of_y, of_out, _ = _joint(out, x, y)
+    slope = derivative(fn, x.values[of_x], y.values[of_y])
+    values = slope if part.values is None else part.values[of_out] * slope
+    second = part.second * _factor_profile(out, x, y, values, of_x, of_y, of_out)
+    ratio = {}
+    for s in subsets(out.groups):
+        mine = part.pair(out, s) / max(part.pair(out, frozenset()), 1e-300)
+        other = y.pair(translated(s, out.axes, y.axes)) / y.second if y.second > 0 and not _is_sum(fn) else 1.0
+        ratio[s] = mine * other
+    return fresh(second, ratio)
+
+
+def _unbroadcast(part: Part, whole: Cotangent | None, out: Law, x: Law, x_laid: Law) -> Part:
+    """Sum over the axes along which the operand was repeated; otherwise the part as it is, in the operand's words."""
+    lead = len(out.shape) - len(x.shape)
+    spread = tuple(i for i, n in enumerate(out.shape) if n > 1 and (i < lead or x.shape[i - lead] == 1))
+    names = {s: translated(s, x.axes, out.axes) for s in subsets(x.groups)}
+    if not spread:
+        ratio = {s: part.ratio.get(t, 0.0) for s, t in names.items()}
+        second = part.second.reshape(part.second.shape[lead:]) if lead else part.second
+        return Part(part.base, second, ratio, part.values)
+    holder = x_laid if part.values is not None else out
+    total = part.profile(holder) if part.values is not None else part.second
+    mean = float(np.mean(total))
+    groups = frozenset(a.group for i in spread for a in out.axes[i] if a.size > 1)
+    n = float(np.prod([out.shape[i] for i in spread]))
+    gain = _multiplicity(out, spread, groups, lambda s: part.ratio.get(s, 0.0))
+    second = summed_out(total, out.shape, tuple(i for i in range(len(out.shape)) if i not in spread)) * (gain / n)
+    second = second.reshape(second.shape[lead:])
+    ratio = {s: _between(out, spread, t, part.ratio) / gain for s, t in names.items()}
+    del mean
+    return fresh(second, ratio)
+
+
+def _multiplicity(out: Law, spread: tuple[int, ...], groups, ratio: Callable) -> float:
+    """Sum over the pairs of one place with all others along ``spread`` of their correlation: n if alike, 1 if independent."""
+    from fanin.theory.rules.norm import pair_counts
+
+    n = float(np.prod([out.shape[i] for i in spread]))
+    total = 0.0
+    for differ, p in pair_counts(out, spread):
+        total += n * p * (1.0 if not differ else 0.0 if FEATURE in differ else ratio(differ))
+    return max(total, 0.0)
+
+
+def _between(out: Law, spread: tuple[int, ...], differ, ratio) -> float:
+    from fanin.theory.rules.norm import pair_counts
+
+    n = float(np.prod([out.shape[i] for i in spread]))
+    total = 0.0
+    for inner, p in pair_counts(out, spread):
+        total += n * p * (0.0 if FEATURE in inner else ratio.get(frozenset(inner | differ), 0.0))
+    return total
+
+
+def _ternary(fn: Function, g: Cotangent, laws: list[Law], inputs) -> list[list[Part]]:
+    """where and masked_fill: the gradient goes where the element came from."""
+    known = next((i for i, law in enumerate(laws) if law.deterministic and isinstance(inputs[i], Known)), None)
+    result: list[list[Part]] = [[] for _ in laws]
+    if known is None:
+        return result
+    for i, law in enumerate(laws):
+        if i == known or isinstance(inputs[i], Known):
+            continue
+
+        def of(value, mask, i=i):
+            arguments = [np.zeros_like(value)] * len(laws)
+            arguments[i], arguments[known] = value, mask
+            return fn(*arguments)
+
+        result[i] = _binary(of, g, law, laws[known])
+    return result
+
+
+def drop(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
+    """Dropout: the same mask; mean square over 1 - p, products of different elements as they were."""
+    x = as_law(inputs[0])
+    p = float(node.attrs["p"]) if node.attrs["active"] else 0.0
+    if p == 0:
+        return [list(g.parts)]
+    keep = 1 - p
+    ratio = {s: r * keep for s, r in g.ratios().items()}
+    if p >= 1:
+        return [[]]
+    del x
+    return [[fresh(g.profile() / keep, ratio)]]

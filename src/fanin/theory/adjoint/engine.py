@@ -1,0 +1,81 @@
+"""The graph in reverse: one rule a kind, parts collected at every tensor, mean squares at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fanin.graph import Graph, Kind, Node
+from fanin.theory.adjoint import elementwise, linear, mixing, norm, places
+from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, gathered
+from fanin.theory.law import Law, subsets
+from fanin.theory.state import Value
+
+Rule = Callable[[Node, Cotangent, tuple[Value, ...]], list[list[Part]]]
+
+RULES: dict[Kind, Rule] = {
+    Kind.DENSE: linear.dense,
+    Kind.CONV: linear.conv,
+    Kind.EMBED: linear.embed,
+    Kind.EXPERTS: linear.experts,
+    Kind.POINTWISE: elementwise.elementwise,
+    Kind.SUM: elementwise.elementwise,
+    Kind.PRODUCT: elementwise.elementwise,
+    Kind.DROP: elementwise.drop,
+    Kind.NORM: norm.norm,
+    Kind.SOFTMAX: mixing.softmax,
+    Kind.MIX: mixing.mix,
+    Kind.ATTENTION: mixing.attention,
+    Kind.POOL: places.pool,
+    Kind.REDUCE: places.reduce,
+    Kind.ROUTE: places.route,
+    Kind.MOVE: places.move,
+}
+
+
+def backward(graph: Graph, values: dict[str, Value]) -> dict[str, float]:
+    """Root mean square of the cotangent at every node's tensor, for an i.i.d. N(0, 1) cotangent on the first output.
+
+    Args:
+        values: what the forward interpreter found at every node.
+
+    Returns:
+        rms by node id; a node whose cotangent is not modelled, or that no gradient reaches, is absent.
+    """
+    if not graph.outputs or not isinstance(values.get(graph.outputs[0]), Law):
+        return {}
+    waiting: dict[str, list[Part]] = {graph.outputs[0]: [_start(values[graph.outputs[0]])]}
+    lost: set[str] = set()
+    found: dict[str, float] = {}
+    for node in reversed(graph.nodes):
+        parts = waiting.pop(node.id, None)
+        if parts is None or node.id in lost:
+            continue
+        law = values[node.id]
+        if not isinstance(law, Law):
+            continue
+        g = gathered(law, parts)
+        second = g.second
+        if not np.isfinite(second):
+            continue
+        found[node.id] = float(np.sqrt(second))
+        _send(node, g, values, waiting, lost)
+    return found
+
+
+def _start(law: Law) -> Part:
+    return fresh(np.ones((1,) * len(law.shape)), dict.fromkeys(subsets(law.groups), 0.0))
+
+
+def _send(node: Node, g: Cotangent, values, waiting, lost: set[str]) -> None:
+    if node.kind in (Kind.PARAMETER, Kind.INPUT, Kind.CONSTANT):
+        return
+    inputs = tuple(values[i] for i in node.inputs)
+    rule = RULES.get(node.kind)
+    if rule is None:
+        lost.update(i for i in node.inputs)
+        return
+    for source, parts in zip(node.inputs, rule(node, g, inputs), strict=True):
+        if parts:
+            waiting.setdefault(source, []).extend(parts)

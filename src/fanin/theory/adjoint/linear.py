@@ -1,0 +1,157 @@
+"""Backward through weights: dense layers, convolutions, embeddings, experts; and the gradients of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fanin.graph import Node
+from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
+from fanin.theory.contraction import _same_id, known_pairs
+from fanin.theory.law import FEATURE, Axis, Groups, Law, subsets
+from fanin.theory.rules.convolution import _gather, _spread, unfold
+from fanin.theory.state import Known, Value
+
+Pair = Callable[[Groups], float]
+
+
+def dense(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
+    """E g_x^2 = n_out Var(W) E g^2; the weight's gradient sums g x over samples and positions."""
+    a = node.attrs
+    x, weight = inputs[a["x"]], inputs[a["weight"]]
+    parts: list[list[Part]] = [[] for _ in inputs]
+    profile = g.profile()
+    n_out = weight.shape[0 if a["out_first"] else 1]
+    if isinstance(x, Law):
+        second = n_out * weight.second * profile.mean(-1, keepdims=True)
+        parts[a["x"]] = [fresh(second, _carried(g, x))]
+    places = tuple(range(len(g.law.shape) - 1))
+    count = float(np.prod([g.law.shape[i] for i in places]))
+    axes = g.law.axes[:-1]
+    parts[a["weight"]] = [_weight_part(weight, count * paired(g, _pair_of(x, -1), axes))]
+    if a["bias"] is not None:
+        bias = inputs[a["bias"]]
+        parts[a["bias"]] = [_weight_part(bias, count * paired(g, lambda s: 1.0, axes))]
+    return parts
+
+
+def _carried(g: Cotangent, x: Law) -> dict[Groups, float]:
+    """Correlations of the cotangent in the words of the input: the same weights act at every place."""
+    ratios = g.ratios()
+    return {
+        s: ratios.get(translated(s, x.axes, g.law.axes), 0.0) if FEATURE not in s else 0.0 for s in subsets(x.groups)
+    }
+
+
+def _weight_part(weight: Law, second: float) -> Part:
+    return fresh(np.full((1,) * len(weight.shape), second), {})
+
+
+def paired(g: Cotangent, x: Pair, axes: tuple[Axis, ...]) -> float:
+    """Mean over one place, sum over the other, of E[g g'] E[x x']: the square of a sum over places, per place."""
+    sizes: dict[str, float] = {}
+    for axis in axes:
+        for atom in axis:
+            sizes[atom.group] = sizes.get(atom.group, 1.0) * atom.size
+    total = 0.0
+    for s in [frozenset(), *subsets(frozenset(n for n, k in sizes.items() if k > 1))]:
+        many = float(np.prod([sizes[n] - 1 for n in s])) if s else 1.0
+        total += many * (g.pair(s) if s else g.second) * x(s)
+    return max(total, 0.0)
+
+
+def _pair_of(x: Value, feature: int) -> Pair:
+    """Pair moments of an input per feature, whether it is a law or known."""
+    if isinstance(x, Law):
+        return lambda s: x.pair(s) if s else x.second
+    if not isinstance(x, Known):
+        return lambda s: 0.0
+    second, pairs = known_pairs(x.array, x.axes, feature % len(x.shape))
+    mean = float(second.mean())
+    return lambda s: pairs.get(s, mean) if s else mean
+
+
+def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
+    """Every input gets what the taps that read it send back; the weight sums over samples and positions."""
+    a = node.attrs
+    x, weight = inputs[a["x"]], inputs[a["weight"]]
+    kernel = weight.shape[2:]
+    parts: list[list[Part]] = [[] for _ in inputs]
+    profile = g.profile()
+    profile = profile.mean(1, keepdims=True) if profile.shape[1] > 1 else profile
+    channels = node.shape[1] // a["groups"]
+    if isinstance(x, Law):
+        second = channels * weight.second * adjoint_taps(profile, node, kernel)
+        parts[a["x"]] = [fresh(second, _carried(g, x))]
+    places = float(np.prod([node.shape[0], *node.shape[2:]]))
+    axes = (g.law.axes[0], *g.law.axes[2:])
+    parts[a["weight"]] = [_weight_part(weight, places * paired(g, _patches(node, x, kernel), axes))]
+    if a["bias"] is not None:
+        parts[a["bias"]] = [_weight_part(inputs[a["bias"]], places * paired(g, lambda s: 1.0, axes))]
+    return parts
+
+
+def adjoint_taps(profile: np.ndarray, node: Node, kernel: tuple[int, ...]) -> np.ndarray:
+    """Sum over the output positions that each input position feeds."""
+    a = node.attrs
+    for d, k in enumerate(kernel):
+        axis, size, out = d + 2, a["input_size"][d], node.shape[d + 2]
+        stride, padding, dilation = a["stride"][d], a["padding"][d], a["dilation"][d]
+        if a["transposed"]:
+            profile = _gather(profile, axis, size, k, stride, padding, dilation, out)
+        else:
+            profile = _spread(profile, axis, size, k, stride, padding, dilation, out)
+    return profile
+
+
+def _patches(node: Node, x: Value, kernel) -> Pair:
+    """Pair moments of what one tap reads; taps beyond the border read zero."""
+    a = node.attrs
+    if isinstance(x, Known) and not a["transposed"] and a["groups"] == 1:
+        patches = unfold(np.asarray(x.array, float), node, kernel)
+        axes = (x.axes[0], *x.axes[2:], ())
+        second, pairs = known_pairs(patches, axes, patches.ndim - 1)
+        mean = float(second.mean())
+        return lambda s: pairs.get(s, mean) if s else mean
+    inside = 1.0
+    if not a["transposed"]:
+        for d, k in enumerate(kernel):
+            one = np.ones((1, 1, *[1] * len(kernel)))
+            taps = _gather(
+                one, d + 2, node.shape[d + 2], k, a["stride"][d], a["padding"][d], a["dilation"][d], a["input_size"][d]
+            )
+            inside *= float(np.mean(taps)) / k
+    base = _pair_of(x, 1)
+    return lambda s: base(s) * inside
+
+
+def embed(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
+    """Rows that were looked up gather the gradient of every place with their id."""
+    a = node.attrs
+    ids, weight = inputs[a["ids"]], inputs[a["weight"]]
+    parts: list[list[Part]] = [[] for _ in inputs]
+    if not isinstance(weight, Law):
+        return parts
+    same = _same_id(ids) if isinstance(ids, Known) else {}
+    count = float(np.prod(ids.shape))
+    total = count * paired(g, lambda s: same.get(s, 1.0 / weight.shape[0]) if s else 1.0, g.law.axes[:-1])
+    parts[a["weight"]] = [_weight_part(weight, total / weight.shape[0])]
+    return parts
+
+
+def experts(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
+    """As a dense layer; each expert's weight sums over its own share of the tokens."""
+    a = node.attrs
+    x, weight = inputs[a["x"]], inputs[a["weight"]]
+    parts: list[list[Part]] = [[] for _ in inputs]
+    out_axis = 3 - a["in_axis"]
+    n_out, count = weight.shape[out_axis], weight.shape[0]
+    if isinstance(x, Law):
+        second = n_out * weight.second * g.profile().mean(-1, keepdims=True)
+        parts[a["x"]] = [fresh(second, {s: r / count for s, r in _carried(g, x).items()})]
+    places = float(np.prod(node.shape[:-1]))
+    base = _pair_of(x, -1)
+    total = places * paired(g, lambda s: base(s) / (count if s else 1), g.law.axes[:-1])
+    parts[a["weight"]] = [_weight_part(weight, total / count)]
+    return parts

@@ -1,0 +1,120 @@
+"""Backward through normalization: divided by what forward divided by, less the mean and the part along the signal."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fanin.graph import Node
+from fanin.theory import grid
+from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
+from fanin.theory.adjoint.elementwise import levels_onto
+from fanin.theory.adjoint.linear import _weight_part, paired
+from fanin.theory.contraction import axis_groups
+from fanin.theory.law import FEATURE, Groups, Law, subsets
+from fanin.theory.rules.norm import pair_counts, shared_moment
+from fanin.theory.state import Value, as_law
+
+
+def norm(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
+    """x^ = (x - mean) / s: E g_x^2 = (E g^2 - E[mean g]^2 - E[mean g x^]^2) / s^2 over the elements of a statistic."""
+    a = node.attrs
+    x = as_law(inputs[0])
+    parts: list[list[Part]] = [[] for _ in inputs]
+    scale2 = 1.0
+    for key, power in (("weight", True), ("bias", False)):
+        if a.get(key) is not None and isinstance(inputs[a[key]], Law):
+            value = inputs[a[key]]
+            unit = _unit_pairs(x, a) if power else (lambda s: 1.0)
+            parts[a[key]] = [_parameter(g, value, a, unit)]
+            scale2 = value.second if power else scale2
+    if a.get("batch_stats", True) or a.get("running_var") is None:
+        parts[0] = [_through_statistics(node, g, x, scale2)]
+    else:
+        running = as_law(inputs[a["running_var"]])
+        parts[0] = [fresh(g.profile() * scale2 / (running.mean + a["eps"]), g.ratios())]
+    return parts
+
+
+def _unit_pairs(x: Law, a) -> object:
+    """Pair moments of the normalized signal."""
+    mean2 = x.pair(frozenset((FEATURE,))) if a.get("centred", True) else 0.0
+    variance = max(x.second - mean2, 1e-300)
+    return lambda s: (x.pair(s) - mean2) / variance if s else 1.0
+
+
+def _parameter(g: Cotangent, weight: Law, a, unit) -> Part:
+    """Gradient of a per-channel weight: a sum over all places."""
+    feature = a.get("feature_axes", (1,))
+    places = [i for i in range(len(g.law.shape)) if i not in feature]
+    count = float(np.prod([g.law.shape[i] for i in places]))
+    return _weight_part(weight, count * paired(g, unit, tuple(g.law.axes[i] for i in places)))
+
+
+def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float) -> Part:
+    a = node.attrs
+    axes, groups, eps = a["axes"], a.get("groups", 1), a["eps"]
+    centred = a.get("centred", True)
+    features_only = frozenset(t for i in axes for t in axis_groups(x.axes[i])) <= {FEATURE}
+    second = g.second
+    if second <= 0:
+        return fresh(np.zeros((1,) * len(x.shape)), {})
+    along = _along_signal(g, x)
+    removed_mean = _mean_pair(g, axes, groups, lambda s: g.pair(s)) if centred else 0.0
+    removed_signal = _mean_pair(g, axes, groups, along)
+    keep = max(1 - (removed_mean + removed_signal) / second, 0.0)
+    if features_only:
+        return _per_place(g, x, axes, eps, centred, keep * scale2)
+    shared = shared_moment(x, axes, groups) if centred else 0.0
+    variance = max(x.second - shared, 0.0)
+    factor = scale2 / (variance + eps)
+    unit = lambda s: (x.pair(s) - shared) / max(variance, 1e-300)  # noqa: E731
+    left = max(second * keep, 1e-300)
+    ratio = {
+        s: float(np.clip((g.pair(s) - removed_mean - removed_signal * unit(s)) / left, -1, 1))
+        for s in subsets(x.groups)
+    }
+    return fresh(g.profile() * keep * factor, ratio)
+
+
+def _mean_pair(g: Cotangent, axes, groups: int, pair) -> float:
+    """E of the squared mean over the elements of one statistic."""
+    total = 0.0
+    for differ, p in pair_counts(g.law, axes, groups):
+        if FEATURE not in differ:
+            total += p * pair(differ)
+    return total
+
+
+def _along_signal(g: Cotangent, x: Law):
+    """E[g g' x^ x^'] for places that differ in a set of groups; x^ is read off the result's own latent."""
+    law = g.law
+    spread = np.sqrt(max(law.second - law.mean**2, 1e-300))
+    unit = (law.values - law.mean) / spread
+    weighted = []
+    for part in g.parts:
+        values = unit if part.values is None else part.values * unit
+        weighted.append(Part(part.base, part.second, part.ratio, values))
+
+    def pair(differ: Groups) -> float:
+        return sum(p.pair(law, frozenset(differ)) for p in weighted)
+
+    return pair
+
+
+def _per_place(g: Cotangent, x: Law, axes, eps: float, centred: bool, factor: float) -> Part:
+    mean, second = x.profile(x.means), x.profile(x.seconds)
+    inside = tuple(i for i in axes if mean.shape[i] > 1)
+    if inside:
+        mean, second = mean.mean(inside, keepdims=True), second.mean(inside, keepdims=True)
+    variance = np.maximum(second - (mean**2 if centred else 0.0), 0)
+    scale = factor / (variance + eps)
+    if len(g.parts) == 1 and g.parts[0].values is not None:
+        part = g.parts[0]
+        onto = levels_onto(g.law, x)
+        if onto is not None:  # the same latent on both sides: the gradient still follows the signal
+            values = part.values[onto]
+            return fresh(part.second * scale, part.ratio, values)
+    return fresh(g.profile() * scale, g.ratios())
+
+
+__all__ = ["grid", "norm"]

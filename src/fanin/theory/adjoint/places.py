@@ -1,0 +1,294 @@
+"""Backward through pooling, reductions, selections and everything that only moves elements."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from fanin.graph import Node
+from fanin.theory import grid
+from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
+from fanin.theory.adjoint.linear import adjoint_taps
+from fanin.theory.contraction import axis_groups
+from fanin.theory.law import FEATURE, Law, subsets
+from fanin.theory.rules import move as forward
+from fanin.theory.rules.pool import _taps
+from fanin.theory.rules.route import SLOT
+from fanin.theory.state import Hidden, Known, Value, as_law
+
+
+def pool(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
+    """Mean: a share to every tap. Max: all of it to one tap, the likelier the larger its latent."""
+    x = as_law(inputs[0])
+    kernel = node.attrs["kernel"]
+    first = len(node.shape) - len(kernel)
+    profile = g.profile()
+    profile = profile.mean(1, keepdims=True) if first == 2 and profile.shape[1] > 1 else profile
+    conv_like = replace(node, attrs={"transposed": False, **node.attrs})
+    taps = _taps(node, x, first)
+    n = float(np.prod(kernel))
+    shrink = float(np.prod(x.shape[first:])) / float(np.prod(node.shape[first:]))
+    ratio = {s: r for s, r in g.ratios().items()}
+    if node.attrs["op"] == "mean":
+        divisor = n if node.attrs.get("count_pad", True) else taps
+        second = adjoint_taps(profile / divisor**2, conv_like, kernel) if first == 2 else profile / (n * shrink)
+        return [[fresh(second, ratio)]]
+    second = adjoint_taps(profile / taps, conv_like, kernel) if first == 2 else profile / shrink
+    likely = np.power(np.clip(grid.CDF, 1e-12, 1), (float(np.mean(taps)) - 1) / 2)  # root of the chance to be largest
+    values = np.tile(likely / np.sqrt(grid.expectation(likely**2)), (len(x.values), 1))
+    weaker = {s: r / n for s, r in ratio.items()}
+    return [[fresh(second, weaker, values)]]
+
+
+def reduce(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
+    """The cotangent of a mean goes to all alike; of a maximum to one."""
+    x = as_law(inputs[0])
+    dims = tuple(d % len(x.shape) for d in node.attrs["axes"]) or tuple(range(len(x.shape)))
+    n = float(np.prod([x.shape[d] for d in dims]))
+    profile = g.profile()
+    if not node.attrs["keepdim"]:
+        for d in sorted(dims):
+            profile = np.expand_dims(profile, d)
+    op = node.attrs["op"]
+    kept = [a for i, a in enumerate(x.axes) if i not in dims or node.attrs["keepdim"]]
+    ratios = g.ratios()
+    along = frozenset(t for d in dims for t in axis_groups(x.axes[d]))
+    ratio = {}
+    for s in subsets(x.groups):
+        rest = translated(s - along, tuple(kept), g.law.axes)
+        ratio[s] = ratios.get(rest, 1.0) if rest else 1.0
+    if op in ("mean", "sum"):
+        return [[fresh(profile / (n**2 if op == "mean" else 1.0), ratio)]]
+    if op in ("max", "min"):
+        return [[fresh(profile / n, dict.fromkeys(ratio, 0.0))]]
+    if op in ("var", "std", "norm"):
+        value = max(as_law(g.law).second, 1e-300)
+        spread = max(x.second - x.mean**2, 0.0) if op != "norm" else x.second
+        slope = 4 * spread / n**2 if op == "var" else spread / (n**2 * value) if op == "std" else spread / value
+        return [[fresh(profile * slope, dict.fromkeys(ratio, 0.0))]]
+    return [[]]
+
+
+def route(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
+    """What was picked gets its gradient, the rest none."""
+    x = as_law(inputs[0])
+    axis = node.attrs["axis"] % len(x.shape)
+    share = node.shape[axis] / x.shape[axis]
+    profile = g.profile()
+    profile = profile.mean(axis, keepdims=True) if profile.shape[axis] > 1 else profile
+    return [[fresh(profile * share, {s: r * share for s, r in g.ratios().items()})]]
+
+
+def move(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
+    """Every place gets what its copies got; places that went nowhere get nothing."""
+    how = node.attrs["how"]
+    if how in ("cat", "stack"):
+        return _apart(node, g, inputs)
+    x = inputs[0]
+    result: list[list[Part]] = [[] for _ in inputs]
+    if not isinstance(x, Law):
+        return result
+    result[0] = [BACK[how](node, part, g.law, x) for part in g.parts]
+    return result
+
+
+def _names(part: Part, out: Law, x: Law, pairs) -> dict:
+    """Ratios in the words of the input: ``pairs`` lists the result's axis for every axis of the input."""
+    ratio = {}
+    for s in subsets(x.groups):
+        named = set()
+        for i, axis in enumerate(x.axes):
+            if axis_groups(axis) & s:
+                named |= axis_groups(out.axes[pairs[i]]) if pairs[i] is not None else set()
+        ratio[s] = part.ratio.get(frozenset(named) & out.groups, 0.0) if named else part.ratio.get(s & out.groups, 0.0)
+    return ratio
+
+
+def _same_values(part: Part, out: Law, x: Law) -> np.ndarray | None:
+    """The part's function, where the input has the levels of the result."""
+    return part.values if part.values is None or len(out.values) == len(x.values) else None
+
+
+def _flat(part: Part, out: Law, x: Law) -> tuple[np.ndarray, np.ndarray | None]:
+    """Profile and function to move: a function that cannot follow is folded into the profile."""
+    values = _same_values(part, out, x)
+    return (part.second, values) if values is not None or part.values is None else (part.profile(out), None)
+
+
+def _kept(part: Part, second: np.ndarray, ratio, values) -> Part:
+    return Part(part.base, second, ratio, values)
+
+
+def same(node: Node, part: Part, out: Law, x: Law) -> Part:
+    """Nothing moved."""
+    second, values = _flat(part, out, x)
+    return _kept(part, second, part.ratio, values)
+
+
+def reshape(node: Node, part: Part, out: Law, x: Law) -> Part:
+    """The view undone."""
+    second, values = _flat(part, out, x)
+    carrier = _Profile(out.shape, out.axes, second)
+    undo = replace(node, shape=x.shape, attrs={"how": "reshape"})
+    level = _reshaped(undo, carrier)
+    return _kept(part, level, part.ratio, values)
+
+
+class _Profile:
+    """Something with a shape, axes and one number a place, for the moves of ``rules.move``."""
+
+    def __init__(self, shape, axes, level):
+        self.shape, self.axes, self.level = tuple(shape), axes, level
+
+
+def _reshaped(node: Node, carrier: _Profile) -> np.ndarray:
+    old, new, level = carrier.shape, node.shape, carrier.level
+    if level.size == 1:
+        return level.reshape((1,) * len(new))
+    factors = forward._refine(carrier.axes, old, new)
+    if factors is None:
+        return np.broadcast_to(level, old).reshape(new)
+    dims, _, of_old, of_new = factors
+    small = [1 if level.shape[o] == 1 else d for d, o in zip(dims, of_old, strict=True)]
+    fine = level.reshape(small)
+    shape = []
+    for i in range(len(new)):
+        mine = [j for j in range(len(dims)) if of_new[j] == i]
+        varied = any(small[j] > 1 for j in mine)
+        shape.append(new[i] if varied else 1)
+        for j in mine:
+            if varied and small[j] == 1 and dims[j] > 1:
+                fine = np.repeat(fine, dims[j], axis=j)
+    return fine.reshape(shape)
+
+
+def permute(node: Node, part: Part, out: Law, x: Law) -> Part:
+    """The inverse order."""
+    second, values = _flat(part, out, x)
+    return _kept(part, second.transpose(np.argsort(node.attrs["perm"])), part.ratio, values)
+
+
+def expand(node: Node, part: Part, out: Law, x: Law) -> Part:
+    """The sum over all copies."""
+    from fanin.theory.adjoint.elementwise import _unbroadcast
+
+    return (
+        _unbroadcast(part, None, out, x, out)
+        if part.values is None
+        else _unbroadcast(replace(part, second=part.profile(out), values=None), None, out, x, out)
+    )
+
+
+def _scattered(part: Part, out: Law, x: Law, axis: int, index) -> Part:
+    second, values = _flat(part, out, x)
+    size = x.shape[axis]
+    shape = list(second.shape)
+    shape[axis] = size
+    full = np.zeros(shape)
+    full[(slice(None),) * axis + (index,)] = second
+    return _kept(part, full, part.ratio, values)
+
+
+def slice_(node: Node, part: Part, out: Law, x: Law) -> Part:
+    """Zero outside the slice."""
+    a = node.attrs
+    axis = a["axis"] % len(x.shape)
+    if out.shape == x.shape:
+        return same(node, part, out, x)
+    return _scattered(part, out, x, axis, slice(a["start"], a["stop"], a["step"]))
+
+
+def select(node: Node, part: Part, out: Law, x: Law) -> Part:
+    """Zero but at one index."""
+    axis = node.attrs["axis"] % len(x.shape)
+    second, values = _flat(part, out, x)
+    wide = replace(part, second=np.expand_dims(second, axis), values=values)
+    shape = (*out.shape[:axis], 1, *out.shape[axis:])
+    axes = (*out.axes[:axis], (), *out.axes[axis:])
+    holder = replace(out, shape=shape, axes=axes, level=np.expand_dims(out.level, axis))
+    return _scattered(wide, holder, x, axis, slice(node.attrs["index"], node.attrs["index"] + 1))
+
+
+def pad(node: Node, part: Part, out: Law, x: Law) -> Part:
+    """The border's gradient is lost; for copies of the signal the loss is theirs to share."""
+    second = part.profile(out)
+    for i, (before, after) in enumerate(node.attrs["widths"]):
+        if second.shape[i] > 1 and (before or after):
+            low, high = max(before, 0), second.shape[i] - max(after, 0)
+            second = second[(slice(None),) * i + (slice(low, high),)]
+            if before < 0 or after < 0:
+                second = np.pad(
+                    second, [(max(-before, 0), max(-after, 0)) if j == i else (0, 0) for j in range(second.ndim)]
+                )
+    return fresh(second, part.ratio)
+
+
+def flip(node: Node, part: Part, out: Law, x: Law) -> Part:
+    """Reversed again."""
+    second, values = _flat(part, out, x)
+    for axis in node.attrs["axes"]:
+        second = np.flip(second, axis)
+    return _kept(part, second, part.ratio, values)
+
+
+def roll(node: Node, part: Part, out: Law, x: Law) -> Part:
+    """Rolled back."""
+    second, values = _flat(part, out, x)
+    for axis, shift in zip(node.attrs["axes"], node.attrs["shifts"], strict=True):
+        second = np.roll(second, -shift, axis) if second.shape[axis] > 1 else second
+    return _kept(part, second, part.ratio, values)
+
+
+def gather(node: Node, part: Part, out: Law, x: Law) -> Part:
+    """Sum over the copies that were taken of each place, on average."""
+    copies = float(np.prod(out.shape)) / float(np.prod(x.shape))
+    slots = part.ratio.get(frozenset((SLOT,)), 0.0)
+    mean = float(np.mean(part.profile(out)))
+    second = mean * copies * (1 + max(copies - 1, 0) * slots)
+    return fresh(np.full((1,) * len(x.shape), second), {s: part.ratio.get(s, 0.0) for s in subsets(x.groups)})
+
+
+def _apart(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
+    """Each piece of a concatenation gets its own."""
+    axis = node.attrs["axis"] % len(node.shape)
+    result, start = [], 0
+    profile, ratios = g.profile(), g.ratios()
+    for value in inputs:
+        stacked = node.attrs["how"] == "stack"
+        size = 1 if stacked else value.shape[axis]
+        piece = profile
+        if profile.shape[axis] > 1:
+            piece = profile[(slice(None),) * axis + (slice(start, start + size),)]
+        start += size
+        piece = piece.squeeze(axis) if stacked else piece
+        if isinstance(value, Known | Hidden) or 0 in value.shape:
+            result.append([])
+            continue
+        words = {s: ratios.get(forward_words(s, value, g.law), 0.0) for s in subsets(value.groups)}
+        result.append([fresh(piece, words)])
+    return result
+
+
+def forward_words(differ, x: Law, out: Law):
+    """Groups of a piece in the words of the whole."""
+    names = set()
+    for mine, whole in zip(x.axes, out.axes, strict=False):
+        if axis_groups(mine) & differ:
+            names |= axis_groups(whole)
+    return frozenset(names - {FEATURE})
+
+
+BACK = {
+    "same": same,
+    "reshape": reshape,
+    "permute": permute,
+    "expand": expand,
+    "slice": slice_,
+    "select": select,
+    "pad": pad,
+    "flip": flip,
+    "roll": roll,
+    "gather": gather,
+    "index": gather,
+}
