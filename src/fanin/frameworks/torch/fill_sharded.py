@@ -57,15 +57,13 @@ def indices(tensor: Any) -> list[list[int]]:
     """For each axis of the full tensor, which indices this process holds. Errors: ModelError for partial sums."""
     coordinate = tensor.device_mesh.get_coordinate()
     owned = [torch.arange(size) for size in tensor.shape]
-    for axis, placement in enumerate(tensor.placements):
+    cuts = [(axis, placement) for axis, placement in enumerate(tensor.placements) if not placement.is_replicate()]
+    # FSDP over tensor parallel on one axis (a "strided" shard): the later mesh axis cut first, then FSDP cut its part
+    for axis, placement in sorted(cuts, key=lambda cut: hasattr(cut[1], "split_factor")):
         if placement.is_partial():
             raise ModelError(f"a parameter has placement {placement}", remedy="parameters are sharded or replicated")
-        if placement.is_replicate():
-            continue
-        dim, count = placement.dim, tensor.device_mesh.size(axis)
-        factor = getattr(placement, "split_factor", 1)  # FSDP over tensor parallel on one axis: strided
-        pieces = _chunks(owned[dim], count * factor)
-        owned[dim] = torch.cat(pieces[coordinate[axis] :: count])
+        pieces = _chunks(owned[placement.dim], tensor.device_mesh.size(axis))
+        owned[placement.dim] = pieces[coordinate[axis]]
     return [index.tolist() for index in owned]
 
 
