@@ -31,7 +31,6 @@ def normed() -> Any:
     net = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(64, 5)
     )
-    net[1].momentum = 0.7
     net.train()
     net[3].eval()
     return net
@@ -74,14 +73,14 @@ class Recurrent(nn.Module):
 
 
 def remembering_after_a_pass() -> Any:
-    net = Remembering()
+    net: Any = Remembering()
     net(torch.ones(2, 6))
     return net
 
 
 def hooked() -> Any:
     """Hooks of every kind; one changes the output, so it is part of what the model computes."""
-    net = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))
+    net: Any = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))
     net[0].register_forward_hook(_doubled)
     net[1].register_forward_pre_hook(lambda module, given: None)
     net[2].register_full_backward_hook(lambda module, before, after: None)
@@ -104,7 +103,7 @@ def _doubled(module, given, out):
     return 2 * out
 
 
-def plain(shape: tuple[int, ...]) -> Callable[[], torch.Tensor]:
+def plain(shape: tuple[int, ...]) -> Callable[[], Any]:
     return lambda: torch.randn(shape)
 
 
@@ -151,8 +150,8 @@ def state(model: nn.Module, batch: Any) -> dict[str, Any]:
     hooks = {
         name: bits(tensor._backward_hooks and dict(tensor._backward_hooks)) for name, tensor in model.named_parameters()
     }
-    _, words, place, *_ = np.random.get_state()  # noqa: NPY002
-    randomness = (torch.get_rng_state().numpy().tobytes(), words.tobytes(), place, random.getstate())
+    legacy: Any = np.random.get_state(legacy=True)  # noqa: NPY002
+    randomness = (torch.get_rng_state().numpy().tobytes(), legacy[1].tobytes(), legacy[2], random.getstate())
     modes = (torch.is_grad_enabled(), torch.get_default_dtype(), torch.is_inference_mode_enabled())
     return {"modules": modules, "hooks": hooks, "batch": bits(batch), "random": randomness, "modes": modes}
 

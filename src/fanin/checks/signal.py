@@ -21,8 +21,8 @@ STEADY = 1.03  # a factor a layer below this is not an exponential trend but cha
 def vanishes(case: Case) -> Iterator[Seen]:
     """The part of the signal that tells samples apart, over the depth."""
     worst = min(_runs(case, varying(case)), key=lambda r: r.ratio, default=None)
-    if worst is None or worst.ratio > 1 / SLIGHT or worst.rate > 1 / STEADY:
-        return
+    if worst is None or worst.ratio > 1 / SLIGHT / max(1, worst.layers / 8) or worst.rate > 1 / STEADY:
+        return  # samples grow alike as 1/depth even where the weights are right
     first, last = worst.values[0], worst.values[-1]
     what = "rms" if varying(case) == case.rms else "rms between samples"
     yield Seen(

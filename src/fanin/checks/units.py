@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fanin.activations import moments
 from fanin.checks.blame import describe
@@ -132,25 +132,42 @@ def wrong_fan(case: Case) -> Iterator[Seen]:
 
 
 def variance_as_std(case: Case) -> Iterator[Seen]:
-    """A std that equals the variance it should have."""
-    found = []
-    for fit in fits(case):
-        i, o = fit.layer.fans.fan_in, fit.layer.fans.fan_out
-        variances = {"2/fan_in": 2 / i, "1/fan_in": 1 / i, "2/(fan_in + fan_out)": 2 / (i + o), "2/fan_out": 2 / o}
-        tolerance = max(4 / math.sqrt(2 * fit.layer.weight.size), 0.004)
-        near = next((n for n, v in variances.items() if abs(fit.std / v - 1) < tolerance), None)
-        if near and not (scheme_of(fit.layer, fit.std) or "").startswith("a fixed") and i > 4:
-            found.append((fit, near))
-    if found:
-        fit, formula = found[0]
-        yield Seen(
-            fit.layer.weight.name,
-            f"std {fit.std:.3g} equals {formula}, which is a variance; {plural(len(found), 'layer')} so",
-            fit.std,
-            (0.9 * math.sqrt(fit.std), 1.1 * math.sqrt(fit.std)),
-            "a variance was given where a standard deviation is asked for",
-            f"take its root: std {math.sqrt(fit.std):.3g}",
-        )
+    """A std that equals the variance it should have, in at least half of the layers."""
+    known = fits(case)
+    for formula, variance in VARIANCES.items():
+        found = [f for f in known if f.layer.fans.fan_in > 4 and _near(f, variance)]
+        if found and len(found) * 2 >= len(known) and not _by_chance(found, variance):
+            fit = found[0]
+            yield Seen(
+                fit.layer.weight.name,
+                f"std {fit.std:.3g} equals {formula}, which is a variance; {plural(len(found), 'layer')} so",
+                fit.std,
+                (0.9 * math.sqrt(fit.std), 1.1 * math.sqrt(fit.std)),
+                "a variance was given where a standard deviation is asked for",
+                f"take its root: std {math.sqrt(fit.std):.3g}, or fanin.init_(model, batch)",
+            )
+            return
+
+
+VARIANCES: dict[str, Callable[[float, float], float]] = {
+    "2/fan_in": lambda i, o: 2 / i,
+    "1/fan_in": lambda i, o: 1 / i,
+    "2/(fan_in + fan_out)": lambda i, o: 2 / (i + o),
+    "2/fan_out": lambda i, o: 2 / o,
+}
+
+
+def _near(fit: Fit, variance: Callable[[float, float], float]) -> bool:
+    wanted = variance(fit.layer.fans.fan_in, fit.layer.fans.fan_out)
+    return abs(fit.std / wanted - 1) < max(4 / math.sqrt(2 * fit.layer.weight.size), 0.004)
+
+
+def _by_chance(found: list[Fit], variance: Callable[[float, float], float]) -> bool:
+    """Whether all layers taken together do not have this std, or have one of the round numbers that people fix."""
+    ratios = [math.log(f.std / variance(f.layer.fans.fan_in, f.layer.fans.fan_out)) for f in found]
+    tolerance = max(4 / math.sqrt(2 * sum(f.layer.weight.size for f in found)), 0.004)
+    fixed = all((scheme_of(f.layer, f.std) or "").startswith("a fixed") for f in found)
+    return fixed or abs(sum(ratios) / len(ratios)) > tolerance
 
 
 def large_fan(case: Case) -> Iterator[Seen]:
