@@ -81,7 +81,7 @@ def completed(
 ) -> tuple[dict[str, Entry], list[str]]:
     """Every parameter by every name: drawn, kept with a reason, or tied."""
     full: dict[str, Entry] = {}
-    unused: list[str] = []
+    unused = [name for name, weight in weights.items() if weight.unused]
     for name, (record, _, _) in records.items():
         if record.name != name:
             full[name] = Entry(
@@ -91,7 +91,6 @@ def completed(
             full[name] = entries[name]
         else:
             full[name] = _fallback(weights[name], record, row)
-            unused += [name] if weights[name].unused else []
     shown = ", ".join(unused[:3]) + (f" and {len(unused) - 3} more" if len(unused) > 3 else "")
     return full, [f"not used on this batch: {shown}"] if unused else []
 

@@ -58,7 +58,7 @@ def bias(parameter: Parameter) -> Entry:
         Zeros(),
         None,
         None,
-        "a bias: zero, so that the signal has no preferred direction",
+        "a bias: zero, so that no direction is preferred",
     )
 
 

@@ -84,7 +84,7 @@ def _range(numbers: list[int]) -> str:
 
 def to_text(plan: Plan, *, width: int = 120, full: bool = False) -> str:
     """Name, shape, law and reason; the reason is cut to the width."""
-    lines = [("parameter", "shape", "drawn from", "because")]
+    lines: list[tuple[str, ...]] = [("parameter", "shape", "drawn from", "because")]
     for row in rows(plan, full=full):
         shape = "×".join(map(str, row.entries[0].shape)) or "scalar"
         times = f" ({len(row.entries)}×)" if len(row.entries) > 1 else ""
@@ -136,7 +136,7 @@ def to_html(plan: Plan) -> str:
 def diff_text(diff: Diff) -> str:
     """One line a parameter: what would happen, and the std now and planned."""
     number = lambda x: "-" if x is None else f"{x:.4g}"  # noqa: E731
-    lines = [("parameter", "would", "shape", "std now", "std planned")]
+    lines: list[tuple[str, ...]] = [("parameter", "would", "shape", "std now", "std planned")]
     words = {
         "draw": "be drawn",
         "keep": "stay",
