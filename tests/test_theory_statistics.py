@@ -1,8 +1,9 @@
 """How the tests of the rules compare: one prediction against many freshly drawn networks, with standard errors.
 
-A case is a module, a batch and a law for every weight. The module is traced once; each network draws all weights anew from
-their laws and runs the traced steps. Over networks the mean square of a tensor has a standard error; a prediction may be
-off by four of them. What a rule leaves out at finite width, or approximates, is given as ``slack`` beside the case.
+A case is a module, a batch and a law for every weight. The module is traced once; each network draws all weights anew
+from their laws and runs the traced steps. Over networks the mean square of a tensor has a standard error; a prediction
+may be off by four of them. What a rule leaves out at finite width, or approximates, is given as ``slack`` beside the
+case.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Comparison:
 
 
 def lecun(module: nn.Module) -> dict[str, Distribution]:
-    """Normal weights of variance 1/fan_in; vectors stay what they are in the module if they are all alike, else N(0, 0.3^2)."""
+    """Normal weights of variance 1/fan_in; vectors that are constant in the module stay so, others are N(0, 0.3^2)."""
     laws: dict[str, Distribution] = {}
     for name, tensor in module.named_parameters():
         if tensor.dim() > 1:
