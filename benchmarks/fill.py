@@ -124,6 +124,95 @@ def per_thread(values: int) -> dict[str, Case]:
     return {"normal_one_thread_quarter": {"fanin": one, "torch": lambda: init.normal_(out, std=0.02)}}
 
 
+def gpt2_xl(rounds: int) -> dict[str, float]:
+    """GPT-2 XL (1.56 billion parameters): transformers' own construction against a meta model, its Plan, and apply."""
+    import transformers
+
+    import fanin
+
+    config = transformers.GPT2Config(n_embd=1600, n_layer=48, n_head=25)
+    plan = None
+    times: dict[str, list[float]] = {"transformers": [], "fanin": [], "plan": []}
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        model = transformers.GPT2LMHeadModel(config)
+        times["transformers"].append(time.perf_counter() - begin)
+        del model
+        begin = time.perf_counter()
+        with torch.device("meta"):
+            model = transformers.GPT2LMHeadModel(config)
+        if plan is None:
+            plan = fanin.plan(model, torch.zeros(1, 8, dtype=torch.int64, device="meta"), recipe="gpt2")
+            times["plan"].append(time.perf_counter() - begin)
+            begin = time.perf_counter()
+        apply(plan, model, seed=0)
+        times["fanin"].append(time.perf_counter() - begin)
+        del model
+    result = {f"{name}_s": statistics.median(t) for name, t in times.items()}
+    return result | {"transformers_over_fanin": result["transformers_s"] / result["fanin_s"]}
+
+
+def linear_in_size(_: int) -> dict[str, float]:
+    """Seconds for models of 0.25 to 3 billion parameters in bfloat16, filled in place after the memory is there."""
+    result = {}
+    for billions in (0.25, 0.5, 1, 2, 3):
+        tensors = [torch.zeros(1 << 25, dtype=torch.bfloat16) for _ in range(round(billions * 1e9 / (1 << 25)))]
+        model = torch.nn.ParameterList(tensors)
+        entries = {
+            name: SimpleNamespace(shape=tuple(p.shape), distribution=Normal(0.02), tied_to=None)
+            for name, p in model.named_parameters()
+        }
+        begin = time.perf_counter()
+        apply(SimpleNamespace(entries=entries), model, seed=0)
+        result[f"{billions}_billion_s"] = time.perf_counter() - begin
+    return result
+
+
+def streaming(layers: int, folder: str) -> dict[str, float]:
+    """A Llama-2-7B-shaped model of so many layers (32 are 7 billion) in bfloat16, saved from the meta device.
+
+    Against zeros of the same size, written with fsync into as many files; peak memory is the process's own growth.
+    """
+    import resource
+    import tempfile
+
+    import transformers
+
+    from fanin.frameworks.torch.save import save
+
+    config = transformers.LlamaConfig(hidden_size=4096, intermediate_size=11008, num_hidden_layers=layers)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    entries = {
+        name: SimpleNamespace(shape=tuple(p.shape), distribution=Normal(0.02), tied_to=None)
+        for name, p in model.named_parameters()
+    }
+    plan = SimpleNamespace(entries=entries, fingerprint="benchmark")
+    engine.fill(np.zeros(1000, np.float32), law(Normal(1.0)), key(0, "warm"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        written = save(plan, model, f"{place}/model", seed=0)
+        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+        sizes = [file.stat().st_size for file in written.files]
+        for file in written.files:
+            file.unlink()
+        begin, block = time.perf_counter(), memoryview(bytearray(1 << 25))
+        for i, size in enumerate(sizes):
+            with open(f"{place}/zeros{i}", "wb", buffering=0) as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+                while size > 0:
+                    size -= file.write(block[: min(size, len(block))])
+                os.fsync(file.fileno())
+        zeros = time.perf_counter() - begin
+    return {
+        "gigabytes": written.nbytes / 1e9,
+        "fanin_s": written.seconds,
+        "zeros_s": zeros,
+        "share_of_write_speed": zeros / written.seconds,
+        "peak_growth_gigabytes": peak / 1e9,
+    }
+
+
 def measure(case: Case, rounds: int) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in case}
     for turn in range(rounds + 1):
@@ -148,12 +237,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--gpt2-xl", action="store_true", help="only: construct GPT-2 XL both ways (12 GB of memory)")
+    parser.add_argument("--linear", action="store_true", help="only: time against parameter count (6 GB of memory)")
+    parser.add_argument("--stream", type=int, metavar="LAYERS", help="only: stream a Llama of so many layers to disk")
+    parser.add_argument("--folder", default=".", help="where --stream writes")
     options = parser.parse_args()
     if options.threads:
         os.environ["FANIN_THREADS"] = str(options.threads)
         torch.set_num_threads(options.threads)
-    results = {}
-    for build in (elementwise, per_thread, small_tensors, orthogonal):
+    results: dict[str, dict[str, float]] = {}
+    if options.gpt2_xl:
+        results["gpt2_xl"] = gpt2_xl(options.rounds)
+    if options.linear:
+        results["linear"] = linear_in_size(options.rounds)
+    if options.stream:
+        results["streaming"] = streaming(options.stream, options.folder)
+    print(json.dumps(results), file=sys.stderr)
+    for build in () if results else (elementwise, per_thread, small_tensors, orthogonal):
         for name, case in build(options.values).items():
             if options.only in name:
                 results[name] = measure(case, options.rounds)

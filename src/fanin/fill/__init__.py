@@ -4,4 +4,5 @@
 """
 
 from fanin.fill.draw import draw as draw
+from fanin.fill.engine import status as status
 from fanin.fill.keys import key as key
