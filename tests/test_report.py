@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import browser
@@ -16,8 +17,10 @@ from fanin.report import Report
 from fanin.report.github import to_github
 from fanin.report.html import page, write
 from fanin.report.numbers import sparkline
+from fanin.report.pairs import pairs
 from fanin.report.sarif import to_sarif
-from fanin.report.tree import lines, pairs
+from fanin.report.tree import lines
+from fanin.signals import Signals
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -68,6 +71,18 @@ def test_a_finding_about_a_parameter_stands_at_its_module():
     finding = Finding("FAN301", "error", "2.weight", "all alike")
     text = Report((finding,), *(reports.stack(2).predicted, None)).to_text()
     assert next(line for line in text.splitlines() if line.startswith("✗")).split()[1] == "2"
+
+
+def test_gradients_of_a_loss_are_compared_in_its_units():
+    predicted, seen = reports.stack(3).predicted, reports.stack(3).measured
+    assert predicted and seen
+    rows = [replace(row, grad_rms=(row.grad_rms or 0) * 1e-3) for row in seen.rows]
+    report = Report((), predicted, Signals(rows, facts={"cotangent": "loss"}))
+    for pair in pairs(report):
+        assert pair.predicted and pair.measured
+        assert pair.predicted.grad_rms == pytest.approx(pair.measured.grad_rms, rel=0.1)
+    assert "scaled to the loss's gradient at 6" in report.to_text()
+    assert "scaled" not in reports.stack().to_text()
 
 
 def test_ok_is_about_errors_and_findings_are_ordered():

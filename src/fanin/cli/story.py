@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ from fanin.cli.screen import color, remark, say, width, will_write
 def demo(html: Path, epochs: int, seed: int) -> None:
     """Show a 30-layer network on real data that stalls, why it does, and how it is mended. Takes about a minute."""
     will_write(html)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads stall on busy machines
     from fanin.demo import tell
 
     tell(html, epochs=epochs, seed=seed, say=say, remark=remark, width=width(), color=color())

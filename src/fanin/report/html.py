@@ -18,8 +18,9 @@ from typing import Any
 
 from fanin.errors import OutputError
 from fanin.report.numbers import count
+from fanin.report.pairs import Pair, notes, pairs
 from fanin.report.record import Report
-from fanin.report.tree import Pair, pairs, row_of
+from fanin.report.tree import row_of
 from fanin.signals import json_safe
 
 FIELDS = (("rms", "rms"), ("low", "rms_low"), ("high", "rms_high"), ("grad", "grad_rms"))
@@ -110,7 +111,7 @@ def _data(report: Report) -> dict[str, Any]:
         "target": report.target,
         "ok": report.ok,
         "tiles": tiles,
-        "notes": list(facts.get("notes", ())),
+        "notes": notes(report),
         "versions": dict(facts.get("versions", {})),
         "findings": [{**f.to_dict(), "row": row_of(f.name, names, report.signals.aliases)} for f in report.findings],
         "rows": [_row(pair) for pair in found],

@@ -14,8 +14,9 @@ from rich.text import Text
 
 from fanin.checks.finding import Finding
 from fanin.report.numbers import NONE, count, percent, short, span, sparkline
+from fanin.report.pairs import Pair, notes, pairs
 from fanin.report.record import Report
-from fanin.report.tree import Line, Pair, findings_by_name, lines, main_path, pairs
+from fanin.report.tree import Line, findings_by_name, lines, main_path
 
 STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 MARKS = {"error": "✗", "warning": "!", "info": "i"}
@@ -41,7 +42,7 @@ def renderable(report: Report, width: int = 110, detail: bool = False) -> Render
     parts: list[RenderableType] = [_heading(report, width), *_findings(report)]
     if len(report.signals):
         parts += [_curves(report, width), _table(report, width, detail)]
-    parts += [Text(f"note: {note}", style="dim") for note in report.facts.get("notes", ())]
+    parts += [Text(f"note: {note}", style="dim") for note in notes(report)]
     return Group(*parts)
 
 

@@ -1,6 +1,6 @@
 """The tensors of a report as lines by module tree, repeated blocks folded into one.
 
-Predicted and measured rows of one name are one `Pair`. Siblings that repeat with a period (``h.0 … h.11``, or
+Siblings that repeat with a period (``h.0 … h.11``, or
 convolution, ReLU, convolution, ReLU, ...) become one line each, which then stands for several tensors.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fanin.checks.finding import Finding
+from fanin.report.pairs import Pair, pairs
 from fanin.report.record import Report
 from fanin.signals import Signal
 
@@ -18,22 +19,6 @@ MOVES = frozenset(  # where elements go, not what they are: the rms stays
     "view reshape transpose permute contiguous clone alias to expand unsqueeze squeeze split split_with_sizes "  # noqa: SIM905
     "chunk slice select index unbind flatten unflatten detach lift repeat_interleave t _to_copy copy".split()
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One tensor, predicted and measured."""
-
-    name: str
-    predicted: Signal | None
-    measured: Signal | None
-
-    @property
-    def row(self) -> Signal:
-        """Either of the two; name, op and shape are the same."""
-        found = self.measured or self.predicted
-        assert found is not None  # a pair is made of at least one
-        return found
 
 
 @dataclass(slots=True)
@@ -58,15 +43,6 @@ class Line:
     label: str
     pairs: tuple[Pair, ...] = ()
     repeats: int = 1
-
-
-def pairs(report: Report) -> list[Pair]:
-    """Predicted and measured rows side by side, in graph order."""
-    predicted = {row.name: row for row in report.predicted.rows} if report.predicted else {}
-    measured = {row.name: row for row in report.measured.rows} if report.measured else {}
-    first, second = (predicted, measured) if len(predicted) >= len(measured) else (measured, predicted)
-    names = [*first, *(name for name in second if name not in first)]
-    return [Pair(name, predicted.get(name), measured.get(name)) for name in names]
 
 
 def lines(report: Report, *, detail: bool = False) -> list[Line]:
