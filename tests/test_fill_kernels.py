@@ -114,6 +114,7 @@ def test_processes_with_and_without_kernels_agree(tmp_path):
     assert slow[0] == fast[0] and (slow[1], fast[1]) == ("False", "True")
 
 
+@pytest.mark.slow  # compiles everything anew
 def test_an_unwritable_cache_still_draws(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")

@@ -94,11 +94,13 @@ def save_tensors(
         _write_files(files, finished, seed, folder if not single else None, _ticker(files, finished, progress, begin))
         if not single:
             _finish(folder, files, extra or {})
-    except OutputError:
+    except OSError as error:
         if made:
             with suppress(OSError):
                 folder.rmdir()  # only if nothing is in it
-        raise
+        if isinstance(error, OutputError):
+            raise
+        raise cannot_write(path, error) from error
     total = sum(len(head) + sum(t.nbytes for t in part) for _, head, part in files)
     return Saved(tuple(file for file, _, _ in files), total, time.monotonic() - begin, len(finished))
 
@@ -113,9 +115,9 @@ def _names(count: int) -> list[str]:
 
 
 def _make_folder(folder: Path) -> bool:
-    if folder.is_dir():
-        return False
     try:
+        if folder.is_dir():
+            return False
         folder.mkdir(parents=True)
     except OSError as error:
         raise cannot_write(folder, error) from error
