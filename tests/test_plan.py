@@ -1,5 +1,8 @@
 """The Plan record: round trip, fingerprint, diff, text, and what it refuses."""
 
+# pyright: reportOptionalMemberAccess=false, reportArgumentType=false, reportOperatorIssue=false
+# pyright: reportCallIssue=false, reportOptionalOperand=false, reportOptionalSubscript=false
+
 from __future__ import annotations
 
 import json

@@ -1,9 +1,14 @@
 """Recipes: what each draws, that the drawn signal is the predicted one, and what users may get wrong."""
 
+# pyright: reportOptionalMemberAccess=false, reportArgumentType=false, reportOperatorIssue=false
+# pyright: reportCallIssue=false, reportOptionalOperand=false, reportOptionalSubscript=false
+
 from __future__ import annotations
 
 import itertools
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -530,3 +535,10 @@ def test_patterns_compose():
 
 def test_every_recipe_has_a_source():
     assert all(row.source for row in RECIPES.values())
+
+
+def test_the_documentation_runs():
+    text = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.S))
+    exec(compile(code, "recipes.md", "exec"), {})
+    assert all(f"`{name}`" in text for name in RECIPES)

@@ -118,10 +118,10 @@ def _activation(found: Response, s: float) -> str:
     if not second:
         return f"{found.name} follows."
     gain = s / math.sqrt(second)
-    text = f"{found.name} follows: at pre-activation rms {s:.3g} it keeps E f² = {second:.4g}, so the next layer needs gain"
+    text = f"{found.name} follows: at rms {s:.3g}, E f² = {second:.4g}, so the next layer needs gain {gain:.4g}"
     if not slope:
-        return f"{text} {gain:.4g}; its slope is 0 and no gradient passes."
-    return f"{text} {gain:.4g} (forward); E f'² = {slope:.4g} would ask for {1 / math.sqrt(slope):.4g} (backward)."
+        return f"{text}; its slope is 0 and no gradient passes."
+    return f"{text} (forward); E f'² = {slope:.4g} would ask for {1 / math.sqrt(slope):.4g} (backward)."
 
 
 def _law(entry: Entry) -> str:

@@ -1,0 +1,163 @@
+"""identify and explain: laws and schemes of freshly drawn tensors, false alarms at their level, and the sentences."""
+
+# pyright: reportOptionalMemberAccess=false, reportCallIssue=false
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import fanin
+from fanin.axes import Fans
+from fanin.errors import ArgumentError, ModelError, TargetError
+from fanin.recipes.explain import KURTOSIS, normal_or_uniform
+
+torch.set_num_threads(1)
+
+
+def drawn(recipe: str, seed: int, **options) -> dict[str, torch.Tensor]:
+    model = nn.Sequential(nn.Linear(60, 40), nn.Linear(40, 100), nn.Conv2d(10, 24, 3))
+    made = fanin.plan(model, recipe=recipe, **options)
+    fanin.apply(made, model, seed=seed)
+    return {n: p.detach() for n, p in model.named_parameters() if n.endswith("weight")}
+
+
+CASES = [
+    ("he", {}, "He normal, fan_in"),
+    ("he", {"mode": "fan_out"}, "He normal, fan_out"),
+    ("he", {"distribution": "uniform"}, "He uniform, fan_in"),
+    ("he", {"distribution": "truncated_normal"}, "He truncated normal, fan_in"),
+    ("glorot", {"distribution": "uniform"}, "Glorot uniform"),
+    ("glorot", {}, "Glorot normal"),
+    ("lecun", {"distribution": "truncated_normal"}, "LeCun truncated normal"),
+    ("torch_default", {}, "torch's default"),
+    ("fixed", {"std": 0.02}, "normal of std 0.02"),
+    ("orthogonal", {}, "orthogonal"),
+]
+
+
+@pytest.mark.parametrize(("recipe", "options", "scheme"), CASES, ids=[c[2] for c in CASES])
+def test_scheme_is_found(recipe, options, scheme):
+    """Right on all but one of 30 tensors of 2,160 and more elements at least."""
+    right = total = 0
+    for seed in range(10):
+        for guess in fanin.identify(drawn(recipe, seed, **options)).values():
+            total += 1
+            right += bool(guess.schemes) and guess.schemes[0].startswith(scheme)
+    assert right >= total - 1
+
+
+def test_false_alarms_are_at_their_level():
+    """At most one model in a hundred may have a tensor called not fresh: binomial(100, .01) exceeds 5 once in 2,000."""
+    alarms = 0
+    for seed in range(100):
+        found = fanin.identify(drawn("he" if seed % 2 else "torch_default", seed))
+        alarms += any(g.verdict == "not fresh" for g in found.values())
+    assert alarms <= 5
+
+
+def test_negative_control():
+    rng = np.random.default_rng(0)
+    found = fanin.identify({"t": rng.standard_t(4, (60, 60)), "m": rng.normal(size=(60, 60)) ** 3})
+    assert [g.verdict for g in found.values()] == ["not fresh", "not fresh"]
+
+
+def test_resnet_of_transformers():
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    torch.manual_seed(0)
+    config = ResNetConfig(embedding_size=16, hidden_sizes=[32, 64], depths=[1, 1], layer_type="basic", num_labels=100)
+    found = fanin.identify(ResNetForImageClassification(config))
+    for name, guess in found.items():
+        if name.endswith("convolution.weight"):
+            assert guess.schemes[0].startswith("He normal") and "fan_out" in guess.schemes[0], (name, guess)
+    assert found["classifier.1.weight"].schemes[0].startswith("torch's default, U(±1/sqrt(64))")
+
+
+def test_layers_of_torch():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.LSTM(30, 40), nn.MultiheadAttention(32, 4), nn.Embedding(200, 30, padding_idx=0))
+    found = fanin.identify(model)
+    assert all(g.schemes[0] == "torch's default, U(±1/sqrt(40))" for n, g in found.items() if n.startswith("0."))
+    assert found["1.in_proj_weight"].schemes[0] == "Glorot uniform"
+    assert found["2.weight"].schemes == ("normal of std 1",) and "padding" in found["2.weight"].note
+
+
+def test_marks():
+    torch.manual_seed(0)
+    w = torch.randn(100, 300) * (2 / 300)
+    found = fanin.identify(
+        {"w": w, "v": w.clone(), "o": nn.init.orthogonal_(torch.empty(64, 32), 2.0), "n": torch.full((30,), math.nan)}
+        | {"one": torch.ones(50), "few": torch.randn(5), "ids": torch.arange(5)}
+    )
+    assert "variance" in found["w"].note and "the same values as w" in found["v"].note
+    assert found["o"].distribution.gain == pytest.approx(2, rel=1e-5)
+    assert "100 %" in found["n"].note
+    assert (found["one"].verdict, found["few"].verdict) == ("constant", "too few")
+    assert "ids" not in found
+    assert {g.name for g in found.unlikely} == {"w", "v", "n"}
+    assert "as by" in str(found) and found.to_dict()["tensors"][0]["name"] == "w"
+
+
+def test_half_precision_and_files(tmp_path):
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    weights = {n: w.bfloat16() for n, w in drawn("he", 0, distribution="uniform").items()}
+    save_file(weights, tmp_path / "w.safetensors")
+    assert all(g.schemes[0].startswith("He uniform") for g in fanin.identify(tmp_path / "w.safetensors").values())
+
+
+def test_mistakes(tmp_path):
+    with pytest.raises(ModelError, match="meta"):
+        fanin.identify(nn.Linear(3, 3, device="meta"))
+    with pytest.raises(ModelError):
+        fanin.identify({})
+    with pytest.raises(ArgumentError):
+        fanin.identify(3)
+    with pytest.raises(TargetError):
+        fanin.identify(tmp_path / "none.safetensors")
+
+
+# --- explain ------------------------------------------------------------------------------------------------------
+
+
+def test_explain_one_layer():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 8, 3, padding=1))
+    text = fanin.explain(model, torch.randn(4, 3, 8, 8), "0")
+    for words in (
+        "fan_in 27",
+        "fan_out 144",
+        "22.69 of them",
+        "relu follows",
+        "E f² = 0.5",
+        "1.414",
+        "torch's default",
+    ):
+        assert words in text, words
+    assert "Normal or uniform" in text
+
+
+def test_explain_a_model_and_mistakes():
+    model = nn.Sequential(nn.Linear(20, 20), nn.Tanh(), nn.Linear(20, 3))
+    text = fanin.explain(model, torch.randn(8, 20))
+    assert "Outputs are made by 2" in text and "plan: recipe auto" in text
+    with pytest.raises(ArgumentError, match="did you mean"):
+        fanin.explain(model, torch.randn(8, 20), "0.weigth")
+    with pytest.raises(ArgumentError, match="without a batch"):
+        fanin.explain(model, None)
+
+
+@pytest.mark.parametrize("kind", ["normal", "uniform"])
+def test_spread_of_a_layer_by_kurtosis(kind):
+    """The formula behind the sentence, against draws."""
+    rng, n = np.random.default_rng(0), 50
+    w = rng.normal(size=(20000, n)) if kind == "normal" else rng.uniform(-math.sqrt(3), math.sqrt(3), (20000, n))
+    spread = (w**2).mean(1).std()
+    assert spread == pytest.approx(math.sqrt((KURTOSIS[kind] - 1) / n), rel=0.03)
+    assert f"{100 * math.sqrt(2 / n):.2g} %" in normal_or_uniform(Fans(n, 10))
