@@ -192,7 +192,7 @@ def apply_blocks(tall: int, wide: int, size: int, key: Key, dtype: np.dtype) -> 
         )
         block(x, v, t, signs[first : first + count], count, across, down, packed)
         _share(q, first, across, down, packed, first // width)
-    return q[:, :tall].swapaxes(0, 1).reshape(tall, -1)[:, :wide].copy(), signs
+    return q[:, :tall].swapaxes(0, 1).reshape(tall, -1)[:, :wide], signs
 
 
 def _share(q: NDArray, first: int, across: NDArray, down: NDArray, packed: NDArray, begin: int) -> None:
