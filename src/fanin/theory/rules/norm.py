@@ -112,7 +112,8 @@ def _per_place(x: Law, axes: tuple[int, ...], eps: float, centred: bool) -> Law:
         mean, second = mean.mean(inside, keepdims=True), second.mean(inside, keepdims=True)
     shared = (mean**2 * (1 - 1 / n) + second / n) if centred else 0.0
     variance = np.maximum(second - shared, 0)
-    scale = 1 / np.sqrt(variance + eps)
+    own = np.maximum(second - mean**2 if centred else second, 1e-300)
+    scale = np.sqrt(variance / own / (variance + eps))  # what is left has the variance q - p: n - 1 of n are free
     from fanin.theory.law import constant
 
     shift = constant(scale.shape, (), np.where(centred, mean, 0.0) + 0 * scale)
