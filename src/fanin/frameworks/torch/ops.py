@@ -285,6 +285,17 @@ def _matmul(a: Arguments) -> Built:
     return Kind.MIX, {}
 
 
+def _baddbmm(a: Arguments) -> Built:
+    names = ("batch1", "batch2") if "batch1" in a._values else ("mat1", "mat2")
+    return Kind.MIX, {
+        "x": a.at(names[0]),
+        "y": a.at(names[1]),
+        "bias": a.at("self"),
+        "alpha": float(a.get("alpha", 1)),
+        "beta": float(a.get("beta", 1)),
+    }
+
+
 # --- where elements go -------------------------------------------------------------------------------------------
 
 
@@ -414,6 +425,7 @@ TABLE: dict[str, Callable[[Arguments], Built]] = {
     "mm": _matmul,
     "bmm": _matmul,
     "mv": _matmul,
+    "baddbmm": _baddbmm,
     "dot": _matmul,
     "dropout": _dropout(False),
     "feature_dropout": _dropout(True),

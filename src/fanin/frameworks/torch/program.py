@@ -168,6 +168,9 @@ def _fakes(model, args, kwargs) -> Iterator[tuple]:
     config = getattr(copied, "config", None)
     if getattr(config, "use_cache", None):
         config.use_cache = False
+    for module in copied.modules():  # whole layers dropped at random: a branch on data; the full net is what is read
+        if isinstance(getattr(module, "layerdrop", None), float):
+            module.layerdrop = 0.0
     to_fake = lambda x: fake(x) if isinstance(x, torch.Tensor) else x  # noqa: E731
     yield copied, tree_map(to_fake, tuple(args)), tree_map(to_fake, dict(kwargs))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from fanin.graph import Node
+from fanin.theory import grid
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.contraction import _same_id, known_pairs
 from fanin.theory.law import FEATURE, Axis, Groups, Law, subsets
@@ -29,7 +31,9 @@ def dense(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
     places = tuple(range(len(g.law.shape) - 1))
     count = float(np.prod([g.law.shape[i] for i in places]))
     axes = g.law.axes[:-1]
-    parts[a["weight"]] = [_weight_part(weight, count * paired(g, _pair_of(x, -1), axes))]
+    pairs, n_in = _pair_of(x, -1), float(weight.shape[1 if a["out_first"] else 0])
+    total = paired(g, pairs, axes) + along_weights(g, pairs, n_in, axes)
+    parts[a["weight"]] = [_weight_part(weight, count * max(total, 0.0))]
     if a["bias"] is not None:
         bias = inputs[a["bias"]]
         parts[a["bias"]] = [_weight_part(bias, count * paired(g, lambda s: 1.0, axes))]
@@ -61,6 +65,29 @@ def paired(g: Cotangent, x: Pair, axes: tuple[Axis, ...]) -> float:
     return max(total, 0.0)
 
 
+def along_weights(g: Cotangent, x: Pair, n: float, axes: tuple[Axis, ...]) -> float:
+    """What ``paired`` misses behind an activation: d(z) follows z = w x, so g x has a part along w that does not average out.
+
+    Splitting x into its part along w and the rest gives E[g g' x x'] = E[d d'] E[x x'] + (q_x / n) (E[d z d' z'] - r E[d d']).
+    """
+    law = g.law
+    if all(p.values is None for p in g.parts) or not law.gaussian:
+        return 0.0
+    sizes: dict[str, float] = {}
+    for axis in axes:
+        for atom in axis:
+            sizes[atom.group] = sizes.get(atom.group, 1.0) * atom.size
+    total = 0.0
+    followed = [replace(p, values=p.values * grid.Z_UNIT) for p in g.parts if p.values is not None]
+    plain = [p for p in g.parts if p.values is not None]
+    for s in [frozenset(), *subsets(frozenset(k for k, size in sizes.items() if size > 1))]:
+        many = float(np.prod([sizes[k] - 1 for k in s])) if s else 1.0
+        r = law.correlation(s) if s else 1.0
+        extra = sum(f.pair(law, s) - r * p.pair(law, s) for f, p in zip(followed, plain, strict=True))
+        total += many * extra
+    return total * x(frozenset()) / n
+
+
 def _pair_of(x: Value, feature: int) -> Pair:
     """Pair moments of an input per feature, whether it is a law or known."""
     if isinstance(x, Law):
@@ -83,13 +110,24 @@ def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     channels = node.shape[1] // a["groups"]
     if isinstance(x, Law):
         second = channels * weight.second * adjoint_taps(profile, node, kernel)
-        parts[a["x"]] = [fresh(second, _carried(g, x))]
+        parts[a["x"]] = [fresh(second, _thinned(_carried(g, x), node, x))]
     places = float(np.prod([node.shape[0], *node.shape[2:]]))
     axes = (g.law.axes[0], *g.law.axes[2:])
-    parts[a["weight"]] = [_weight_part(weight, places * paired(g, _patches(node, x, kernel), axes))]
+    pairs = _patches(node, x, kernel)
+    n_in = weight.shape[1] * float(np.prod(kernel))
+    total = paired(g, pairs, axes) + along_weights(g, pairs, n_in, axes)
+    parts[a["weight"]] = [_weight_part(weight, places * max(total, 0.0))]
     if a["bias"] is not None:
         parts[a["bias"]] = [_weight_part(inputs[a["bias"]], places * paired(g, lambda s: 1.0, axes))]
     return parts
+
+
+def _thinned(ratios: dict[Groups, float], node: Node, x: Law) -> dict[Groups, float]:
+    """Two inputs meet only in outputs that read them by one tap: n_out - 1 of n_in - 1 pairs along the map."""
+    inputs, outputs = float(np.prod(x.shape[2:])), float(np.prod(node.shape[2:]))
+    share = min((outputs - 1) / (inputs - 1), 1.0) if inputs > 1 else 1.0
+    spatial = frozenset(t.group for axis in x.axes[2:] for t in axis if t.size > 1)
+    return {s: r * share if s & spatial else r for s, r in ratios.items()}
 
 
 def adjoint_taps(profile: np.ndarray, node: Node, kernel: tuple[int, ...]) -> np.ndarray:
