@@ -305,6 +305,30 @@ def test_written_out_activations_are_recognised():
     assert "silu" in plan["a.weight"].reason
 
 
+def test_auto_says_what_no_scale_can_hold():
+    notes = fanin.plan(mlp([32] * 40, nn.Sigmoid), torch.randn(16, 32)).notes
+    assert any("sigmoid" in note and "a norm or residual sums" in note for note in notes)
+    assert not fanin.plan(mlp([32] * 40, nn.ReLU), torch.randn(16, 32)).notes
+
+
+def test_auto_scales_queries_by_what_the_model_divides_by():
+    class Attend(nn.Module):
+        def __init__(self, scale: float):
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(32, 32) for _ in range(3))
+            self.scale = scale
+
+        def forward(self, x):
+            weights = torch.softmax(self.q(x) @ self.k(x).transpose(1, 2) * self.scale, -1)
+            return weights @ self.v(x)
+
+    torch.manual_seed(0)
+    x = torch.randn(8, 10, 32)
+    plain, divided = (fanin.plan(Attend(s), x) for s in (1.0, 32**-0.5))
+    assert divided["q.weight"].std == pytest.approx(32**-0.5, rel=0.05)
+    assert plain["q.weight"].std == pytest.approx(divided["q.weight"].std * 32**-0.25, rel=1e-6)
+
+
 # --- named recipes ------------------------------------------------------------------------------------------------
 
 

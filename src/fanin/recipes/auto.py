@@ -19,7 +19,7 @@ from fanin.distributions import Normal
 from fanin.errors import FaninError
 from fanin.graph import Graph, Kind, Node
 from fanin.recipes.plan import Entry
-from fanin.recipes.response import Response, preferred_scale, response
+from fanin.recipes.response import Response, drift, preferred_scale, response
 from fanin.recipes.shared import drawn, sized, structural
 from fanin.recipes.structure import Structure, Use
 from fanin.theory import Interpreter
@@ -61,10 +61,23 @@ class Solver:
         self.interpreter.laws = laws
         for node in self.graph.nodes:
             self._visit(node)
+        self.notes += self._limits()
         if self.blind:
             more = f" and {len(self.blind) - 1} more" if len(self.blind) > 1 else ""
             self.notes.append(f"no signal is predicted at the input of {self.blind[0]}{more}: 1 / sqrt(fan_in) there")
         return self.entries
+
+    def _limits(self) -> list[str]:
+        """Activations whose long chains no scale can hold."""
+        depth, found = self.structure.chain, []
+        for name, follows in {f.name: f for f in self.responses.values() if f is not None}.items():
+            left = drift(follows, preferred_scale(follows, depth), depth)
+            if depth > 2 and left > math.log(10):
+                found.append(
+                    f"{depth} weights in a row with {name}: even at the best scale the gradient or a deviation of the "
+                    f"signal changes by {math.exp(min(left, 690)):.0e}; a norm or residual sums would hold them"
+                )
+        return found
 
     def _visit(self, node: Node) -> None:
         name = self.structure.weight_at(node) if node.id not in self.structure.origin else None
@@ -161,10 +174,10 @@ class Solver:
             return 1.0, "rms 1"
         if wanted == 1:
             return 1.0, f"pre-activation rms 1 for the {follows.name} that follows"
-        step = math.sqrt(follows.growth(1.0))
+        step = math.sqrt(follows.growth(1.0) * max(follows.stiffness(1.0), 1.0))
         return wanted, (
             f"pre-activation rms {wanted:g} for the {follows.name} that follows: "
-            f"at 1 the gradient would change {step:.2f}x a layer over {s.chain} layers"
+            f"at 1, gradient and deviations would change {step:.2f}x a layer over {s.chain} layers"
         )
 
     def _branch_target(self, node: Node) -> tuple[float, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -41,6 +42,11 @@ class Response:
         """Factor of the mean square gradient a layer at equal widths, while the forward rms is held at ``s``."""
         second = self.second(s)
         return s**2 * self.slope(s) / second if second > 0 else 0.0
+
+    def stiffness(self, s: float) -> float:
+        """d log E[f(s z)^2] / d log s^2: by how much a layer's deviation from the planned mean square is passed on."""
+        up, down = self.second(1.01 * s), self.second(s / 1.01)
+        return math.log(up / down) / (4 * math.log(1.01)) if up > 0 and down > 0 else 1.0
 
 
 def response(structure: Structure, node: Node) -> Response | None:
@@ -124,14 +130,19 @@ def _named(values: np.ndarray) -> str | None:
     return next((n for n, row in _table().items() if np.allclose(row, values, rtol=1e-5, atol=1e-6)), None)
 
 
-def preferred_scale(found: Response | None, depth: int) -> float:
-    """The pre-activation rms at which the gradient of ``depth`` such layers in a row changes least.
+def drift(found: Response, s: float, depth: int) -> float:
+    """log of the factor by which the gradient's rms and a deviation of the signal's change over ``depth`` layers."""
+    return depth * (abs(math.log(max(found.growth(s), 1e-12))) + max(math.log(max(found.stiffness(s), 1e-12)), 0)) / 2
 
-    One where that changes its rms by less than a factor of two over the depth, else the nearest in ``SCALES`` that
-    does, else the best there is. For tanh, 1 is in the chaotic phase (1.09 a layer) and .5 all but critical.
+
+def preferred_scale(found: Response | None, depth: int) -> float:
+    """The pre-activation rms at which ``depth`` such layers in a row change gradient and deviations least.
+
+    One where that is less than a factor of two over the depth, else the nearest in ``SCALES`` that does, else the best
+    there is. For tanh, 1 is in the chaotic phase (1.09 a layer) and .5 all but critical.
     """
     if found is None or depth <= 2:
         return 1.0
-    drift = {s: abs(np.log(max(found.growth(s), 1e-12))) * depth / 2 for s in SCALES}
-    good = [s for s in SCALES if drift[s] <= np.log(2)]
-    return good[0] if good else min(SCALES, key=lambda s: (round(drift[s], 2), abs(np.log(s))))
+    cost = {s: drift(found, s, depth) for s in SCALES}
+    good = [s for s in SCALES if cost[s] <= math.log(2)]
+    return good[0] if good else min(SCALES, key=lambda s: (round(cost[s], 2), abs(math.log(s))))

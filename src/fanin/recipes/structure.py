@@ -17,6 +17,7 @@ from fanin.graph import Graph, Kind, Node
 
 LAYOUTS = {3: "OIW", 4: "OIHW", 5: "OIDHW"}
 TRANSPOSED = {3: "IOW", 4: "IOHW", 5: "IODHW"}
+PASSED = (Kind.MOVE, Kind.DROP, Kind.NORM, Kind.POINTWISE, Kind.PRODUCT, Kind.POOL, Kind.REDUCE)
 WEIGHTED = (Kind.DENSE, Kind.CONV, Kind.EMBED, Kind.EXPERTS)
 
 
@@ -229,7 +230,7 @@ class Structure:
         if node.kind is Kind.SUM:
             found = [w for i in self.signals_into(node) for w in self.last_weights(i)]
             return list(dict.fromkeys(found))
-        if node.kind in (Kind.MOVE, Kind.DROP, Kind.NORM, Kind.POINTWISE, Kind.PRODUCT, Kind.POOL):
+        if node.kind in PASSED:
             full = [i for i in self.signals_into(node) if self.graph.by_id[i].shape == node.shape]
             into = full[:1] or self.signals_into(node)[:1]
             return self.last_weights(into[0]) if into else []

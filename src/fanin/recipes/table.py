@@ -86,9 +86,9 @@ def to_text(plan: Plan, *, width: int = 120, full: bool = False) -> str:
     """Name, shape, law and reason; the reason is cut to the width."""
     lines: list[tuple[str, ...]] = [("parameter", "shape", "drawn from", "because")]
     for row in rows(plan, full=full):
-        shape = "×".join(map(str, row.entries[0].shape)) or "scalar"
-        times = f" ({len(row.entries)}×)" if len(row.entries) > 1 else ""
-        lines.append((row.name + times, shape, row.law, row.entries[0].reason))
+        first, count = row.entries[0], len(row.entries)
+        shape = "×".join(map(str, first.shape)) or "scalar"
+        lines.append((f"{row.name} ({count}×)" if count > 1 else row.name, shape, row.law, first.reason))
     head = (
         f"plan: recipe {_recipe(plan)}, {len(plan.drawn)} of {len(plan.entries)} parameters drawn, {plan.fingerprint}"
     )
