@@ -220,16 +220,12 @@ def _unbroadcast(part: Part, whole: Cotangent | None, out: Law, x: Law, x_laid: 
         ratio = {s: part.ratio.get(t, 0.0) for s, t in names.items()}
         second = part.second.reshape(part.second.shape[lead:]) if lead else part.second
         return Part(part.base, second, ratio, part.values)
-    holder = x_laid if part.values is not None else out
-    total = part.profile(holder) if part.values is not None else part.second
-    mean = float(np.mean(total))
+    total = part.profile(x_laid) if part.values is not None else part.second
     groups = frozenset(a.group for i in spread for a in out.axes[i] if a.size > 1)
-    n = float(np.prod([out.shape[i] for i in spread]))
     gain = _multiplicity(out, spread, groups, lambda s: part.ratio.get(s, 0.0))
-    second = summed_out(total, out.shape, tuple(i for i in range(len(out.shape)) if i not in spread)) * (gain / n)
+    second = summed_out(total, out.shape, tuple(i for i in range(len(out.shape)) if i not in spread)) * gain
     second = second.reshape(second.shape[lead:])
     ratio = {s: _between(out, spread, t, part.ratio) / gain for s, t in names.items()}
-    del mean
     return fresh(second, ratio)
 
 

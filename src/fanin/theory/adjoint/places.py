@@ -255,6 +255,9 @@ def _apart(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
     result, start = [], 0
     profile, ratios = g.profile(), g.ratios()
     for value in inputs:
+        if 0 in value.shape:  # an empty cache
+            result.append([])
+            continue
         stacked = node.attrs["how"] == "stack"
         size = 1 if stacked else value.shape[axis]
         piece = profile
@@ -262,7 +265,7 @@ def _apart(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
             piece = profile[(slice(None),) * axis + (slice(start, start + size),)]
         start += size
         piece = piece.squeeze(axis) if stacked else piece
-        if isinstance(value, Known | Hidden) or 0 in value.shape:
+        if isinstance(value, Known | Hidden):
             result.append([])
             continue
         words = {s: ratios.get(forward_words(s, value, g.law), 0.0) for s in subsets(value.groups)}
