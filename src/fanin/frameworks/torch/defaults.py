@@ -196,7 +196,7 @@ def default_draws(model: torch.nn.Module) -> tuple[dict[str, Distribution], dict
 
 
 def _initialize(model: torch.nn.Module) -> None:
-    for module in model.modules():
+    for module in reversed(list(model.modules())):  # parts first, as they are built: the whole may draw anew
         for method in ("reset_parameters", "_reset_parameters"):
             if callable(getattr(module, method, None)):
                 try:

@@ -39,7 +39,11 @@ def execute(
     """
     env: dict[str, Any] = {}
     leaves: dict[str, torch.Tensor] = {}
+    first: dict[int, str] = {}  # tied parameters are one leaf, under their first name: its gradient sums over all uses
+    for name, tensor in tensors.items():
+        first.setdefault(id(tensor), name)
     for id_, name in program.parameters.items():
+        name = first[id(tensors[name])]
         if name not in leaves:
             leaves[name] = tensors[name].detach().requires_grad_(tensors[name].is_floating_point() and backward)
         env[id_] = leaves[name]

@@ -1,0 +1,110 @@
+"""Measured figures against the same figures taken by hand with hooks and autograd."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+import fanin  # noqa: E402
+
+
+def rms(tensor: torch.Tensor) -> float:
+    return float(tensor.detach().double().square().mean().sqrt())
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(12, 20), nn.Tanh(), nn.Linear(20, 20), nn.ReLU(), nn.Linear(20, 5))
+
+
+X = torch.randn(7, 12, generator=torch.Generator().manual_seed(1))
+
+
+def test_forward_figures_are_those_of_hooks():
+    model, seen = net(), {}
+    measured = fanin.measure(model, X)
+    for name, module in model.named_children():
+        module.register_forward_hook(lambda _m, _i, out, name=name: seen.__setitem__(name, out))
+    model(X)
+    assert list(measured) == list(seen)
+    for name, out in seen.items():
+        assert measured[name].rms == pytest.approx(rms(out), rel=1e-6)
+        assert measured[name].mean == pytest.approx(float(out.mean()), abs=1e-6)
+        assert measured[name].source == "measured"
+
+
+def test_gradients_of_a_loss_are_those_of_autograd():
+    model, target = net(), torch.arange(7) % 5
+    report = fanin.check(model, X, loss=F.cross_entropy, target=target)
+    assert report.measured is not None
+    loss = F.cross_entropy(model(X), target)
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    for (name, _), gradient in zip(model.named_parameters(), gradients, strict=True):
+        assert report.measured.parameters[name]["grad_rms"] == pytest.approx(rms(gradient), rel=1e-5)
+    assert report.measured.facts["loss"] == pytest.approx(float(loss), rel=1e-6)
+    assert report.measured.facts["cotangent"] == "loss"
+
+
+def test_the_output_has_a_unit_cotangent():
+    big = nn.Sequential(nn.Linear(12, 400))
+    assert fanin.measure(big, torch.randn(200, 12))["0"].grad_rms == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_tied_weight_has_one_gradient_over_all_its_uses():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.head = nn.Embedding(11, 8), nn.Linear(8, 11, bias=False)
+            self.head.weight = self.table.weight
+
+        def forward(self, ids):
+            return self.head(self.table(ids))
+
+    torch.manual_seed(0)
+    model, ids = Tied(), torch.tensor([[0, 3, 3, 7]])
+    target = torch.tensor([1, 2, 3, 4])
+    loss = lambda out, t: F.cross_entropy(out[0], t)  # noqa: E731
+    measured = fanin.check(model, (ids,), loss=loss, target=target).measured
+    assert measured is not None
+    (gradient,) = torch.autograd.grad(loss(model(ids), target), [model.table.weight])
+    assert list(measured.parameters) == ["table.weight"]
+    assert measured.parameters["table.weight"]["grad_rms"] == pytest.approx(rms(gradient), rel=1e-5)
+
+
+def test_runs_under_a_plan_differ_in_weights():
+    model = net()
+    plan = fanin.plan(model, X, recipe="he")
+    measured = fanin.measure(model, X, plan=plan, seeds=3)
+    row = measured["0"]
+    assert measured.facts["seeds"] == 3
+    assert row.rms_low < row.rms < row.rms_high
+
+
+def test_runs_without_a_plan_differ_in_dropout_alone():
+    model = nn.Sequential(nn.Linear(12, 40), nn.Dropout(0.5))
+    measured = fanin.measure(model, X, seeds=3)
+    assert measured["0"].rms_low == measured["0"].rms_high
+    assert measured["1"].rms_low < measured["1"].rms_high
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_figures_neither_overflow_nor_underflow(scale):
+    model = nn.Sequential(nn.Linear(12, 12, bias=False))
+    with torch.no_grad():
+        model[0].weight.mul_(scale)
+    assert fanin.measure(model, X)["0"].rms == pytest.approx(rms(model[0](X)), rel=1e-4)
+
+
+def test_meta_models_are_refused():
+    with torch.device("meta"):
+        model = nn.Linear(12, 3)
+    with pytest.raises(fanin.FaninError, match="meta device"):
+        fanin.measure(model, X)
+
+
+def test_meta_batches_are_refused():
+    with pytest.raises(fanin.FaninError, match="meta device"):
+        fanin.measure(net(), torch.empty(3, 12, device="meta"))
