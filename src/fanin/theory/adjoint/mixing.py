@@ -131,10 +131,13 @@ def attention(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[
     profile = profile.mean(-1, keepdims=True)
     pair_rows = g.pair(queries)
     transport = _Transport(counts, prior, a["causal"], q.shape[-2], k.shape[-2])
+    transport.boost = max(float(np.mean(weight2 * counts)), 1.0)
     d_v = v.shape[-1]
     value = transport.columns(weight2 / keep * profile, pair_rows)
     logits = weight2 * np.maximum(1 - 1 / counts, 0) * d_v * profile * own_v / keep  # E sum_j dl^2, by row
-    query = a["scale"] ** 2 * logits * own_k
+    # keys and values of one token come from one input: two tokens' products meet again, by the chance overlap 1/width
+    width = float(np.prod([t.size for axis in q.axes for t in axis if t.group == FEATURE]))
+    query = a["scale"] ** 2 * logits * own_k * (1 + np.maximum(counts - 1, 0) / width)
     through = float(np.mean(logits) / max(float(np.mean(weight2 * profile)), 1e-300))
     key = a["scale"] ** 2 * transport.columns(logits * q.second, through * pair_rows * q.pair(queries))
     ratios = g.ratios()
@@ -177,6 +180,7 @@ class _Transport:
 
     def __init__(self, counts: np.ndarray, prior: np.ndarray | None, causal: bool, queries: int, keys: int):
         self.counts, self.prior, self.causal, self.queries, self.keys = counts, prior, causal, queries, keys
+        self.boost = 1.0
 
     def columns(self, rows: np.ndarray, pair: float) -> np.ndarray:
         """sum_i a_ij^2 g_i^2 + sum_{i != i'} a_ij a_i'j E[g g'] at every key; rows are E[sum_j a^2] E g^2 by query."""
@@ -196,7 +200,7 @@ class _Transport:
         mean = float(np.mean(self.columns(rows, pair)))
         cross = self.queries * max(self.queries - 1, 0) / self.keys**2 * pair
         own = float(np.mean(rows)) * self.queries / self.keys
-        overlap = own / max(self.keys, 1)
+        overlap = own / self.boost  # E[a_j a_j'] against E[a_j^2] within a row
         return float(np.clip((cross + overlap) / mean, -1, 1)) if mean > 0 else 0.0
 
     def _share(self) -> np.ndarray | None:
