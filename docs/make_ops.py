@@ -52,30 +52,11 @@ CLAIMS: dict[Kind, tuple[str, str]] = {
 """What is said of a kind, and its error: of the mean square, so twice that of the rms."""
 
 SPECIAL = {"alpha_dropout": (APPROXIMATE, "taken for plain dropout")}
-MISSING = [
-    "einsum",
-    "glu",
-    "repeat",
-    "repeat_interleave",
-    "tile",
-    "movedim",
-    "mT",
-    "gather",
-    "tril",
-    "triu",
-    "cumsum",
-    "logsumexp",
-    "prod",
-    "pixel_shuffle",
-    "im2col",
-    "upsample_nearest2d",
-    "upsample_bilinear2d",
-    "lstm",
-    "gru",
-    "rnn_tanh",
-    "scatter",
-    "index_put",
-]
+MISSING = {
+    "einsum", "glu", "repeat", "repeat_interleave", "tile", "movedim", "mT", "gather", "tril", "triu", "cumsum",
+    "logsumexp", "prod", "pixel_shuffle", "im2col", "upsample_nearest2d", "upsample_bilinear2d", "lstm", "gru",
+    "rnn_tanh", "scatter", "index_put",
+}  # fmt: skip
 
 
 def kind_of(row: Callable) -> Kind:
@@ -100,7 +81,7 @@ def lines() -> list[str]:
 
 def missing() -> list[str]:
     """Common operations that have no row."""
-    return [name for name in MISSING if name not in TABLE and name not in SPLITS and name not in MULTIPLE]
+    return [name for name in sorted(MISSING) if name not in TABLE and name not in SPLITS and name not in MULTIPLE]
 
 
 def page() -> str:

@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from fanin.frameworks.torch.ops import TABLE  # noqa: E402
-from fanin.theory.engine import RULES  # noqa: E402
+from fanin.frameworks.torch.ops import TABLE
+from fanin.theory.engine import RULES
 
 DOCS = Path(__file__).parent.parent / "docs"
 

@@ -26,7 +26,6 @@ OPEN = {
     "gather": NO_ROW,
     "tril": NO_ROW,
     "product with itself": "a signal times itself is taken for two signals of one law",
-    "written in place": "an operation that writes in place writes into the law it reads",
 }
 
 

@@ -71,7 +71,7 @@ def numpy_function(step: Step) -> Callable[..., np.ndarray]:
 
     def fn(*arrays: np.ndarray) -> np.ndarray:
         common = np.broadcast_arrays(*arrays) if len(arrays) > 1 else arrays
-        tensors = dict(zip(refs, (torch.from_numpy(np.ascontiguousarray(a, dtype=float)) for a in common), strict=True))
+        tensors = dict(zip(refs, (torch.from_numpy(np.array(a, dtype=float)) for a in common), strict=True))
         args, kwargs = substitute(step, tensors)
         with torch.no_grad():
             return step.target(*args, **kwargs).numpy()
@@ -111,7 +111,7 @@ def _masked(a: Arguments) -> Built:
         common = np.broadcast_arrays(*arrays) if len(arrays) > 1 else arrays
         tensors = {}
         for ref, array in zip(refs, common, strict=True):
-            tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=float))
+            tensor = torch.from_numpy(np.array(array, dtype=float))
             tensors[ref] = tensor > 0.5 if ref in masks else tensor
         args, kwargs = substitute(step, tensors)
         with torch.no_grad():
