@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -95,7 +97,7 @@ def test_contraction(name):
 # --- embeddings -----------------------------------------------------------------------------------------------------
 
 
-def looked_up(ids: torch.Tensor):
+def looked_up(ids: Any):
     """The mean over positions sees how often an id repeats."""
     net = Made(lambda m, i: nn.functional.embedding(i, m.table).mean(1), table=(50, N))
     return compared(net, ids, {"table": Normal(0.5)}).misses()

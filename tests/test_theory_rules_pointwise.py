@@ -19,7 +19,6 @@ OPEN = {
     "where": "a mask that depends on weights leaves the result unmodelled",
     "masked_fill": "a mask that depends on weights leaves the result unmodelled",
     "glu": "no row in the table of operations",
-    "weighted": "the backward rule of lerp takes its number for an array: TypeError",
     "alpha dropout": "alpha dropout has the rule of plain dropout",
 }
 

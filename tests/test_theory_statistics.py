@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def lecun(module: nn.Module) -> dict[str, Distribution]:
     return laws
 
 
-def drawn(distribution: Distribution, shape: tuple[int, ...], rng: np.random.Generator) -> torch.Tensor:
+def drawn(distribution: Distribution, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
     """One tensor from a law with independent elements."""
     mean, std = distribution.moments(shape)
     if isinstance(distribution, Normal | Constant):
@@ -105,7 +106,7 @@ def compared(
     rng, squares, means = np.random.default_rng(seed), {}, {}
     names = {node.id: node.name for node in reading.graph.signals}
 
-    def watch(id_: str, tensor: torch.Tensor) -> None:
+    def watch(id_: str, tensor: Any) -> None:
         if id_ in names:
             squares.setdefault(names[id_], []).append(float(tensor.double().square().mean()))
             means.setdefault(names[id_], []).append(float(tensor.double().mean()))
@@ -127,7 +128,7 @@ def compared(
     return Comparison(interpret(reading.graph, said), arrays(squares), arrays(means))
 
 
-def normal(*shape: int, seed: int = 1) -> torch.Tensor:
+def normal(*shape: int, seed: int = 1) -> Any:
     """An i.i.d. N(0, 1) batch."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -163,4 +164,4 @@ def test_another_law_of_the_same_variance_makes_no_difference():
 def test_a_missing_activation_is_missed():
     linear = compared(nn.Sequential(nn.Linear(96, 96), nn.Identity()), normal(8, 96))
     relu = compared(nn.Sequential(nn.Linear(96, 96), nn.ReLU()), normal(8, 96))
-    assert Comparison(relu.predicted, relu.squares | {"1": linear.squares["0"]}, relu.means).misses()
+    assert Comparison(relu.predicted, {**relu.squares, "1": linear.squares["0"]}, relu.means).misses()
