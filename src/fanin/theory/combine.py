@@ -38,9 +38,9 @@ def apply(fn: Function, law: Law) -> Law:
 def broadcast_axes(shape: tuple[int, ...], laws: tuple[Law, ...]) -> tuple[tuple[Axis, ...], list[Law]]:
     """Axes of the broadcast result, and the laws in its words.
 
-    An axis takes the meaning that says most: a place (sample, position) over a feature, a feature over a constant's own.
-    A constant's axis takes the place's name; a weight's axis along places (position embeddings) becomes that place, with
-    independent latents along it.
+    An axis takes the meaning that says most: a place (sample, position) over a feature, a feature over a constant's
+    own. A constant's axis takes the place's name; a weight's axis along places (position embeddings) becomes that
+    place, with independent latents along it.
     """
     ndim = len(shape)
     axes = []
@@ -101,12 +101,16 @@ def renamed(law: Law, names: dict[str, str]) -> Law:
     return replace(law, axes=axes, latent=replace(law.latent, corr=corr))
 
 
-def binary(fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "") -> Law:
+def binary(
+    fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "", *, moments_only: bool = False
+) -> Law:
     """f(x, y) elementwise with broadcasting.
 
     Args:
         fn: NumPy callable of two arrays.
         pair: "sum" or "product" where the pair moments of independent operands follow exactly.
+        moments_only: a product whose form does not matter (a rotation, of which the sum is Gaussian again): Gaussians of
+            the right mean and mean square instead of the quadrature.
     """
     axes, (x, y) = broadcast_axes(shape, (x, y))
     levels_x, levels_y, level = _joint_levels(x, y, len(shape))
@@ -118,7 +122,7 @@ def binary(fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "")
             return _pointwise(shared, fn(fx, fy), x)
         if x.deterministic:
             return _pointwise(shared, fn(fx, fy), y)
-        return _independent(shared, fn, fx, fy, x, y, pair)
+        return _independent(shared, fn, fx, fy, x, y, pair, moments_only)
 
 
 def _joint_levels(x: Law, y: Law, ndim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -142,10 +146,14 @@ def _pointwise(shared: Law, values: np.ndarray, owner: Law) -> Law:
     return replace(shared, values=values, level=level, latent=latent)
 
 
-def _independent(shared: Law, fn: Function, fx: np.ndarray, fy: np.ndarray, x: Law, y: Law, pair: str) -> Law:
+def _independent(shared: Law, fn: Function, fx, fy, x: Law, y: Law, pair: str, moments_only: bool) -> Law:
     rho = _shared_correlation(x, y)
     if pair == "sum" and x.gaussian and y.gaussian:
         values = _gaussian_sum(fn, fx, fy, rho)
+    elif moments_only:
+        mean = grid.expectation(fx) * grid.expectation(fy)
+        second = grid.expectation(fx**2) * grid.expectation(fy**2)
+        values = mean[:, None] + np.sqrt(np.maximum(second - mean**2, 0))[:, None] * grid.Z_UNIT
     else:
         if len(fx) > PAIRS:
             fx, fy, shared = _fewer(fx, fy, shared, fn)

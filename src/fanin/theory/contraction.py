@@ -13,7 +13,7 @@ import numpy as np
 
 from fanin.theory import grid, places
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, constant, gaussian
-from fanin.theory.state import Known, Value, as_law, is_free
+from fanin.theory.state import Known, Modelled, Value, as_law, is_free
 
 
 def axis_size(axis: Axis) -> int:
@@ -74,15 +74,19 @@ def dense(x: Value, weight: Law, bias: Law | None, out_first: bool) -> Law:
     if isinstance(x, Known):
         law = dense_known(x, weight, in_axis)
     else:
+        x = as_law(x)
         shape = (*x.shape[:-1], size_out)
         axes = (*x.axes[:-1], (Atom(size_out, FEATURE),))
         out_axis = 1 - in_axis
-        lay_x = lambda p: p[..., :1]  # noqa: E731
-        lay_w = lambda p: (
-            p.mean(in_axis).reshape((1,) * (len(shape) - 1) + (-1,))
-            if p.shape[out_axis] > 1
-            else p.reshape((1,) * len(shape))
-        )
+
+        def lay_x(p: np.ndarray) -> np.ndarray:
+            return p[..., :1]
+
+        def lay_w(p: np.ndarray) -> np.ndarray:
+            if p.shape[out_axis] > 1:
+                return p.mean(in_axis).reshape((1,) * (len(shape) - 1) + (-1,))
+            return p.reshape((1,) * len(shape))
+
         law = _dense(x, weight, in_axis, shape, axes, lay_x, lay_w)
     return add_bias(law, bias, -1)
 
@@ -172,7 +176,7 @@ def dense_known(x: Known, weight: Law, in_axis: int) -> Law:
     return law
 
 
-def embed(ids: Value, weight: Law) -> Law:
+def embed(ids: Modelled, weight: Law) -> Law:
     """Rows of a table: the table's own law; two places share a row where their ids agree."""
     width = weight.shape[-1]
     shape = (*ids.shape, width)

@@ -1,12 +1,13 @@
 """Law: what an element of a tensor looks like over random weights.
 
-An element at index e of a tensor is ``values[level[e]](z)`` with z a latent standard Gaussian. Elements at the same place
-of two tensors that share a latent are functions of the same z, so chains of pointwise operations stay exact. ``level``
-tells places apart whose law differs (zero padding, causal masks, class tokens); it has one entry where they do not.
+An element at index e of a tensor is ``values[level[e]](z)`` with z a latent standard Gaussian. Elements at the same
+place of two tensors that share a latent are functions of the same z, so chains of pointwise operations stay exact.
+``level`` tells places apart whose law differs (zero padding, causal masks, class tokens); it has one entry where they
+do not.
 
 Elements of one tensor at different places are tied through their latents: independent where a feature differs (fresh
-weights), and with correlation ``latent.corr[S]`` where the groups S differ (``{"sample"}``: another sample, same position;
-``{"position"}``: another position of the same sample; and so on).
+weights), and with correlation ``latent.corr[S]`` where the groups S differ (``{"sample"}``: another sample, same
+position; ``{"position"}``: another position of the same sample; and so on).
 """
 
 from __future__ import annotations
@@ -333,7 +334,7 @@ def uniform_level(ndim: int) -> np.ndarray:
 
 
 def levels_of(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct numbers of an array as levels: (numbers (K,), level with the array's axes); near ones merged past the limit."""
+    """Distinct numbers of an array as levels: (numbers (K,), level with its axes); near ones merged past the limit."""
     numbers, level = np.unique(array, return_inverse=True)
     level = level.reshape(array.shape).astype(np.int32)
     if len(numbers) <= MAX_LEVELS:

@@ -68,7 +68,7 @@ def weights(law: Law, size: int) -> np.ndarray:
 
 
 def correlations(law: Law, size: int) -> np.ndarray:
-    """The latent's correlation between every two runs; within a run the diagonal stands for one position with itself."""
+    """The latent's correlation between every two runs; within a run the diagonal is one position with itself."""
     if law.latent.matrix is not None and len(law.latent.matrix) == len(runs(size).index):
         return law.latent.matrix
     r = law.correlation((POSITION,)) if POSITION in law.groups else 1.0
@@ -156,16 +156,16 @@ def neighbours(matrix: np.ndarray) -> np.ndarray:
     return (np.concatenate([beside[:1], beside]) + np.concatenate([beside, beside[-1:]])) / 2
 
 
-def _fit(size: int | None, law: Law, *parts: Law) -> bool:
+def _fit(size: int, law: Law, *parts: Law) -> bool:
     """Whether the sequence of that length runs through the result and every part that has places at all."""
     along = [length(p) for p in parts if POSITION in p.groups]
-    return size is not None and length(law) == size and all(n == size for n in along)
+    return length(law) == size and all(n == size for n in along)
 
 
 def summed(law: Law, *parts: Law) -> Law:
     """Carry the matrices of independent summands on to their sum."""
     size = carried(*parts)
-    if not _fit(size, law, *parts):
+    if size is None or not _fit(size, law, *parts):
         return law
     total = np.zeros(())
     means = [weights(p, size) @ p.means for p in parts]
@@ -181,7 +181,7 @@ def summed(law: Law, *parts: Law) -> Law:
 def multiplied(law: Law, x: Law, y: Law) -> Law:
     """Carry the matrices of independent factors on to their product."""
     size = carried(x, y)
-    if not _fit(size, law, x, y):
+    if size is None or not _fit(size, law, x, y):
         return law
     return with_matrix(law, pair_matrix(x, size) * pair_matrix(y, size), size)
 

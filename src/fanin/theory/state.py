@@ -49,10 +49,12 @@ class Unmodelled:
 
 
 Value = Law | Known | Hidden | Unmodelled
+Modelled = Law | Known | Hidden
+"""What a rule is asked about: the interpreter does not get to one where an input is unmodelled."""
 
 
 def batch_axes(shape: tuple[int, ...]) -> tuple[Axis, ...]:
-    """Axes of a tensor of the batch: the first tells samples apart, the others positions until a weight uses them up."""
+    """Axes of a tensor of the batch: the first tells samples apart, others positions until a weight uses them up."""
     return tuple((Atom(n, SAMPLE if i == 0 else POSITION),) for i, n in enumerate(shape))
 
 
@@ -67,11 +69,13 @@ def feature_axes(shape: tuple[int, ...]) -> tuple[Axis, ...]:
     return tuple((Atom(n, FEATURE),) for n in shape)
 
 
-def as_law(value: Law | Known) -> Law:
-    """A known array as a law without randomness; a law stays what it is."""
+def as_law(value: Value) -> Law:
+    """A known array as a law without randomness; a law stays what it is; of anything else there is none."""
     if isinstance(value, Law):
         return value
-    return value.law
+    if isinstance(value, Known):
+        return value.law
+    raise TypeError(f"no law for a tensor of shape {value.shape}: {type(value).__name__}")
 
 
 def is_free(group: str) -> bool:

@@ -1,8 +1,8 @@
 """Cotangent: what an element of the gradient with respect to a tensor looks like over random weights.
 
 It is a sum of parts. A part is a base, independent of the tensor's latent and of mean zero, times a function of that
-latent: behind an activation g = B f'(z). Parts with one base add before they are squared, so a GELU spelled out in eight
-operations has the gradient of a GELU; parts with different bases add in the square.
+latent: behind an activation g = B f'(z). Parts with one base add before they are squared, so a GELU spelled out in
+eight operations has the gradient of a GELU; parts with different bases add in the square.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -35,6 +36,11 @@ class Part:
     ratio: Mapping[Groups, float]
     values: np.ndarray | None = None
 
+    @cached_property
+    def mean_second(self) -> float:
+        """Mean square of the base over all places."""
+        return float(np.mean(self.second))
+
     def function_squares(self, law: Law) -> np.ndarray:
         """E of the squared function at each level."""
         if self.values is None:
@@ -52,7 +58,7 @@ class Part:
         if FEATURE in differ:
             return 0.0
         key = differ & law.groups
-        mean = float(np.mean(self.second))
+        mean = self.mean_second
         if not key:
             return float(np.mean(self.profile(law)))
         ratio = self.ratio.get(key, 0.0)
@@ -72,9 +78,13 @@ class Cotangent:
 
     def profile(self) -> np.ndarray:
         """Mean square at every place, with the axes of the tensor (each full or one)."""
+        return self._profile
+
+    @cached_property
+    def _profile(self) -> np.ndarray:
         return sum((p.profile(self.law) for p in self.parts), np.zeros((1,) * len(self.law.shape)))
 
-    @property
+    @cached_property
     def second(self) -> float:
         """Mean square over all elements."""
         return float(np.mean(self.profile()))
@@ -105,8 +115,11 @@ def gathered(law: Law, parts: list[Part]) -> Cotangent:
             by_base[part.base] = replace(old, values=_plus(old.values, part.values, law))
         else:  # the same base at different places (two slices of one tensor): they do not meet
             by_base[next(_bases)] = part
-    plain = [p for p in by_base.values() if p.values is None]
-    rest = [p for p in by_base.values() if p.values is not None]
+    means = {id(p): float(np.mean(p.profile(law))) for p in by_base.values()}
+    slight = 1e-2 * sum(means.values())  # what hardly counts need not follow the latent
+    parts = [replace(p, second=p.profile(law), values=None) if means[id(p)] < slight else p for p in by_base.values()]
+    plain = [p for p in parts if p.values is None]
+    rest = [p for p in parts if p.values is not None]
     if len(plain) > 1:
         plain = [_merged(law, plain)]
     return Cotangent(law, (*plain, *rest))

@@ -143,11 +143,17 @@ def _factor_profile(out: Law, x: Law, y: Law, values, of_x, of_y, of_out) -> np.
 
 def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     """The other operand has a latent of its own: the root mean square of the factor given x's latent."""
+    if part.values is not None and np.all(np.ptp(part.values, axis=1) <= 1e-6 * np.abs(part.values).max(axis=1)):
+        part = Part(part.base, part.profile(out), part.ratio, None)  # a factor that does not follow the latent
     if part.values is None and fn.__code__.co_argcount == 2 and _is_sum(fn):
         alpha = float(fn(1.0, 0.0) - fn(0.0, 0.0))
         if alpha == 1.0:
             return part
         return Part(part.base, part.second * alpha**2, part.ratio, None)
+    if part.values is None and _is_product(fn):
+        lead = out.level.ndim - y.level.ndim
+        square = y.seconds[y.level].reshape((1,) * lead + y.level.shape)
+        return fresh(part.second * square, _ratios_with(part, out, x, y, fn))
     of_x, of_y, of_out, share = _joint(out, x, y)
     if len(of_x) > PAIRS:
         keep = np.argsort(-share, kind="stable")[:PAIRS]
@@ -168,6 +174,14 @@ def _is_sum(fn: Function) -> bool:
             np.allclose(fn(probe, 2.0) - fn(0 * probe, 2.0), fn(probe, -5.0) - fn(0 * probe, -5.0))
             and np.allclose(fn(2 * probe, 0.0) - fn(0.0, 0.0), 2 * (fn(probe, 0.0) - fn(0.0, 0.0)))
         )
+    except Exception:
+        return False
+
+
+def _is_product(fn: Function) -> bool:
+    probe = np.array([0.3, -1.7])
+    try:
+        return bool(np.allclose(fn(probe, 2.0), 2 * probe) and np.allclose(fn(probe, -0.7), -0.7 * probe))
     except Exception:
         return False
 
@@ -230,7 +244,7 @@ def _unbroadcast(part: Part, whole: Cotangent | None, out: Law, x: Law, x_laid: 
 
 
 def _multiplicity(out: Law, spread: tuple[int, ...], groups, ratio: Callable) -> float:
-    """Sum over the pairs of one place with all others along ``spread`` of their correlation: n if alike, 1 if independent."""
+    """Sum of the correlations of one place with all places along ``spread``: n if they are alike, 1 if independent."""
     from fanin.theory.rules.norm import pair_counts
 
     n = float(np.prod([out.shape[i] for i in spread]))

@@ -43,9 +43,10 @@ def backward(graph: Graph, values: dict[str, Value]) -> dict[str, float]:
     Returns:
         rms by node id; a node whose cotangent is not modelled, or that no gradient reaches, is absent.
     """
-    if not graph.outputs or not isinstance(values.get(graph.outputs[0]), Law):
+    output = values.get(graph.outputs[0]) if graph.outputs else None
+    if not isinstance(output, Law):
         return {}
-    waiting: dict[str, list[Part]] = {graph.outputs[0]: [_start(values[graph.outputs[0]])]}
+    waiting: dict[str, list[Part]] = {graph.outputs[0]: [_start(output)]}
     lost: set[str] = set()
     found: dict[str, float] = {}
     for node in reversed(graph.nodes):

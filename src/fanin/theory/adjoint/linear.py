@@ -66,9 +66,10 @@ def paired(g: Cotangent, x: Pair, axes: tuple[Axis, ...]) -> float:
 
 
 def along_weights(g: Cotangent, x: Pair, n: float, axes: tuple[Axis, ...]) -> float:
-    """What ``paired`` misses behind an activation: d(z) follows z = w x, so g x has a part along w that does not average out.
+    """What ``paired`` misses behind an activation: d(z) follows z = w x, so a part of g x along w does not average out.
 
-    Splitting x into its part along w and the rest gives E[g g' x x'] = E[d d'] E[x x'] + (q_x / n) (E[d z d' z'] - r E[d d']).
+    Splitting x into its part along w and the rest gives
+    E[g g' x x'] = E[d d'] E[x x'] + (q_x / n) (E[d z d' z'] - r E[d d']).
     """
     law = g.law
     if all(p.values is None for p in g.parts) or not law.gaussian:

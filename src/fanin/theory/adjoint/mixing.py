@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from fanin.theory.adjoint.linear import dense
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.rules.attention import (
+    Prior,
     _bias_variance,
     _is_weight,
     _lift,
@@ -75,10 +77,8 @@ def _pairwise(pg: np.ndarray, po: np.ndarray, axis: int, to: Law, shape, n: int)
     pg, po = _lift(pg, len(shape)), _lift(po, len(shape))
     if pg.shape[axis] == 1 or po.shape[axis] == 1:
         a, b = pg.mean(axis, keepdims=True), po.mean(axis, keepdims=True)
-        if axis == -1:  # g (.., i, j), y (.., c, j) -> (.., i, c)
-            out = n * a * np.swapaxes(b, -1, -2)
-        else:  # g (.., i, j), x (.., i, c) -> (.., c, j)
-            out = n * a * np.swapaxes(b, -1, -2)
+        # g (.., i, j), y (.., c, j) -> (.., i, c) along -1; g (.., i, j), x (.., i, c) -> (.., c, j) along -2
+        out = n * a * np.swapaxes(b, -1, -2)
     elif axis == -1:
         out = pg @ np.swapaxes(po, -1, -2)
     else:
@@ -130,8 +130,8 @@ def attention(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[
     profile = g.profile()
     profile = profile.mean(-1, keepdims=True)
     pair_rows = g.pair(queries)
-    transport = _Transport(counts, prior, a["causal"], q.shape[-2], k.shape[-2])
-    transport.boost = max(float(np.mean(weight2 * counts)), 1.0)
+    boost = max(float(np.mean(weight2 * counts)), 1.0)
+    transport = _Transport(prior, a["causal"], q.shape[-2], k.shape[-2], boost)
     d_v = v.shape[-1]
     value = transport.columns(weight2 / keep * profile, pair_rows)
     logits = weight2 * np.maximum(1 - 1 / counts, 0) * d_v * profile * own_v / keep  # E sum_j dl^2, by row
@@ -178,38 +178,46 @@ def _key_ratios(
 class _Transport:
     """Uniform-ish attention read from the keys' side: what each key gets from all queries."""
 
-    def __init__(self, counts: np.ndarray, prior: np.ndarray | None, causal: bool, queries: int, keys: int):
-        self.counts, self.prior, self.causal, self.queries, self.keys = counts, prior, causal, queries, keys
-        self.boost = 1.0
+    def __init__(self, prior: Prior | None, causal: bool, queries: int, keys: int, boost: float):
+        self.prior, self.causal, self.queries, self.keys = prior, causal, queries, keys
+        self.boost = boost  # E[a_j^2] over E[a_j a_j'] within a row
 
     def columns(self, rows: np.ndarray, pair: float) -> np.ndarray:
         """sum_i a_ij^2 g_i^2 + sum_{i != i'} a_ij a_i'j E[g g'] at every key; rows are E[sum_j a^2] E g^2 by query."""
-        share = self._share()
-        if share is None:
-            own = rows.sum(-2, keepdims=True) if rows.shape[-2] > 1 else rows * self.queries
-            cross = self.queries * (self.queries - 1) / self.keys**2 * pair
-            return np.maximum(own / self.keys + cross, 0)
-        full = np.broadcast_to(rows, (*rows.shape[:-2], self.queries, 1))
-        own = np.swapaxes(share, -1, -2) @ full
-        total = share.sum(-2)[..., None]
-        squares = (share**2).sum(-2)[..., None]
+        rows = np.broadcast_to(rows, (*rows.shape[:-2], self.queries, 1))
+        if self.causal:
+            weight = 1 / np.minimum(np.arange(1, self.queries + 1), self.keys)[:, None]
+            later = lambda x: np.flip(np.cumsum(np.flip(x, -2), -2), -2)  # noqa: E731
+            own, total, squares = later(rows * weight), later(weight), later(weight**2)
+            own, total, squares = (_fitted(x, self.keys) for x in (own, total, squares))
+        elif self.prior is None or self.prior.array.shape[-2] == 1 or self.prior.alike:
+            own, total = rows.sum(-2, keepdims=True) / self.keys, self.queries / self.keys
+            squares = self.queries / self.keys**2
+        else:
+            share = np.swapaxes(self.prior.share, -1, -2)
+            own, total = share @ rows, share.sum(-1, keepdims=True)
+            squares = _squared(self.prior)
         return np.maximum(own + (total**2 - squares) * pair, 0)
 
     def alike(self, rows: np.ndarray, pair: float) -> float:
-        """Correlation of what two keys get: pairs of different queries, which all keys share."""
+        """Correlation of what two keys get: one query looks at both, and all queries' cotangents may agree."""
         mean = float(np.mean(self.columns(rows, pair)))
         cross = self.queries * max(self.queries - 1, 0) / self.keys**2 * pair
         own = float(np.mean(rows)) * self.queries / self.keys
-        overlap = own / self.boost  # E[a_j a_j'] against E[a_j^2] within a row
-        return float(np.clip((cross + overlap) / mean, -1, 1)) if mean > 0 else 0.0
+        return float(np.clip((cross + own / self.boost) / mean, -1, 1)) if mean > 0 else 0.0
 
-    def _share(self) -> np.ndarray | None:
-        """Mean weights (.., query, key) where rows differ; None where all keys are alike."""
-        if self.causal:
-            i, j = np.arange(self.queries)[:, None], np.arange(self.keys)[None, :]
-            allowed = (j <= i).astype(float)
-            return allowed / np.maximum(allowed.sum(-1, keepdims=True), 1e-300)
-        if self.prior is None or self.prior.shape[-2] == 1:
-            return None
-        total = self.prior.sum(-1, keepdims=True)
-        return np.where(total > 0, self.prior / np.maximum(total, 1e-300), 1.0 / self.prior.shape[-1])
+
+def _fitted(columns: np.ndarray, keys: int) -> np.ndarray:
+    """Columns for as many keys as there are; a key that no query reaches gets nothing."""
+    if columns.shape[-2] >= keys:
+        return columns[..., :keys, :]
+    return np.concatenate([columns, np.zeros((*columns.shape[:-2], keys - columns.shape[-2], 1))], -2)
+
+
+_SQUARES: WeakKeyDictionary[Prior, np.ndarray] = WeakKeyDictionary()
+
+
+def _squared(prior: Prior) -> np.ndarray:
+    if prior not in _SQUARES:
+        _SQUARES[prior] = (prior.share**2).sum(-2)[..., None]
+    return _SQUARES[prior]

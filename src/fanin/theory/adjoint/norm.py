@@ -108,12 +108,11 @@ def _per_place(g: Cotangent, x: Law, axes, eps: float, centred: bool, factor: fl
         mean, second = mean.mean(inside, keepdims=True), second.mean(inside, keepdims=True)
     variance = np.maximum(second - (mean**2 if centred else 0.0), 0)
     scale = factor / (variance + eps)
-    if len(g.parts) == 1 and g.parts[0].values is not None:
-        part = g.parts[0]
+    part = g.parts[0] if len(g.parts) == 1 else None
+    if part is not None and part.values is not None:
         onto = levels_onto(g.law, x)
         if onto is not None:  # the same latent on both sides: the gradient still follows the signal
-            values = part.values[onto]
-            return fresh(part.second * scale, part.ratio, values)
+            return fresh(part.second * scale, part.ratio, part.values[onto])
     return fresh(g.profile() * scale, g.ratios())
 
 

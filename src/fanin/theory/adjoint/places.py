@@ -15,7 +15,7 @@ from fanin.theory.law import FEATURE, Law, subsets
 from fanin.theory.rules import move as forward
 from fanin.theory.rules.pool import _taps
 from fanin.theory.rules.route import SLOT
-from fanin.theory.state import Hidden, Known, Value, as_law
+from fanin.theory.state import Value, as_law
 
 
 def pool(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
@@ -29,7 +29,7 @@ def pool(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     taps = _taps(node, x, first)
     n = float(np.prod(kernel))
     shrink = float(np.prod(x.shape[first:])) / float(np.prod(node.shape[first:]))
-    ratio = {s: r for s, r in g.ratios().items()}
+    ratio = g.ratios()
     if node.attrs["op"] == "mean":
         divisor = n if node.attrs.get("count_pad", True) else taps
         second = adjoint_taps(profile / divisor**2, conv_like, kernel) if first == 2 else profile / (n * shrink)
@@ -196,7 +196,16 @@ def slice_(node: Node, part: Part, out: Law, x: Law) -> Part:
     axis = a["axis"] % len(x.shape)
     if out.shape == x.shape:
         return same(node, part, out, x)
+    if axis_groups(x.axes[axis]) == {FEATURE} and x.level.shape[axis] == 1:
+        return _shared_among_features(part, out, x, axis)
     return _scattered(part, out, x, axis, slice(a["start"], a["stop"], a["step"]))
+
+
+def _shared_among_features(part: Part, out: Law, x: Law, axis: int) -> Part:
+    """Features are drawn alike: a part of them got the gradient, which is kept as the mean over all."""
+    second, values = _flat(part, out, x)
+    mean = second.mean(axis, keepdims=True) if second.shape[axis] > 1 else second
+    return fresh(mean * (out.shape[axis] / x.shape[axis]), part.ratio, values)
 
 
 def select(node: Node, part: Part, out: Law, x: Law) -> Part:
@@ -265,7 +274,7 @@ def _apart(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
             piece = profile[(slice(None),) * axis + (slice(start, start + size),)]
         start += size
         piece = piece.squeeze(axis) if stacked else piece
-        if isinstance(value, Known | Hidden):
+        if not isinstance(value, Law):  # no gradient is sent to it
             result.append([])
             continue
         words = {s: ratios.get(forward_words(s, value, g.law), 0.0) for s in subsets(value.groups)}

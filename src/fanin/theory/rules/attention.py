@@ -6,8 +6,9 @@ E[sum_j a_j^2] = A(s^2, n); the output keeps A of the values' mean square and 1 
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -56,7 +57,6 @@ def softmax(node: Node, *inputs: Value) -> Law:
     x = as_law(inputs[0])
     axis = node.attrs["axis"] % len(x.shape)
     along = axis_groups(x.axes[axis]) or frozenset((FEATURE,))
-    n = x.shape[axis]
     if node.attrs.get("log"):
         return _log_softmax(x, axis, along)
     own = x.variances
@@ -142,9 +142,11 @@ def _rows_by_place(law: Law, x: Law, y: Law, n: int) -> Law:
     """Weights that differ from row to row (a causal softmax, spelled out) give every position its own moments."""
     row, key = x.axes[-2], axis_groups(x.axes[-1])
     queries, keys = places.length(law), places.length(y)
-    if x.mean <= 0 or axis_groups(row) != {places.POSITION} or keys != n or queries != x.shape[-2] or FEATURE in key:
+    if queries is None or keys is None or keys != n or queries != x.shape[-2]:
         return law
-    if x.level.shape[-1] == 1 or x.level.shape[-2] == 1 or places.length(y) is None:
+    if x.mean <= 0 or axis_groups(row) != {places.POSITION} or FEATURE in key:
+        return law
+    if x.level.shape[-1] == 1 or x.level.shape[-2] == 1:
         return law
     mean, second = x.profile(x.means), x.profile(x.seconds)
     lead = tuple(range(mean.ndim - 2))
@@ -283,24 +285,54 @@ def attention(node: Node, *inputs: Value) -> Law:
     return law
 
 
-def _prior(node: Node, mask: Value | None) -> np.ndarray | None:
-    """What a mask or bias makes of uniform weights: exp(bias) less the row's maximum; None where it says nothing."""
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """What a mask or a bias makes of uniform weights: exp(bias) less the row's maximum, (..., query, key)."""
+
+    array: np.ndarray
+
+    @cached_property
+    def share(self) -> np.ndarray:
+        """Mean weights of every row; a row that sees nothing looks everywhere."""
+        total = self.array.sum(-1, keepdims=True)
+        return np.where(total > 0, self.array / np.maximum(total, 1e-300), 1.0 / self.array.shape[-1])
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Effective number of keys of every row, (..., query, 1): (sum w)^2 / sum w^2."""
+        return _thin_counts(1 / (self.share**2).sum(-1, keepdims=True))
+
+    @cached_property
+    def alike(self) -> bool:
+        """Whether all rows see the same."""
+        flat = self.array.reshape(-1, *self.array.shape[-2:])
+        return bool((flat == flat[:1, :1]).all())
+
+
+_PRIORS: WeakKeyDictionary[Known, Prior | None] = WeakKeyDictionary()  # every layer reads the same mask
+
+
+def _prior(node: Node, mask: Value | None) -> Prior | None:
+    """The prior of a mask; None where there is none, or where it says nothing."""
     if mask is None:
         return None
     if isinstance(mask, Known):
-        array = mask.array
-        if array.dtype == bool:
-            return array.astype(float)
-        array = np.asarray(array, float)
-    elif isinstance(mask, Law):
-        array = mask.profile(mask.means)
-    else:
-        raise NotImplementedError("a mask that depends on weights")
+        if mask not in _PRIORS:
+            _PRIORS[mask] = _prior_of(mask.array if mask.array.dtype == bool else np.asarray(mask.array, float))
+        return _PRIORS[mask]
+    if isinstance(mask, Law):
+        return _prior_of(mask.profile(mask.means))
+    raise NotImplementedError("a mask that depends on weights")
+
+
+def _prior_of(array: np.ndarray) -> Prior | None:
     if array.shape[-1] == 1:
         return None
+    if array.dtype == bool:
+        return Prior(array.astype(float))
     with np.errstate(all="ignore"):
         weight = np.exp(array - np.max(array, axis=-1, keepdims=True))
-    return np.where(np.isfinite(weight), weight, 1.0)
+    return Prior(np.where(np.isfinite(weight), weight, 1.0))
 
 
 def _bias_variance(bias: Law) -> float:
@@ -310,17 +342,14 @@ def _bias_variance(bias: Law) -> float:
     return float(share @ bias.variances / share.sum()) * (1 - _common_share(bias, axis_groups(bias.axes[-1])))
 
 
-def _row_counts(prior: np.ndarray | None, causal: bool, queries: int, keys: int) -> np.ndarray:
+def _row_counts(prior: Prior | None, causal: bool, queries: int, keys: int) -> np.ndarray:
     """Effective number of keys that each query looks at, with the axes (..., query, 1): (sum w)^2 / sum w^2."""
     if causal:
         return np.minimum(np.arange(1, queries + 1), keys).astype(float)[:, None]
-    if prior is None:
-        return np.full((1, 1), float(keys))
-    total, squares = prior.sum(-1, keepdims=True), (prior**2).sum(-1, keepdims=True)
-    return _thin_counts(np.where(total > 0, total**2 / np.maximum(squares, 1e-300), keys))
+    return np.full((1, 1), float(keys)) if prior is None else prior.counts
 
 
-def _by_place(law: Law, q: Law, v: Law, prior: np.ndarray | None, s2: float, a) -> Law:
+def _by_place(law: Law, q: Law, v: Law, prior: Prior | None, s2: float, a) -> Law:
     """Second moments and a matrix position by position, where rows see different keys."""
     queries, keys = places.length(q), places.length(v)
     if queries is None or keys is None or places.length(law) != queries:
@@ -363,20 +392,15 @@ def mixed_places(v: Law, allowed, counts, concentrated, correlation, keys: int, 
 
 
 def _run_weights(
-    prior: np.ndarray | None, causal: bool, queries: int, keys: int
+    prior: Prior | None, causal: bool, queries: int, keys: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Prior weight of every run of keys for every run of queries, and effective counts; None where all rows are alike."""
+    """Prior weight of every run of keys for every run of queries, and effective counts; None where rows are alike."""
     if causal:
         return places.causal_counts(queries, keys), np.minimum(places.runs(queries).index + 1.0, keys)
-    if prior is None or prior.shape[-2:] != (queries, keys):
-        return None
-    flat = prior.reshape(-1, queries, keys)
-    if (flat == flat[:1, :1]).all():
+    if prior is None or prior.array.shape[-2:] != (queries, keys) or prior.alike:
         return None  # one number for all pairs will do
-    picked = flat[:16, places.runs(queries).index]
-    total = picked.sum(-1)
-    picked = np.where(total[..., None] > 0, picked, 1.0)
-    counts = picked.sum(-1) ** 2 / (picked**2).sum(-1)
+    picked = prior.share.reshape(-1, queries, keys)[:16, places.runs(queries).index]
+    counts = 1 / (picked**2).sum(-1)
     weights = np.add.reduceat(picked, places.runs(keys).start, axis=2)
     return weights.mean(0), counts.mean(0)
 

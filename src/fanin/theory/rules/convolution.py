@@ -7,10 +7,10 @@ import numpy as np
 from fanin.graph import Node
 from fanin.theory.contraction import add_bias, known_pairs, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Law, gaussian
-from fanin.theory.state import Known, Value
+from fanin.theory.state import Known
 
 
-def conv(node: Node, *inputs: Value) -> Law:
+def conv(node: Node, *inputs: Law | Known) -> Law:
     """Variance Var(W) * sum over existing taps of E[x^2] * c_in / groups, at every position."""
     a = node.attrs
     x, weight = inputs[0], inputs[a["weight"]]
@@ -40,7 +40,7 @@ def conv(node: Node, *inputs: Value) -> Law:
     return add_bias(law, bias, 1)
 
 
-def _axes(node: Node, x: Value) -> tuple[Axis, ...]:
+def _axes(node: Node, x: Law | Known) -> tuple[Axis, ...]:
     spatial = []
     for size, axis in zip(node.shape[2:], x.axes[2:], strict=True):
         group = next((atom.group for atom in axis if atom.size > 1), "position")

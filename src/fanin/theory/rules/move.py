@@ -11,10 +11,10 @@ from fanin.graph import Node
 from fanin.theory import grid
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Atom, Axis, Law, compress, fresh_latent, latent_for, relabel
-from fanin.theory.state import Hidden, Known, Value, as_law, is_free
+from fanin.theory.state import Hidden, Known, Modelled, Value, as_law, is_free
 
 
-def move(node: Node, *inputs: Value) -> Value:
+def move(node: Node, *inputs: Modelled) -> Value:
     """Dispatch on ``how``; known arrays were evaluated before this is asked."""
     how = node.attrs["how"]
     if how in ("cat", "stack"):
@@ -120,7 +120,10 @@ def _refine(axes: tuple[Axis, ...], old, new):
                 stack[position] = [size // need, group, owner]
             else:
                 return None
-            dims.append(take), groups.append(group), of_old.append(owner), of_new.append(i)
+            dims.append(take)
+            groups.append(group)
+            of_old.append(owner)
+            of_new.append(i)
             need //= take
     return dims, groups, of_old, of_new
 

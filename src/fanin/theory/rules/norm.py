@@ -1,8 +1,8 @@
 """Normalization: which axes it averages over decides what it removes.
 
-Over the elements that share a statistic, E[(mean)^2] is the mean pair moment ``p`` over all pairs, an element with itself
-included; what is left is ``q - p``. So batch normalization takes away what samples have in common, layer normalization
-only the mean over features.
+Over the elements that share a statistic, E[(mean)^2] is the mean pair moment ``p`` over all pairs, an element with
+itself included; what is left is ``q - p``. So batch normalization takes away what samples have in common, layer
+normalization only the mean over features.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ def norm(node: Node, *inputs: Value) -> Law:
     a = node.attrs
     x = as_law(inputs[0])
     pick = lambda key: inputs[a[key]] if a.get(key) is not None else None  # noqa: E731
-    if a.get("batch_stats", True) or pick("running_mean") is None:
+    mean, variance = pick("running_mean"), pick("running_var")
+    if a.get("batch_stats", True) or mean is None or variance is None:
         law = normalized(x, a["axes"], a["eps"], centred=a.get("centred", True), groups=a.get("groups", 1))
     else:
-        law = _running(x, as_law(pick("running_mean")), as_law(pick("running_var")), a)
+        law = _running(x, as_law(mean), as_law(variance), a)
     feature = a.get("feature_axes", (1,))
     for key, fn, pair in (("weight", np.multiply, "product"), ("bias", np.add, "sum")):
         value = pick(key)

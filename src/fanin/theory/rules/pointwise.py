@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def _with_known(fn, laws: list[Law], random: list[int], shape: tuple[int, ...]) 
     for number in picks:
 
         def at_number(a, b, number=number):
-            arguments = [None, None, None]
+            arguments: list[Any] = [None, None, None]
             arguments[known], arguments[others[0]], arguments[others[1]] = np.full(np.shape(a), number), a, b
             return fn(*arguments)
 
@@ -85,7 +86,8 @@ def total(node: Node, *inputs: Value) -> Law:
 def product(node: Node, *inputs: Value) -> Law:
     """x * y."""
     x, y = laid_out(inputs)
-    return binary(np.multiply, x, y, node.shape, pair="product")
+    table = any(isinstance(v, Known) and law is not v.law for v, law in zip(inputs, (x, y), strict=True))
+    return binary(np.multiply, x, y, node.shape, pair="product", moments_only=table)
 
 
 def laid_out(inputs: tuple[Value, ...]) -> list[Law]:
@@ -95,7 +97,7 @@ def laid_out(inputs: tuple[Value, ...]) -> list[Law]:
 
 
 def featured(known: Known, signal: Law) -> Law:
-    """A known array seen by fresh weights: what counts is its mean square, and its products between places, over features.
+    """A known array seen by fresh weights: what counts is its mean square, and products between places, over features.
 
     Two places of a table of sinusoids have the mean product of their rows; rotations by them make keys at distance d
     agree by the mean cosine over frequencies. As numbers that are the same everywhere they would have none of this.

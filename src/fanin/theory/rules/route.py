@@ -11,7 +11,7 @@ from fanin.graph import Node
 from fanin.theory import grid
 from fanin.theory.contraction import axis_groups, axis_size, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Law, fresh_latent
-from fanin.theory.state import Hidden, Known, Value, as_law
+from fanin.theory.state import Hidden, Known, Modelled, Value, as_law
 
 SLOT = "slot"  # the experts that one token is sent to: never the same one
 
@@ -51,7 +51,7 @@ def experts(node: Node, *inputs: Value) -> Law:
     return replace(law, latent=fresh_latent(corr))
 
 
-def index(node: Node, *inputs: Value) -> Value:
+def index(node: Node, *inputs: Modelled) -> Value:
     """x[i, j, ...] with index arrays: known ones move levels, hidden ones leave the mixture of all places."""
     x = inputs[0]
     where = node.attrs["axes"]
