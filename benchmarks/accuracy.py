@@ -5,8 +5,8 @@
     python benchmarks/accuracy.py gpt2 hf:swin --json accuracy.json
 
 Each architecture is measured on several freshly drawn networks; a tensor's measured rms is the root of its mean square
-over them. The error is |predicted / measured - 1| over every floating-point tensor of the graph that depends on the batch
-or a weight. Prints percentiles a model, forward and, where there is a prediction of it, backward.
+over them. The error is |predicted / measured - 1| over every floating-point tensor of the graph that depends on the
+batch or a weight. Prints percentiles a model, forward and, where there is a prediction of it, backward.
 """
 
 from __future__ import annotations
@@ -33,12 +33,18 @@ REFERENCE = {
 }
 """Published sizes: GPT-2 small, BERT base, ViT base, ResNet-50."""
 
-ZOO = """gpt2 llama bert vit resnet convnext t5 mixtral roberta distilbert albert electra deberta-v2 mpnet opt gpt_neo gpt_neox
-gptj bloom falcon mistral qwen2 qwen3 gemma gemma2 phi phi3 starcoder2 stablelm olmo olmo2 cohere granite bart mbart
-pegasus m2m_100 marian deit beit swin swinv2 dinov2 segformer mobilevit mobilenet_v2 regnet poolformer convnextv2 cvt
-pvt focalnet efficientnet levit data2vec-vision yolos clip_vision_model siglip_vision_model mamba rwkv hubert
-wav2vec2 whisper layoutlm nystromformer squeezebert fnet roformer xlm-roberta camembert ernie megatron-bert
-qwen2_moe olmoe dbrx jamba nemotron""".split()
+# fmt: off
+ZOO = [
+    "gpt2", "llama", "bert", "vit", "resnet", "convnext", "t5", "mixtral", "roberta", "distilbert", "albert",
+    "electra", "deberta-v2", "mpnet", "opt", "gpt_neo", "gpt_neox", "gptj", "bloom", "falcon", "mistral", "qwen2",
+    "qwen3", "gemma", "gemma2", "phi", "phi3", "starcoder2", "stablelm", "olmo", "olmo2", "cohere", "granite",
+    "bart", "mbart", "pegasus", "m2m_100", "marian", "deit", "beit", "swin", "swinv2", "dinov2", "segformer",
+    "mobilevit", "mobilenet_v2", "regnet", "poolformer", "convnextv2", "cvt", "pvt", "focalnet", "efficientnet",
+    "levit", "data2vec-vision", "yolos", "clip_vision_model", "siglip_vision_model", "mamba", "rwkv", "hubert",
+    "wav2vec2", "whisper", "layoutlm", "nystromformer", "squeezebert", "fnet", "roformer", "xlm-roberta",
+    "camembert", "ernie", "megatron-bert", "qwen2_moe", "olmoe", "dbrx", "jamba", "nemotron",
+]
+# fmt: on
 
 
 @dataclass
@@ -81,11 +87,13 @@ def lengthened(batch, length: int | None):
     if length is None:
         return batch
     generator = torch.Generator().manual_seed(0)
-    return {
-        k: torch.randint(0, int(v.max()) + 1, (v.shape[0], length), generator=generator) if v.dtype == torch.int64 and v.max() > 1 else v
-        for k, v in batch.items()
-        if not (v.dtype == torch.int64 and v.max() <= 1)
-    }
+
+    def of_length(v: torch.Tensor) -> torch.Tensor:
+        if v.dtype != torch.int64:
+            return v
+        return torch.randint(0, int(v.max()) + 1, (v.shape[0], length), generator=generator)
+
+    return {k: of_length(v) for k, v in batch.items() if v.dtype != torch.int64 or v.max() > 1}
 
 
 def compare(target: str, options: dict, seeds: int, training: bool) -> Result:
@@ -127,7 +135,8 @@ def _fill(result: Result, predicted, squares, grads, weights) -> None:
         said = predicted.parameters.get(name, {}).get("grad_rms")
         if said is not None:
             parameters.append(relative(said, values))
-    result.forward, result.backward, result.parameters = percentiles(forward), percentiles(backward), percentiles(parameters)
+    result.forward, result.backward = percentiles(forward), percentiles(backward)
+    result.parameters = percentiles(parameters)
     result.worst = sorted(result.worst, key=lambda w: -w[3])[:5]
 
 
@@ -151,7 +160,9 @@ def main() -> None:
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
-    chosen = {t: {"small": True} for t in ZOO} if args.zoo else {t: {"small": args.small} for t in args.targets} or REFERENCE
+    chosen = {t: {"small": args.small} for t in args.targets} or REFERENCE
+    if args.zoo:
+        chosen = {t: {"small": True} for t in ZOO}
     results = []
     for name, options in chosen.items():
         target = name if ":" in name else f"hf:{name}"
@@ -175,7 +186,8 @@ def show(r: Result) -> None:
     line = " ".join(f"{k} {v:6.2f}" for k, v in r.forward.items())
     back = " ".join(f"{k} {v:6.2f}" for k, v in r.backward.items() if k in ("p50", "p95"))
     par = " ".join(f"{k} {v:6.2f}" for k, v in r.parameters.items() if k in ("p50", "p95"))
-    print(f"{r.target:26s} {r.mode:5s} {r.tensors:5d} tensors  forward {line}  backward {back}  weights {par}", flush=True)
+    head = f"{r.target:26s} {r.mode:5s} {r.tensors:5d} tensors"
+    print(f"{head}  forward {line}  backward {back}  weights {par}", flush=True)
     if r.unmodelled:
         print(f"    {len(r.unmodelled)} unmodelled, the first: {r.unmodelled[0]}", flush=True)
     if "-v" in sys.argv:

@@ -144,8 +144,8 @@ class Signals(Mapping[str, Signal]):
 
         head = ("name", "op", "shape", "rms", "mean", "grad_rms", "note")
         cells = [
-            (row.name, row.op, "x".join(map(str, row.shape)), _short(row.rms), _short(row.mean), _short(row.grad_rms), row.note)
-            for row in self.rows
+            (r.name, r.op, "x".join(map(str, r.shape)), _short(r.rms), _short(r.mean), _short(r.grad_rms), r.note)
+            for r in self.rows
         ]
         body = "".join("<tr>" + "".join(f"<td>{escape(str(c))}</td>" for c in line) + "</tr>" for line in cells)
         return f"<table><thead><tr>{''.join(f'<th>{h}</th>' for h in head)}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,8 +1,8 @@
 """Nodes, parameters and the graph they form; nothing here knows a framework or does arithmetic.
 
 A front end (``fanin.frameworks``) maps its own operations to the kinds below by a table. Theory, recipes and checks
-read only this. What an operation means is in ``kind`` and ``attrs``; ``evaluate`` runs it on NumPy arrays, for the parts
-that do not depend on any weight (masks, positions, indices) and so are evaluated rather than modelled.
+read only this. What an operation means is in ``kind`` and ``attrs``; ``evaluate`` runs it on NumPy arrays, for the
+parts that do not depend on any weight (masks, positions, indices) and so are evaluated rather than modelled.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ class Kind(StrEnum):
     PARAMETER = "parameter"  # parameter: its name
     CONSTANT = "constant"  #   value: array
     DENSE = "dense"  #         x, weight[, bias]; out_first: weight is [out, in] (else [in, out]); alpha, beta scales
-    CONV = "conv"  #           x, weight[, bias]; stride, padding, dilation, output_padding (a tuple each), groups, transposed
+    CONV = "conv"  #           x, weight[, bias]; stride, padding, dilation, output_padding: a tuple each;
+    #                          groups, transposed
     EMBED = "embed"  #         ids, weight
     EXPERTS = "experts"  #     x, weight: a batch of weights over a leading axis of experts
     POINTWISE = "pointwise"  # inputs; fn: NumPy callable of as many arrays
     SUM = "sum"  #             x, y; alpha: x + alpha y
     PRODUCT = "product"  #     x, y
-    NORM = "norm"  #           x; weight, bias, running_mean, running_var: positions of inputs or None; axes; eps; groups; batch_stats
+    NORM = "norm"  #           x; weight, bias, running_mean, running_var: positions of inputs or None;
+    #                          axes; eps; groups; batch_stats
     SOFTMAX = "softmax"  #     x; axis; log
     MIX = "mix"  #             x, y: matrix product of two signals over the last axis of x, second-last of y
     ATTENTION = "attention"  # q, k, v[, mask]; scale, causal, dropout, mask: position of the mask among inputs or None
@@ -87,7 +89,8 @@ class Parameter:
         shape, dtype: of the full tensor.
         law: what an element is drawn from; None where neither values nor a default are known.
         value: the array itself, for buffers and for constants of the model; None for weights.
-        stats: measured figures of the values (mean, std, min, max, kurtosis, nonfinite, distinct), where there are values.
+        stats: measured figures of the values (mean, std, min, max, kurtosis, nonfinite, distinct), where there are
+            values.
         tied: further names of the same tensor.
         trainable: whether it requires a gradient.
         buffer: True for buffers.
