@@ -1,4 +1,4 @@
-"""A Program becomes a Graph: operations by the table, parameters with what is known of them, tensors with public names."""
+"""A Program becomes a Graph: operations by the table, parameters with what is known of them, tensors by public name."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _Builder:
 
     def build(self) -> list[Node]:
         """All nodes, sources first."""
-        for id_, name in (self.program.parameters | dict(self.program.buffers)).items():
+        for id_, name in {**self.program.parameters, **self.program.buffers}.items():
             record = self.parameters[name]
             attrs = {"parameter": record.name}
             self._add(

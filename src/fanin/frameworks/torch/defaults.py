@@ -1,15 +1,15 @@
 """How the framework, or the model's class, would draw each parameter: found by listening, not by a list of classes.
 
-The model's own initialization is run on a meta copy under a dispatch mode. On meta tensors nothing is computed, but every
-``normal_``, ``uniform_``, ``zero_`` passes by and says what the values would be; truncated normals are recognised from
-their inverse-CDF recipe, orthogonal matrices from their QR.
+The model's own initialization is run on a meta copy under a dispatch mode. On meta tensors nothing is computed, but
+every ``normal_``, ``uniform_``, ``zero_`` passes by and says what the values would be; truncated normals are recognised
+from their inverse-CDF recipe, orthogonal matrices from their QR.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -209,6 +209,7 @@ def _initialize(model: torch.nn.Module) -> None:
             tensor._is_hf_initialized = False
     for module in model.modules():
         if getattr(module, "_is_hf_initialized", False):
-            module._is_hf_initialized = False
-    if callable(getattr(model, "initialize_weights", None)):
-        model.initialize_weights()
+            cast(Any, module)._is_hf_initialized = False  # a plain flag; torch types attributes as tensors or modules
+    initialize = getattr(model, "initialize_weights", None)
+    if callable(initialize):
+        initialize()

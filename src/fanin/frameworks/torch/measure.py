@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ Tensors = Mapping[str, torch.Tensor]
 
 
 def measure(
-    reading: Reading, runs: list[tuple[int, Tensors]], *, loss: Callable | None = None, target: Any = None
+    reading: Reading, runs: Sequence[tuple[int, Tensors]], *, loss: Callable | None = None, target: Any = None
 ) -> Signals:
     """Signals of the model's own program on its own batch.
 
@@ -134,7 +134,7 @@ class _Tally:
                     source="measured",
                     module=node.module,
                     extra=self.extra[id_],
-                )  # fmt: skip
+                )
             )
         parameters = {n: {"grad_rms": _root_range(v)[0]} for n, v in self.parameters.items()}
         facts: dict[str, Any] = {"cotangent": cotangent, "seeds": len(next(iter(self.squares.values()), []))}

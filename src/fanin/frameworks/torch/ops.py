@@ -1,4 +1,4 @@
-"""The table from ATen operations to the neutral vocabulary: a row an operation, plus a short function where it needs one.
+"""The table from ATen operations to the neutral vocabulary: a row an operation, a short function where it needs one.
 
 A row's function gets an ``Arguments`` view of the step and returns ``(kind, attrs)``. An operation that is not here is
 OPAQUE and is shown as unmodelled, unless its inputs are all known, in which case it is simply evaluated.
@@ -27,7 +27,7 @@ class Arguments:
         self.refs = references(step)
         names = [(a.name, a.default_value if a.has_default_value() else None) for a in step.target._schema.arguments]
         given = dict(zip((n for n, _ in names), step.args, strict=False)) | dict(step.kwargs)
-        self._values = {n: given.get(n, default) for n, default in names}
+        self._values: dict[str, Any] = {n: given.get(n, default) for n, default in names}
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
@@ -387,14 +387,18 @@ def _grouped(a: Arguments) -> Built:
     return Kind.EXPERTS, {"x": a.at(names[0]), "weight": a.at(names[1]), "in_axis": 1}
 
 
-_POINTWISE = """
-abs neg exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal square sin cos tan asin acos atan sinh cosh
-tanh asinh acosh atanh sigmoid erf erfc relu relu6 elu selu celu gelu silu mish softplus hardswish hardsigmoid
-hardtanh leaky_relu threshold log_sigmoid softshrink hardshrink tanhshrink softsign sign clamp clamp_min
-clamp_max pow rsub floor ceil round trunc frac nan_to_num sinc logit logaddexp maximum minimum rrelu heaviside
-xlogy atan2 remainder fmod addcmul addcdiv lerp prelu _prelu_kernel hypot polar div float_power positive
-true_divide clip fmax fmin
-""".split()
+# fmt: off
+_POINTWISE = [
+    "abs", "neg", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "reciprocal", "square",
+    "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "sigmoid",
+    "erf", "erfc", "relu", "relu6", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "hardswish",
+    "hardsigmoid", "hardtanh", "leaky_relu", "threshold", "log_sigmoid", "softshrink", "hardshrink", "tanhshrink",
+    "softsign", "sign", "clamp", "clamp_min", "clamp_max", "pow", "rsub", "floor", "ceil", "round", "trunc", "frac",
+    "nan_to_num", "sinc", "logit", "logaddexp", "maximum", "minimum", "rrelu", "heaviside", "xlogy", "atan2",
+    "remainder", "fmod", "addcmul", "addcdiv", "lerp", "prelu", "_prelu_kernel", "hypot", "polar", "div",
+    "float_power", "positive", "true_divide", "clip", "fmax", "fmin",
+]
+# fmt: on
 """Operations that act on each element alone, whatever they are: their own kernel says what they do."""
 
 TABLE: dict[str, Callable[[Arguments], Built]] = {

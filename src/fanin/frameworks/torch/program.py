@@ -13,11 +13,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from fanin.errors import FaninError, ModelError
 from fanin.frameworks.torch.quiet import hushed
@@ -79,7 +79,7 @@ class Program:
 
 
 class _TensorsOnly(torch.nn.Module):
-    """The model with every output that is not a tensor dropped, so that caches and dataclasses do not stop the trace."""
+    """The model with every output that is not a tensor dropped: caches and dataclasses do not stop the trace."""
 
     def __init__(self, model: torch.nn.Module):
         super().__init__()
@@ -105,7 +105,7 @@ def collect_tensors(value: Any, into: list[torch.Tensor]) -> None:
 
 
 def shadow(model: torch.nn.Module, make: Callable[[torch.Tensor], torch.Tensor]) -> torch.nn.Module:
-    """A structural copy of the model whose parameters and buffers are ``make(tensor)``; ties are kept, values not copied."""
+    """A structural copy of the model, parameters and buffers ``make(tensor)``; ties are kept, values not copied."""
     memo: dict[int, Any] = {}
     for tensor in itertools.chain(model.parameters(), model.buffers()):
         if id(tensor) not in memo:
@@ -166,11 +166,11 @@ def _fakes(model, args, kwargs) -> Iterator[tuple]:
 
     copied = shadow(model, fake)
     config = getattr(copied, "config", None)
-    if getattr(config, "use_cache", None):
+    if config is not None and getattr(config, "use_cache", None):
         config.use_cache = False
     for module in copied.modules():  # whole layers dropped at random: a branch on data; the full net is what is read
         if isinstance(getattr(module, "layerdrop", None), float):
-            module.layerdrop = 0.0
+            cast(Any, module).layerdrop = 0.0  # a plain number; torch types attributes as tensors or modules
     to_fake = lambda x: fake(x) if isinstance(x, torch.Tensor) else x  # noqa: E731
     yield copied, tree_map(to_fake, tuple(args)), tree_map(to_fake, dict(kwargs))
 
@@ -220,7 +220,7 @@ def _flatten(exported, model, args, kwargs) -> Program:
     constants = {k: exported.constants[v] for k, v in signature.inputs_to_lifted_tensor_constants.items()}
     constants |= flat.constants
     inputs = tuple(name for name in flat.placeholders if name not in parameters | buffers | constants)
-    leaves = tuple(torch.utils._pytree.tree_leaves((tuple(args), dict(kwargs))))
+    leaves = tuple(tree_leaves((tuple(args), dict(kwargs))))
     if len(leaves) != len(inputs):
         raise ModelError(
             f"the batch has {len(leaves)} leaves and the trace {len(inputs)}",
@@ -268,7 +268,7 @@ class _Flattener:
             elif node.op == "call_function":
                 env[node] = self._call(node, env, outer, module, prefix)
             elif node.op == "output":
-                return [self._resolve(a, env) for a in torch.utils._pytree.tree_leaves(node.args[0])]
+                return [self._resolve(a, env) for a in tree_leaves(node.args[0])]
         return []
 
     def _placeholder(self, node) -> Ref:

@@ -15,8 +15,9 @@ import torch
 
 @contextmanager
 def untouched(seed: int | None = None) -> Iterator[None]:
-    """Every random state (Python, NumPy, torch on all devices) and the gradient mode as before; seeded inside on request."""
-    python, legacy = random.getstate(), np.random.get_state()
+    """Random states (Python, NumPy, torch on all devices) and the gradient mode as before; seeded inside on request."""
+    python = random.getstate()
+    legacy = np.random.get_state()  # noqa: NPY002  the global state is what models draw from and must find again
     cudas = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=cudas):
         try:
@@ -25,7 +26,7 @@ def untouched(seed: int | None = None) -> Iterator[None]:
             yield
         finally:
             random.setstate(python)
-            np.random.set_state(legacy)
+            np.random.set_state(legacy)  # noqa: NPY002  as above
 
 
 @contextmanager
