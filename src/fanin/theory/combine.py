@@ -101,16 +101,14 @@ def renamed(law: Law, names: dict[str, str]) -> Law:
     return replace(law, axes=axes, latent=replace(law.latent, corr=corr))
 
 
-def binary(
-    fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "", *, moments_only: bool = False
-) -> Law:
+def binary(fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "", *, moments_only: bool = False) -> Law:
     """f(x, y) elementwise with broadcasting.
 
     Args:
         fn: NumPy callable of two arrays.
         pair: "sum" or "product" where the pair moments of independent operands follow exactly.
-        moments_only: a product whose form does not matter (a rotation, of which the sum is Gaussian again): Gaussians of
-            the right mean and mean square instead of the quadrature.
+        moments_only: a product whose form does not matter (a rotation, of which the sum is Gaussian again): Gaussians
+            of the right mean and mean square instead of the quadrature.
     """
     axes, (x, y) = broadcast_axes(shape, (x, y))
     levels_x, levels_y, level = _joint_levels(x, y, len(shape))

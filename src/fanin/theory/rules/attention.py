@@ -391,9 +391,7 @@ def mixed_places(v: Law, allowed, counts, concentrated, correlation, keys: int, 
     return second, pairs
 
 
-def _run_weights(
-    prior: Prior | None, causal: bool, queries: int, keys: int
-) -> tuple[np.ndarray, np.ndarray] | None:
+def _run_weights(prior: Prior | None, causal: bool, queries: int, keys: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Prior weight of every run of keys for every run of queries, and effective counts; None where rows are alike."""
     if causal:
         return places.causal_counts(queries, keys), np.minimum(places.runs(queries).index + 1.0, keys)
