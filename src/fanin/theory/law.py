@@ -22,7 +22,8 @@ import numpy as np
 from fanin.theory import grid
 
 FEATURE = "feature"
-MAX_LEVELS = 160
+MAX_LEVELS = 160  # of known numbers, such as biases that grow with distance
+MAX_VARIANCES = 48  # of random elements that differ in scale
 Groups = frozenset[str]
 
 
@@ -132,7 +133,16 @@ class Law:
     @cached_property
     def coefficients(self) -> np.ndarray:
         """Hermite coefficients of each level, shape (levels, DEGREE + 1)."""
-        return grid.hermite_coefficients(self.values)
+        if not self.gaussian:
+            return grid.hermite_coefficients(self.values)
+        out = np.zeros((len(self.values), grid.DEGREE + 1))
+        out[:, 0], out[:, 1] = self.means, self.slopes
+        return out
+
+    @cached_property
+    def slopes(self) -> np.ndarray:
+        """E[f(z) z] of each level."""
+        return self.values @ (grid.WEIGHT * grid.Z_UNIT)
 
     @cached_property
     def deterministic(self) -> bool:
@@ -143,7 +153,7 @@ class Law:
     @cached_property
     def gaussian(self) -> bool:
         """Whether every level is affine in the latent."""
-        kept = self.coefficients[:, 0] ** 2 + self.coefficients[:, 1] ** 2
+        kept = self.means**2 + self.slopes**2
         return bool(np.all(np.abs(self.seconds - kept) <= 1e-6 * np.maximum(self.seconds, 1e-300)))
 
     @cached_property
@@ -255,7 +265,7 @@ def latent_for(law: Law, pair: Callable[[Groups], float], groups: Groups) -> Lat
     return fresh_latent(corr)
 
 
-def compress(values: np.ndarray, level: np.ndarray, limit: int = MAX_LEVELS) -> tuple[np.ndarray, np.ndarray]:
+def compress(values: np.ndarray, level: np.ndarray, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Merge equal levels, and beyond ``limit`` near ones; mean squares are kept."""
     count = len(values)
     if count == 1:
@@ -269,6 +279,8 @@ def compress(values: np.ndarray, level: np.ndarray, limit: int = MAX_LEVELS) -> 
     key = np.nan_to_num(key)
     _, group = np.unique(key, axis=1, return_inverse=True)
     group = group.ravel()
+    if limit is None:
+        limit = MAX_LEVELS if np.ptp(mean[np.isfinite(mean)]) > 0 else MAX_VARIANCES
     if group.max() + 1 > limit:
         group = _bins(mean, second, slope, weight, limit)
     merged, group = _merge(values, second, weight, group)
@@ -333,14 +345,14 @@ def uniform_level(ndim: int) -> np.ndarray:
     return np.zeros((1,) * ndim, np.int32)
 
 
-def levels_of(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def levels_of(array: np.ndarray, limit: int = MAX_LEVELS) -> tuple[np.ndarray, np.ndarray]:
     """Distinct numbers of an array as levels: (numbers (K,), level with its axes); near ones merged past the limit."""
     numbers, level = np.unique(array, return_inverse=True)
     level = level.reshape(array.shape).astype(np.int32)
-    if len(numbers) <= MAX_LEVELS:
+    if len(numbers) <= limit:
         return numbers, _thin(level)
     weight = np.bincount(level.ravel(), minlength=len(numbers)).astype(float)
-    group = _bins(numbers, numbers**2, np.zeros(len(numbers)), weight, MAX_LEVELS)
+    group = _bins(numbers, numbers**2, np.zeros(len(numbers)), weight, limit)
     count = group.max() + 1
     mass = np.bincount(group, weights=weight, minlength=count)
     mean = np.bincount(group, weights=weight * numbers, minlength=count) / mass
@@ -357,7 +369,7 @@ def gaussian(
         variance: array with the tensor's axes, each full or of size one.
         pair: pair moment of places that differ in the groups of its argument.
     """
-    numbers, level = levels_of(variance)
+    numbers, level = levels_of(variance, MAX_VARIANCES)
     values = np.sqrt(np.maximum(numbers, 0))[:, None] * grid.Z_UNIT
     law = Law(shape, axes, values, level, fresh_latent({}))
     mean_variance = float(law.level_weight @ np.maximum(numbers, 0))

@@ -8,6 +8,8 @@ from their inverse-CDF recipe, orthogonal matrices from their QR.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -88,6 +90,14 @@ class Listener(TorchDispatchMode):
         elif name in ("randn", "rand", "normal") and isinstance(out, torch.Tensor):
             self._note(out, _Draw("normal", 0.0, 1.0) if name != "rand" else _uniform(0.0, 1.0))
         return out
+
+    def truncated(self, tensor: torch.Tensor, mean: float, std: float, low: float, high: float) -> None:
+        """A truncated normal with bounds as given; unequal ones are taken at the nearer."""
+        bound = min(high - mean, mean - low) / std if std > 0 else math.inf
+        from fanin.distributions import truncation_factor
+
+        factor = truncation_factor(bound) if 0 < bound < 8 else 1.0
+        self._note(tensor, _Draw("truncated", float(mean), std * factor, bound))
 
     def of(self, tensor: torch.Tensor) -> _Draw | None:
         """What is known of a tensor's storage, or of a real tensor's values."""
@@ -170,6 +180,23 @@ _HANDLERS = {
 }
 
 
+@contextmanager
+def _heard(listener: Listener) -> Iterator[None]:
+    """Let the listener hear truncated normals, which torch draws by rejection or, on meta tensors, not at all."""
+    real = torch.nn.init._no_grad_trunc_normal_
+
+    def truncated(tensor, mean, std, a, b, generator=None):
+        listener.truncated(tensor, mean, std, a, b)
+        return tensor
+
+    torch.nn.init._no_grad_trunc_normal_ = truncated  # type: ignore[assignment]
+    try:
+        with listener:
+            yield
+    finally:
+        torch.nn.init._no_grad_trunc_normal_ = real
+
+
 def default_draws(model: torch.nn.Module) -> tuple[dict[str, Distribution], dict[str, np.ndarray]]:
     """Laws of parameters, and arrays of buffers, as the model's own initialization would leave them.
 
@@ -178,7 +205,7 @@ def default_draws(model: torch.nn.Module) -> tuple[dict[str, Distribution], dict
     """
     listener = Listener()
     copied = shadow(model, lambda t: torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta"))
-    with listener, torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with _heard(listener), torch.no_grad(), torch.random.fork_rng(devices=[]):
         _initialize(copied)
     laws, arrays = {}, {}
     for name, tensor in copied.named_parameters(remove_duplicate=False):
