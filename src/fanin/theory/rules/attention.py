@@ -144,7 +144,7 @@ def _rows_by_place(law: Law, x: Law, y: Law, n: int) -> Law:
     queries, keys = places.length(law), places.length(y)
     if queries is None or keys is None or keys != n or queries != x.shape[-2]:
         return law
-    if x.mean <= 0 or axis_groups(row) != {places.POSITION} or FEATURE in key:
+    if x.values.min() < 0 or x.mean == 0 or axis_groups(row) != {places.POSITION} or FEATURE in key:
         return law
     if x.level.shape[-1] == 1 or x.level.shape[-2] == 1:
         return law
