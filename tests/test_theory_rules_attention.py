@@ -24,6 +24,7 @@ MASK[:2, ..., 8:] = False
 # For comparison: the best published predictor is off by 1.4 / 4.1 / 7.8 % of the rms at its 50/90/99th percentile.
 SLACK = 0.02
 OPEN = {
+    "no softmax": "keys and values of one token share its input: tokens' chance overlaps, (T - 1) / width, are left out",
     "spelled out, minus infinity": "rows with minus infinity lose their weight: the softmax comes out too small",
     "transposed by mT": "no row in the table of operations",
 }
