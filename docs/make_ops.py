@@ -19,7 +19,7 @@ from fanin.theory.engine import RULES
 PAGE = Path(__file__).with_name("ops.md")
 
 BUILDERS = {  # function that builds the row -> kind
-    "_pointwise": Kind.POINTWISE, "_masked": Kind.POINTWISE, "_sum": Kind.SUM, "_product": Kind.PRODUCT,
+    "_pointwise": Kind.POINTWISE, "_sum": Kind.SUM, "_product": Kind.PRODUCT,
     "_dense": Kind.DENSE, "_addmm": Kind.DENSE, "_conv": Kind.CONV, "_embedding": Kind.EMBED, "_layer_norm": Kind.NORM,
     "_rms_norm": Kind.NORM, "_batch_norm": Kind.NORM, "_instance_norm": Kind.NORM, "_group_norm": Kind.NORM,
     "_softmax": Kind.SOFTMAX, "_attention": Kind.ATTENTION, "_dropout": Kind.DROP, "_pool": Kind.POOL,
@@ -27,7 +27,12 @@ BUILDERS = {  # function that builds the row -> kind
     "_permute": Kind.MOVE, "_transpose": Kind.MOVE, "_slice": Kind.MOVE, "_narrow": Kind.MOVE, "_select": Kind.MOVE,
     "_cat": Kind.MOVE, "_pad": Kind.MOVE, "_flip": Kind.MOVE, "_roll": Kind.MOVE, "_index": Kind.MOVE,
     "_index_select": Kind.MOVE, "_topk": Kind.ROUTE, "_sorted": Kind.ROUTE, "_grouped": Kind.EXPERTS,
-    "<lambda>": Kind.MOVE,
+    "_turned": Kind.MOVE, "_movedim": Kind.MOVE, "_gather": Kind.MOVE, "<lambda>": Kind.MOVE,
+    # chains: the kind that counts
+    "prelu": Kind.POINTWISE, "glu": Kind.PRODUCT, "triangle": Kind.PRODUCT, "logsumexp": Kind.REDUCE,
+    "cumsum": Kind.REDUCE, "interpolation": Kind.REDUCE, "filled": Kind.CONSTANT, "copied": Kind.MOVE,
+    "repeat": Kind.MOVE, "repeat_interleave": Kind.MOVE, "pixel_shuffle": Kind.MOVE, "pixel_unshuffle": Kind.MOVE,
+    "im2col": Kind.MOVE, "windows": Kind.MOVE, "nearest": Kind.MOVE, "einsum": Kind.MIX,
 }  # fmt: skip
 
 EXACT, APPROXIMATE, NONE = "exact", "approximate", "unmodelled"
@@ -35,7 +40,7 @@ CLAIMS: dict[Kind, tuple[str, str]] = {
     Kind.DENSE: (EXACT, "in the wide limit; weights with a mean within 1 %"),
     Kind.CONV: (EXACT, "in the wide limit, at every position"),
     Kind.EMBED: (EXACT, "repeated ids counted"),
-    Kind.POINTWISE: (EXACT, "of one tensor, and of two; a mask that depends on weights has no rule"),
+    Kind.POINTWISE: (EXACT, "of one tensor, and of two; a comparison of two signals is taken as independent of both"),
     Kind.SUM: (EXACT, "on one latent; on two by quadrature"),
     Kind.PRODUCT: (EXACT, "on one latent; on two by quadrature"),
     Kind.NORM: (EXACT, "up to 1/s where s elements share a statistic; 1 % for groups of channels"),
@@ -45,13 +50,19 @@ CLAIMS: dict[Kind, tuple[str, str]] = {
     Kind.POOL: (APPROXIMATE, "means exact; maxima by the mean correlation of neighbours: 1 %, overlapping patches 8 %"),
     Kind.REDUCE: (EXACT, "but for variances over few elements, which fluctuate by 2/n"),
     Kind.MOVE: (EXACT, "places and features are told apart by axis"),
-    Kind.DROP: (EXACT, "plain dropout"),
+    Kind.DROP: (EXACT, "plain and alpha dropout"),
     Kind.EXPERTS: (APPROXIMATE, "every expert alike"),
     Kind.ROUTE: (APPROXIMATE, "order statistics of independent entries; after a softmax 12 %"),
 }
 """What is said of a kind, and its error: of the mean square, so twice that of the rms."""
 
-SPECIAL = {"alpha_dropout": (APPROXIMATE, "taken for plain dropout")}
+SPECIAL = {
+    **dict.fromkeys(
+        ("zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"),
+        (EXACT, "a constant"),
+    ),
+    "logsumexp": (APPROXIMATE, "sums of exponentials as lognormal"),
+}
 MISSING = {
     "einsum", "glu", "repeat", "repeat_interleave", "tile", "movedim", "mT", "gather", "tril", "triu", "cumsum",
     "logsumexp", "prod", "pixel_shuffle", "im2col", "upsample_nearest2d", "upsample_bilinear2d", "lstm", "gru",
@@ -72,8 +83,8 @@ def lines() -> list[str]:
     out = ["| operation | kind | prediction | remark |", "|---|---|---|---|"]
     for name in sorted({*TABLE, *SPLITS, *MULTIPLE}):
         kind = Kind.MOVE if name in SPLITS else kind_of(TABLE[MULTIPLE.get(name, name)])
-        claim, remark = (
-            SPECIAL.get(name) or CLAIMS.get(kind, (NONE, "")) if kind in RULES else (NONE, "the kind has no rule")
+        claim, remark = SPECIAL.get(name) or (
+            CLAIMS.get(kind, (NONE, "")) if kind in RULES else (NONE, "the kind has no rule")
         )
         out.append(f"| `{name}` | {kind} | {claim} | {remark} |")
     return out

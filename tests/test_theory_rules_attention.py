@@ -24,9 +24,7 @@ MASK[:2, ..., 8:] = False
 # For comparison: the best published predictor is off by 1.4 / 4.1 / 7.8 % of the rms at its 50/90/99th percentile.
 SLACK = 0.02
 OPEN = {
-    "no softmax": "keys and values of one token share its input: tokens' chance overlaps, (T - 1) / width, are left out",
-    "spelled out, minus infinity": "rows with minus infinity lose their weight: the softmax comes out too small",
-    "transposed by mT": "no row in the table of operations",
+    "no softmax": "keys and values of a token share its input: chance overlaps of tokens are left out",
 }
 
 
@@ -79,7 +77,7 @@ WAYS = {
     "spelled out, masked": masked_fill,
     "spelled out, dropout": lambda q, k, v: F.dropout(torch.softmax(q @ k.transpose(-1, -2) * 0.1, -1), 0.2) @ v,
     "no softmax": lambda q, k, v: (q @ k.transpose(-1, -2)) / T @ v,
-    "transposed by mT": lambda q, k, v: torch.softmax(q @ k.mT, -1) @ v,
+    "transposed by mT": lambda q, k, v: torch.softmax(q @ k.mT / math.sqrt(q.shape[-1]), -1) @ v,
 }
 SCALES = {"small logits": 0.3, "unit logits": 1.0}
 

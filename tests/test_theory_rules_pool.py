@@ -53,12 +53,7 @@ CASES = {
 OPEN = {
     "max behind few channels": "places whose variances differ are pooled by the mean of their standard deviations",
     "mean behind few channels": "pairs of pixels have correlations of their own: Mehler at the mean one is too low",
-    "mean, padded": "windows over the border have the mean of full ones",
-    "global max": "adaptive_max_pool returns two tensors; the first has no row",
     "variance over positions": "the fluctuation of a variance over few elements, 2 / n of its square, is left out",
-    "largest over positions": "where places have different laws, the first one is taken for all",
-    "logsumexp over features": "no row in the table of operations",
-    "cumulative sum over positions": "no row in the table of operations",
     "product with a mean": "a tensor and its own mean over few positions are taken for independent",
 }
 

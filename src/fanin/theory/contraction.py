@@ -8,11 +8,12 @@ attention weights and values it is what makes tokens alike.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from fanin.theory import grid, places
-from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, constant, gaussian
+from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, constant, gaussian, gaussians, latent_for
 from fanin.theory.state import Known, Modelled, Value, as_law, is_free
 
 
@@ -172,8 +173,21 @@ def dense_known(x: Known, weight: Law, in_axis: int) -> Law:
     variance = weight.second - weight.mean**2
     sums = np.asarray(x.array, float).sum(-1)
     diagonal = n * variance * second + weight.mean**2 * sums**2
-    law = gaussian(shape, axes, diagonal[..., None], lambda s: n * weight.second * pairs.get(s, 0.0))
-    return law
+    if weight.mean**2 <= 1e-12 * weight.second:
+        return gaussian(shape, axes, diagonal[..., None], lambda s: n * variance * pairs.get(s, 0.0))
+    _, sum_pairs = known_pairs(sums[..., None], (*x.axes[:-1], ()), len(x.shape) - 1)
+    return about_sums(shape, axes, weight, n * variance * second[..., None], sums[..., None], n, pairs, sum_pairs)
+
+
+def about_sums(shape, axes, weight: Law, variance, sums, n: float, pairs, sum_pairs) -> Law:
+    """Weights of mean m on known inputs: every place has m times the sum of its own inputs as its mean."""
+    own, mu = weight.second - weight.mean**2, weight.mean
+    law = gaussians(shape, axes, mu * sums, variance)
+
+    def pair(differ: Groups) -> float:
+        return n * own * pairs.get(differ, 0.0) + mu**2 * sum_pairs.get(differ, 0.0)
+
+    return replace(law, latent=latent_for(law, pair, law.groups))
 
 
 def embed(ids: Modelled, weight: Law) -> Law:
@@ -186,8 +200,6 @@ def embed(ids: Modelled, weight: Law) -> Law:
         numbers = weight.level_weight @ weight.values
         law = law.with_values(numbers[None])
     corr = _same_id(ids) if isinstance(ids, Known) else {}
-    from dataclasses import replace
-
     from fanin.theory.law import fresh_latent, subsets
 
     default = 1.0 / weight.shape[0]

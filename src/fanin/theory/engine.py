@@ -20,6 +20,9 @@ from fanin.theory.state import Hidden, Known, Unmodelled, Value, batch_axes, fea
 
 Rule = Callable[..., Value]
 
+FAILURES = (ValueError, IndexError, TypeError, AttributeError, KeyError, ZeroDivisionError)
+"""What a rule raises that met a case it was not written for: the row says so instead of a traceback."""
+
 RULES: dict[Kind, Rule] = {
     Kind.DENSE: lambda node, *v: dense(
         v[node.attrs["x"]], v[node.attrs["weight"]], _optional(v, node.attrs["bias"]), node.attrs["out_first"]
@@ -35,7 +38,7 @@ RULES: dict[Kind, Rule] = {
     Kind.ATTENTION: attention.attention,
     Kind.POOL: pool.pool,
     Kind.REDUCE: pool.reduce,
-    Kind.MOVE: lambda node, *v: route.index(node, *v) if node.attrs["how"] == "index" else move.move(node, *v),
+    Kind.MOVE: lambda node, *v: {"index": route.index, "take": route.take}.get(node.attrs["how"], move.move)(node, *v),
     Kind.EXPERTS: route.experts,
     Kind.ROUTE: route.top,
     Kind.DROP: pointwise.drop,
@@ -87,8 +90,10 @@ class Interpreter:
         return self._ruled(node, inputs)
 
     def _ruled(self, node: Node, inputs: tuple[Value, ...]) -> Value:
-        integers = any(isinstance(v, Hidden) for v in inputs) and not node.signal
-        if integers or (not node.is_float and node.kind is not Kind.MOVE):
+        if not node.signal and any(isinstance(v, Hidden) for v in inputs):
+            return Hidden(node.shape, _axes_like(node, inputs))
+        truth = node.dtype == "bool" and node.kind is Kind.POINTWISE  # comparisons: a law of zeros and ones
+        if not node.is_float and node.kind is not Kind.MOVE and not truth:
             return Hidden(node.shape, _axes_like(node, inputs))
         rule = RULES.get(node.kind)
         if rule is None:
@@ -96,7 +101,10 @@ class Interpreter:
         try:
             return rule(node, *inputs)
         except NotImplementedError as error:
-            return Unmodelled(node.shape, f"{node.op}: {error}")
+            why = f"{node.op}: {error}"
+        except FAILURES as error:
+            why = f"{node.op}: its rule failed with {type(error).__name__}: {error}"
+        return Unmodelled(node.shape, why) if node.is_float else Hidden(node.shape, _axes_like(node, inputs))
 
     def _parameter(self, parameter: Parameter) -> Value:
         law = self.laws.get(parameter.name, parameter.law)

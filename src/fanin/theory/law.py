@@ -147,7 +147,9 @@ class Law:
     @cached_property
     def deterministic(self) -> bool:
         """Whether no level depends on the latent."""
-        spread = np.ptp(self.values, axis=1)
+        with np.errstate(invalid="ignore"):
+            spread = np.ptp(self.values, axis=1)
+        spread[(self.values == self.values[:, :1]).all(1)] = 0.0  # also of infinities (masks)
         return bool(np.all(spread <= 1e-12 * np.maximum(1e-300, np.abs(self.values).max(axis=1))))
 
     @cached_property
@@ -289,9 +291,15 @@ def compress(values: np.ndarray, level: np.ndarray, limit: int | None = None) ->
 
 
 def _bins(mean: np.ndarray, second: np.ndarray, slope: np.ndarray, weight: np.ndarray, limit: int) -> np.ndarray:
+    finite = np.isfinite(mean) & np.isfinite(second)
+    if not finite.all():  # minus infinity of a mask is a level of its own, and so is plus infinity
+        group = np.where(mean > 0, 1, 0)
+        if finite.any():
+            inner = _bins(mean[finite], second[finite], slope[finite], weight[finite], limit - 2)
+            group[finite] = inner + 2
+        return np.unique(group, return_inverse=True)[1]
     spread = np.sqrt(np.maximum(second - mean**2, 0)) * np.where(slope < 0, -1, 1)
     by = mean if np.ptp(mean) > np.ptp(spread) else spread
-    by = np.where(np.isfinite(by), by, np.sign(by) * 1e300)
     order = np.argsort(by, kind="stable")
     cumulative = np.cumsum(weight[order])
     # half the bins by mass, half by value, so that neither a tail nor the bulk is smeared
@@ -379,6 +387,15 @@ def gaussian(
         scale = root**2 if differ & law.level_groups else mean_variance
         corr[differ] = float(np.clip(pair(differ) / scale, -1, 1)) if scale > 0 else 1.0
     return replace(law, latent=fresh_latent(corr))
+
+
+def gaussians(shape: tuple[int, ...], axes: tuple[Axis, ...], mean: np.ndarray, variance: np.ndarray) -> Law:
+    """Gaussians with a mean and a variance at every place; the latents' correlations are still to be given."""
+    both = np.stack(np.broadcast_arrays(mean, np.maximum(variance, 0)))
+    numbers, level = np.unique(both.reshape(2, -1), axis=1, return_inverse=True)
+    values = numbers[0][:, None] + np.sqrt(numbers[1])[:, None] * grid.Z_UNIT
+    values, level = compress(values, level.reshape(both.shape[1:]).astype(np.int32))
+    return Law(shape, axes, values, level, fresh_latent({}))
 
 
 def constant(shape: tuple[int, ...], axes: tuple[Axis, ...], array: np.ndarray | float) -> Law:

@@ -75,7 +75,7 @@ def as_law(value: Value) -> Law:
         return value
     if isinstance(value, Known):
         return value.law
-    raise TypeError(f"no law for a tensor of shape {value.shape}: {type(value).__name__}")
+    raise NotImplementedError(f"values of shape {value.shape} that depend on weights in a way that has no rule")
 
 
 def is_free(group: str) -> bool:

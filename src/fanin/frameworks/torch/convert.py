@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 
-from fanin.frameworks.torch.ops import SPLITS, TABLE, Arguments, op_name, references, substitute
+from fanin.frameworks.torch.chains import Chain
+from fanin.frameworks.torch.ops import SPLITS, TABLE, Arguments, Built, op_name, references, substitute
 from fanin.frameworks.torch.program import Program, Ref, Step
 from fanin.graph import Graph, Kind, Node, Parameter
 
@@ -32,8 +34,6 @@ def to_graph(program: Program, parameters: Mapping[str, Parameter], batch: Mappi
 
 
 def _renamed(node: Node, name: str) -> Node:
-    from dataclasses import replace
-
     return node if node.name == name else replace(node, name=name)
 
 
@@ -46,6 +46,7 @@ class _Builder:
         self.current: dict[str, str] = {}  # id of a step -> id of the node that now holds its tensor
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.floating: dict[str, bool] = {}
+        self.booleans: set[str] = set()
         self.alive: dict[str, bool] = {}  # depends on the batch or a weight
         self.multiple: dict[str, Step] = {}
 
@@ -87,6 +88,8 @@ class _Builder:
         self.current[node.id] = node.id
         self.shapes[node.id] = node.shape
         self.floating[node.id] = node.is_float
+        if node.dtype == "bool":
+            self.booleans.add(node.id)
         self.alive[node.id] = alive
 
     def _step(self, step: Step) -> None:
@@ -98,33 +101,46 @@ class _Builder:
                 self.multiple[step.id] = step
             return
         refs = [r for r in references(step) if r in self.current]
-        kind, attrs = self._built(step, name)
-        self._emit(step, name, kind, attrs, refs, evaluator(step))
+        self._emit(step, name, self._built(step, name), refs, evaluator(step))
         if _writes_in_place(step):
             written = step.args[0]
             if isinstance(written, Ref):
                 self.current[written.id] = self.current[step.id]
 
-    def _built(self, step: Step, name: str) -> tuple[Kind, dict]:
+    def _built(self, step: Step, name: str) -> Built:
         row = TABLE.get(name)
         if row is None or not hasattr(step.target, "_schema"):
             return Kind.OPAQUE, {}
+        known = [r for r in references(step) if r in self.current]
+        booleans = frozenset(r for r in known if self.current[r] in self.booleans)
+        shapes = {r: self.shapes[self.current[r]] for r in known}
         try:
-            return row(
-                Arguments(step, {r: self.shapes[self.current[r]] for r in references(step) if r in self.current})
-            )
-        except (KeyError, TypeError, AttributeError, ValueError):
+            return row(Arguments(step, shapes, booleans, self.program.parameters))
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError):
             return Kind.OPAQUE, {}
 
-    def _emit(self, step: Step, op: str, kind: Kind, attrs: dict, refs: list[str], run: Callable) -> None:
+    def _emit(self, step: Step, op: str, built: Built, refs: list[str], run: Callable) -> None:
         inputs = tuple(self.current[r] for r in refs)
+        if not isinstance(built, Chain):
+            return self._node(step, step.id, op, *built, inputs, tuple(step.value.shape), run)
+        handles = list(inputs)
+        for i, link in enumerate(built.links):
+            last = i == len(built.links) - 1
+            id_ = step.id if last else f"{step.id}.{i}"
+            sources = tuple(handles[h] for h in link.inputs)
+            attrs, run = link.attrs, _as_type(link.run, step.value) if last else link.run
+            if last and link.kind is Kind.CONSTANT:
+                attrs = {"value": run()}
+            self._node(step, id_, op, link.kind, attrs, sources, link.shape, run, row=last)
+            handles.append(id_)
+
+    def _node(self, step: Step, id_: str, op: str, kind, attrs, inputs, shape, run, row: bool = True) -> None:
         dtype = _dtype(step.value)
         # numbers made of integers alone (expert ids, counts) carry no signal, whatever the integers depend on
         alive = any(self.alive[i] and (self.floating[i] or kind is Kind.EMBED) for i in inputs)
-        signal = alive and dtype.startswith(("float", "bfloat", "complex"))
+        signal = row and alive and dtype.startswith(("float", "bfloat", "complex"))
         module = step.calls[-1].path if step.calls else ""
-        node = Node(step.id, step.id, kind, op, inputs, tuple(step.value.shape), dtype, attrs, module, signal, run)
-        self._add(node, alive)
+        self._add(Node(id_, id_, kind, op, inputs, shape, dtype, attrs, module, signal, run), alive)
 
     def _piece(self, step: Step) -> None:
         """One output of an operation that has several."""
@@ -134,13 +150,13 @@ class _Builder:
             return
         index, op = step.args[1], op_name(whole.target)
         refs = [r for r in references(whole) if r in self.current]
-        kind, attrs = (Kind.OPAQUE, {})
+        built: Built = (Kind.OPAQUE, {})
         if op in SPLITS:
-            kind, attrs = Kind.MOVE, _split_piece(whole, op, index, self.shapes[self.current[refs[0]]])
+            built = Kind.MOVE, _split_piece(whole, op, index, self.shapes[self.current[refs[0]]])
         elif op in MULTIPLE and index == 0:
-            kind, attrs = self._built(whole, MULTIPLE[op])
+            built = self._built(replace(whole, value=step.value), MULTIPLE[op])
         run = evaluator(whole)
-        self._emit(step, op, kind, attrs, refs, lambda *arrays: run(*arrays)[index])
+        self._emit(step, op, built, refs, lambda *arrays: run(*arrays)[index])
 
 
 MULTIPLE = {
@@ -150,6 +166,8 @@ MULTIPLE = {
     "native_dropout": "dropout",
     "topk": "topk",
     "sort": "sort",
+    **{f"adaptive_max_pool{d}d": f"adaptive_max_pool{d}d" for d in (1, 2, 3)},
+    **{f"max_pool{d}d_with_indices": f"max_pool{d}d" for d in (1, 2, 3)},
     "max": "amax",
     "min": "amin",
 }
@@ -176,6 +194,12 @@ def _writes_in_place(step: Step) -> bool:
         return False
     alias = schema.arguments[0].alias_info
     return bool(alias is not None and alias.is_write)
+
+
+def _as_type(run: Callable, like: torch.Tensor) -> Callable:
+    """A link's function with the type that the operation returns: other operations on known tensors rely on it."""
+    dtype = array_of(torch.empty(0, dtype=like.dtype)).dtype
+    return lambda *arrays: np.asarray(run(*arrays)).astype(dtype, copy=False)
 
 
 def _dtype(tensor: torch.Tensor) -> str:

@@ -6,28 +6,46 @@ OPAQUE and is shown as unmodelled, unless its inputs are all known, in which cas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
+from fanin.frameworks.torch.chains import CHAINS, Chain
 from fanin.frameworks.torch.program import Ref, Step
 from fanin.graph import Kind
 
-Built = tuple[Kind, dict[str, Any]]
+Built = tuple[Kind, dict[str, Any]] | Chain
 
 
 class Arguments:
-    """Arguments of a step by their schema names; tensors as positions among the step's references."""
+    """Arguments of a step by their schema names; tensors as positions among the step's references.
 
-    def __init__(self, step: Step, shapes: Mapping[str, tuple[int, ...]]):
-        self.step, self._shapes = step, shapes
+    Args:
+        shapes: of the tensors that the step reads, by id.
+        booleans: which of them are truth values.
+        weights: ids of the model's parameters.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        shapes: Mapping[str, tuple[int, ...]],
+        booleans: frozenset[str] = frozenset(),
+        weights: Container[str] = (),
+    ):
+        self.step, self._shapes, self.booleans, self.weights = step, shapes, booleans, weights
         self.shape = tuple(step.value.shape) if isinstance(step.value, torch.Tensor) else ()
         self.refs = references(step)
         names = [(a.name, a.default_value if a.has_default_value() else None) for a in step.target._schema.arguments]
         given = dict(zip((n for n, _ in names), step.args, strict=False)) | dict(step.kwargs)
         self._values: dict[str, Any] = {n: given.get(n, default) for n, default in names}
+
+    @property
+    def names(self) -> Container[str]:
+        """Names of the schema's arguments."""
+        return self._values
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
@@ -43,6 +61,10 @@ class Arguments:
     def size(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor argument."""
         return self._shapes[self._values[name].id]
+
+    def shape_of(self, ref: str) -> tuple[int, ...]:
+        """Shape of a tensor by its id."""
+        return self._shapes[ref]
 
 
 def references(step: Step) -> list[str]:
@@ -65,16 +87,23 @@ def references(step: Step) -> list[str]:
     return list(found)
 
 
-def numpy_function(step: Step) -> Callable[..., np.ndarray]:
-    """The step as a NumPy function of its tensors in float64: the framework's own operation, wrapped."""
+def numpy_function(step: Step, booleans: frozenset[str] = frozenset()) -> Callable[..., np.ndarray]:
+    """The step as a NumPy function of its tensors in float64: the framework's own operation, wrapped.
+
+    Truth values come as 0 and 1 and go as such; the wrapper turns them back for the operation.
+    """
     refs = references(step)
 
     def fn(*arrays: np.ndarray) -> np.ndarray:
         common = np.broadcast_arrays(*arrays) if len(arrays) > 1 else arrays
-        tensors = dict(zip(refs, (torch.from_numpy(np.array(a, dtype=float)) for a in common), strict=True))
+        tensors = {}
+        for ref, array in zip(refs, common, strict=True):
+            tensor = torch.from_numpy(np.array(array, dtype=float))
+            tensors[ref] = tensor > 0.5 if ref in booleans else tensor
         args, kwargs = substitute(step, tensors)
         with torch.no_grad():
-            return step.target(*args, **kwargs).numpy()
+            out = step.target(*args, **kwargs)
+        return (out.double() if out.dtype is torch.bool else out).numpy()
 
     return fn
 
@@ -98,26 +127,7 @@ def substitute(step: Step, tensors: Mapping[str, Any]) -> tuple[tuple, dict]:
 
 
 def _pointwise(a: Arguments) -> Built:
-    return Kind.POINTWISE, {"fn": numpy_function(a.step)}
-
-
-def _masked(a: Arguments) -> Built:
-    """where and masked_fill: the mask is boolean, so the wrapper turns levels back into truth values."""
-    names = [n for n in ("condition", "mask") if a.at(n) is not None]
-    masks = {a.refs[a.at(n)] for n in names}  # type: ignore[index]
-    refs, step = a.refs, a.step
-
-    def fn(*arrays: np.ndarray) -> np.ndarray:
-        common = np.broadcast_arrays(*arrays) if len(arrays) > 1 else arrays
-        tensors = {}
-        for ref, array in zip(refs, common, strict=True):
-            tensor = torch.from_numpy(np.array(array, dtype=float))
-            tensors[ref] = tensor > 0.5 if ref in masks else tensor
-        args, kwargs = substitute(step, tensors)
-        with torch.no_grad():
-            return step.target(*args, **kwargs).numpy()
-
-    return Kind.POINTWISE, {"fn": fn}
+    return Kind.POINTWISE, {"fn": numpy_function(a.step, a.booleans)}
 
 
 def _sum(sign: float) -> Callable[[Arguments], Built]:
@@ -149,7 +159,8 @@ def _conv(dims: int, transposed: bool = False) -> Callable[[Arguments], Built]:
         kernel = a.size("weight")[2:]
         padding = a["padding"]
         if isinstance(padding, str):
-            padding = [(d * (k - 1)) // 2 if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+            total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+            padding = [n // 2 for n in total]  # the odd one goes to the right, where the output says how far taps reach
         return Kind.CONV, {
             "x": a.at("input"),
             "weight": a.at("weight"),
@@ -229,8 +240,11 @@ def _attention(a: Arguments) -> Built:
     }
 
 
-def _dropout(feature: bool) -> Callable[[Arguments], Built]:
-    return lambda a: (Kind.DROP, {"p": float(a["p"]), "active": bool(a.get("train", True)), "feature": feature})
+def _dropout(feature: bool = False, alpha: bool = False) -> Callable[[Arguments], Built]:
+    return lambda a: (
+        Kind.DROP,
+        {"p": float(a["p"]), "active": bool(a.get("train", True)), "feature": feature, "alpha": alpha},
+    )
 
 
 def _pool(op: str, dims: int) -> Callable[[Arguments], Built]:
@@ -312,9 +326,27 @@ def _transpose(a: Arguments) -> Built:
     rank = len(a.size("self"))
     perm = list(range(rank))
     if rank >= 2:
-        i, j = (int(a.get("dim0", 0)) % rank, int(a.get("dim1", 1)) % rank) if "dim0" in a._values else (0, 1)
+        first, second = next((n for n in (("dim0", "dim1"), ("axis0", "axis1")) if n[0] in a._values), ("", ""))
+        i, j = (int(a[first]) % rank, int(a[second]) % rank) if first else (0, 1)
         perm[i], perm[j] = perm[j], perm[i]
     return Kind.MOVE, {"how": "permute", "perm": tuple(perm)}
+
+
+def _turned(a: Arguments) -> Built:
+    rank = len(a.size("self"))
+    return Kind.MOVE, {"how": "permute", "perm": (*range(rank - 2), rank - 1, rank - 2)}
+
+
+def _movedim(a: Arguments) -> Built:
+    rank = len(a.size("self"))
+    listed = lambda v: [int(d) % rank for d in (v if isinstance(v, list | tuple) else [v])]  # noqa: E731
+    target = dict(zip(listed(a["destination"]), listed(a["source"]), strict=True))
+    rest = iter(d for d in range(rank) if d not in target.values())
+    return Kind.MOVE, {"how": "permute", "perm": tuple(target[i] if i in target else next(rest) for i in range(rank))}
+
+
+def _gather(a: Arguments) -> Built:
+    return Kind.MOVE, {"how": "take", "axis": int(a["dim"]) % len(a.size("self")), "index": a.at("index")}
 
 
 def _slice(a: Arguments) -> Built:
@@ -336,7 +368,17 @@ def _select(a: Arguments) -> Built:
 
 
 def _cat(how: str) -> Callable[[Arguments], Built]:
-    return lambda a: (Kind.MOVE, {"how": how, "axis": int(a.get("dim") or 0)})
+    def build(a: Arguments) -> Built:
+        attrs = {"how": how, "axis": int(a.get("dim") or 0)}
+        handles = [a.refs.index(t.id) for t in a["tensors"]]
+        if len(handles) == len(a.refs):
+            return Kind.MOVE, attrs
+        chain = Chain(a)  # one tensor several times
+        join = np.concatenate if how == "cat" else np.stack
+        chain.add(Kind.MOVE, attrs, handles, a.shape, lambda *v: join(v, axis=attrs["axis"]))
+        return chain
+
+    return build
 
 
 def _pad(a: Arguments) -> Built:
@@ -395,16 +437,18 @@ _POINTWISE = [
     "hardsigmoid", "hardtanh", "leaky_relu", "threshold", "log_sigmoid", "softshrink", "hardshrink", "tanhshrink",
     "softsign", "sign", "clamp", "clamp_min", "clamp_max", "pow", "rsub", "floor", "ceil", "round", "trunc", "frac",
     "nan_to_num", "sinc", "logit", "logaddexp", "maximum", "minimum", "rrelu", "heaviside", "xlogy", "atan2",
-    "remainder", "fmod", "addcmul", "addcdiv", "lerp", "prelu", "_prelu_kernel", "hypot", "polar", "div",
+    "remainder", "fmod", "addcmul", "addcdiv", "lerp", "hypot", "polar", "div",
     "float_power", "positive", "true_divide", "clip", "fmax", "fmin",
+    "where", "masked_fill", "gt", "ge", "lt", "le", "eq", "ne", "greater", "greater_equal", "less", "less_equal",
+    "not_equal", "isfinite", "isinf", "isnan", "signbit", "logical_and", "logical_or", "logical_not", "logical_xor",
+    "bitwise_and", "bitwise_or", "bitwise_not", "bitwise_xor", "__and__", "__or__", "__xor__",
 ]
 # fmt: on
 """Operations that act on each element alone, whatever they are: their own kernel says what they do."""
 
 TABLE: dict[str, Callable[[Arguments], Built]] = {
     **dict.fromkeys(_POINTWISE, _pointwise),
-    "where": _masked,
-    "masked_fill": _masked,
+    **CHAINS,
     "add": _sum(1.0),
     "sub": _sum(-1.0),
     "subtract": _sum(-1.0),
@@ -431,9 +475,10 @@ TABLE: dict[str, Callable[[Arguments], Built]] = {
     "mv": _matmul,
     "baddbmm": _baddbmm,
     "dot": _matmul,
-    "dropout": _dropout(False),
-    "feature_dropout": _dropout(True),
-    "alpha_dropout": _dropout(False),
+    "dropout": _dropout(),
+    "feature_dropout": _dropout(feature=True),
+    "alpha_dropout": _dropout(alpha=True),
+    "feature_alpha_dropout": _dropout(feature=True, alpha=True),
     **{f"max_pool{d}d": _pool("max", d) for d in (1, 2, 3)},
     **{f"avg_pool{d}d": _pool("mean", d) for d in (1, 2, 3)},
     **{f"adaptive_avg_pool{d}d": _adaptive("mean", d) for d in (1, 2, 3)},
@@ -464,6 +509,10 @@ TABLE: dict[str, Callable[[Arguments], Built]] = {
     "detach_": _how("same"),
     "permute": _permute,
     "transpose": _transpose,
+    **dict.fromkeys(("swapaxes", "swapdims"), _transpose),
+    **dict.fromkeys(("mT", "mH", "adjoint"), _turned),
+    **dict.fromkeys(("movedim", "moveaxis"), _movedim),
+    "gather": _gather,
     "t": _transpose,
     "numpy_T": lambda a: (Kind.MOVE, {"how": "permute", "perm": tuple(reversed(range(len(a.size("self")))))}),
     "expand": _how("expand"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from fanin.theory import grid
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, summed_out, translated
 from fanin.theory.combine import PAIRS, broadcast_axes
 from fanin.theory.law import FEATURE, Law, relabel, subsets
-from fanin.theory.rules.pointwise import laid_out
+from fanin.theory.rules.pointwise import SATURATED, alpha_scale, joined, laid_out
 from fanin.theory.state import Known, Value, as_law
 
 Function = Callable[..., np.ndarray]
@@ -265,27 +266,66 @@ def _between(out: Law, spread: tuple[int, ...], differ, ratio) -> float:
 
 
 def _ternary(fn: Function, g: Cotangent, laws: list[Law], inputs) -> list[list[Part]]:
-    """where and masked_fill: the gradient goes where the element came from."""
-    known = next((i for i, law in enumerate(laws) if law.deterministic and isinstance(inputs[i], Known)), None)
+    """Functions of three (where, addcmul): each operand in turn, the others as one that is known where it can be."""
     result: list[list[Part]] = [[] for _ in laws]
-    if known is None:
-        return result
     for i, law in enumerate(laws):
-        if i == known or isinstance(inputs[i], Known):
+        if isinstance(inputs[i], Known) or law.deterministic:
             continue
-
-        def of(value, mask, i=i):
-            arguments = [np.zeros_like(value)] * len(laws)
-            arguments[i], arguments[known] = value, mask
-            return fn(*arguments)
-
-        result[i] = _binary(of, g, law, laws[known])
+        others = [j for j in range(len(laws)) if j != i]
+        bound = [j for j in others if laws[j].deterministic or laws[j].latent.aligned(law.latent)]
+        if len(bound) == len(others):
+            result[i] = _binary(*_given(fn, g, laws, i, others))
+        else:
+            free = [j for j in others if j not in bound]
+            if len(free) > 1 or any(len(laws[j].values) > 1 for j in bound if not laws[j].deterministic):
+                raise NotImplementedError("the gradient of a function of three independent tensors")
+            result[i] = _beside(fn, g, laws, i, free[0], bound)
     return result
+
+
+def _given(fn: Function, g: Cotangent, laws: list[Law], i: int, others: list[int]):
+    """The function of operand i and of a table of the others' values by joint level."""
+    ndim = len(g.law.shape)
+    of, level = joined([laws[j] for j in others], ndim)
+    tables = {j: laws[j].values[rows] for j, rows in zip(others, of, strict=True)}
+
+    def at(value, index):
+        rows = np.broadcast_to(index, np.shape(value))[..., 0].astype(int)
+        return fn(*[value if j == i else tables[j][rows] for j in range(len(laws))])
+
+    whole = max((laws[j] for j in others), key=lambda law: np.prod(law.shape))
+    index = np.repeat(np.arange(len(of[0]), dtype=float)[:, None], grid.POINTS, axis=1)
+    return at, g, laws[i], replace(whole, shape=whole.shape, values=index, level=_cut(level, len(whole.shape)))
+
+
+def _cut(level: np.ndarray, ndim: int) -> np.ndarray:
+    return level.reshape(level.shape[level.ndim - ndim :]) if level.ndim > ndim else level
+
+
+def _beside(fn: Function, g: Cotangent, laws: list[Law], i: int, free: int, bound: list[int]) -> list[Part]:
+    """What operand i gets where one other is independent: the mean over it of the squared slope, a profile alone."""
+    law, other = laws[i], laws[free]
+    if any(len(laws[j].values) > 1 for j in (*bound, i, free)):
+        raise NotImplementedError("the gradient of a function of three tensors whose places differ in law")
+    z = grid.Z_COARSE
+    shape = (grid.COARSE, grid.COARSE)
+    mine = {j: np.broadcast_to(grid.at(laws[j].values[0], z)[:, None], shape) for j in (i, *bound)}
+    mine[free] = np.broadcast_to(grid.at(other.values[0], z)[None, :], shape)
+    slot = lambda v, *rest: fn(*_inserted(rest, i, v))  # noqa: E731
+    slope = derivative(slot, mine[i], *[mine[j] for j in range(len(laws)) if j != i])
+    form = np.sqrt((slope**2) @ grid.WEIGHT_COARSE)
+    values = np.interp(grid.Z_UNIT, z, form)[None]
+    if law.shape != g.law.shape:
+        raise NotImplementedError("the gradient of a broadcast operand of three")
+    return [fresh(g.profile(), g.ratios(), values)]
+
+
+def _inserted(rest, i: int, value) -> list:
+    return [*rest[:i], value, *rest[i:]]
 
 
 def drop(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
     """Dropout: the same mask; mean square over 1 - p, products of different elements as they were."""
-    x = as_law(inputs[0])
     p = float(node.attrs["p"]) if node.attrs["active"] else 0.0
     if p == 0:
         return [list(g.parts)]
@@ -293,5 +333,26 @@ def drop(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     ratio = {s: r * keep for s, r in g.ratios().items()}
     if p >= 1:
         return [[]]
-    del x
+    if node.attrs.get("alpha"):
+        return [_kept_by_alpha(g, as_law(inputs[0]), p)]
     return [[fresh(g.profile() / keep, ratio)]]
+
+
+def _kept_by_alpha(g: Cotangent, x: Law, p: float) -> list[Part]:
+    """Alpha dropout lets through what was kept, with the slope of what comes after it at the kept value."""
+    a = alpha_scale(p)
+    kept, factor = a * x.values - a * SATURATED * p, (1 - p) * a**2
+    parts = []
+    for part in g.parts:
+        ratio = {s: r * (1 - p) for s, r in part.ratio.items()}
+        if part.values is None or len(g.law.values) != len(x.values):
+            parts.append(fresh(part.profile(g.law) * factor, ratio))
+            continue
+        values = np.stack([_at_values(k, out, d) for k, out, d in zip(kept, g.law.values, part.values, strict=True)])
+        parts.append(fresh(part.second * factor, ratio, values))
+    return parts
+
+
+def _at_values(wanted: np.ndarray, values: np.ndarray, form: np.ndarray) -> np.ndarray:
+    """A function of the latent read off where an increasing law takes the wanted values."""
+    return np.interp(wanted, values, form)

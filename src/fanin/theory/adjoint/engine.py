@@ -12,6 +12,8 @@ from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, gathered
 from fanin.theory.law import Law, subsets
 from fanin.theory.state import Value
 
+FAILURES = (ValueError, IndexError, TypeError, AttributeError, KeyError, ZeroDivisionError)
+
 Rule = Callable[[Node, Cotangent, tuple[Value, ...]], list[list[Part]]]
 
 RULES: dict[Kind, Rule] = {
@@ -51,10 +53,13 @@ def backward(graph: Graph, values: dict[str, Value]) -> dict[str, float]:
     found: dict[str, float] = {}
     for node in reversed(graph.nodes):
         parts = waiting.pop(node.id, None)
-        if parts is None or node.id in lost:
-            continue
         law = values[node.id]
-        if not isinstance(law, Law):
+        if not isinstance(law, Law) or not node.is_float:
+            continue
+        if node.id in lost:  # part of what it sends on is not known, so neither is the sum further back
+            lost.update(node.inputs)
+            continue
+        if parts is None:
             continue
         g = gathered(law, parts)
         second = g.second
@@ -77,6 +82,11 @@ def _send(node: Node, g: Cotangent, values, waiting, lost: set[str]) -> None:
     if rule is None:
         lost.update(i for i in node.inputs)
         return
-    for source, parts in zip(node.inputs, rule(node, g, inputs), strict=True):
+    try:
+        sent = rule(node, g, inputs)
+    except (NotImplementedError, *FAILURES):
+        lost.update(node.inputs)
+        return
+    for source, parts in zip(node.inputs, sent, strict=True):
         if parts:
             waiting.setdefault(source, []).extend(parts)

@@ -13,7 +13,7 @@ from fanin.theory.adjoint.linear import adjoint_taps
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Law, subsets
 from fanin.theory.rules import move as forward
-from fanin.theory.rules.pool import _taps
+from fanin.theory.rules.pool import _applied, _taps
 from fanin.theory.rules.route import SLOT
 from fanin.theory.state import Value, as_law
 
@@ -45,6 +45,8 @@ def reduce(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
     """The cotangent of a mean goes to all alike; of a maximum to one."""
     x = as_law(inputs[0])
     dims = tuple(d % len(x.shape) for d in node.attrs["axes"]) or tuple(range(len(x.shape)))
+    if node.attrs["op"] == "weighted":
+        return [[_unweighted(node.attrs["matrices"], dims, g, x)]]
     n = float(np.prod([x.shape[d] for d in dims]))
     profile = g.profile()
     if not node.attrs["keepdim"]:
@@ -68,6 +70,17 @@ def reduce(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
         slope = 4 * spread / n**2 if op == "var" else spread / (n**2 * value) if op == "std" else spread / value
         return [[fresh(profile * slope, dict.fromkeys(ratio, 0.0))]]
     return [[]]
+
+
+def _unweighted(matrices: tuple[np.ndarray, ...], axes: tuple[int, ...], g: Cotangent, x: Law) -> Part:
+    """Known weights transposed: every input gathers from the outputs that read it."""
+    along = frozenset(t for axis in axes for t in axis_groups(x.axes[axis]))
+    own = g.profile()
+    total = squares = np.ones((1,) * len(x.shape))
+    for axis, m in zip(axes, matrices, strict=True):
+        own = _applied(own, m.T**2, axis)
+        total, squares = _applied(total, m.T, axis), _applied(squares, m.T**2, axis)
+    return fresh(np.maximum(own + (total**2 - squares) * g.pair(along), 0), g.ratios())
 
 
 def route(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
@@ -303,4 +316,5 @@ BACK = {
     "roll": roll,
     "gather": gather,
     "index": gather,
+    "take": gather,
 }

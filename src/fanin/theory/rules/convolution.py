@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory.contraction import add_bias, known_pairs, weighted_sum
+from fanin.theory.contraction import about_sums, add_bias, known_pairs, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Law, gaussian
 from fanin.theory.state import Known
 
@@ -68,7 +68,7 @@ def tap_sum(profile: np.ndarray, node: Node, kernel: tuple[int, ...]) -> np.ndar
 def _gather(
     p: np.ndarray, axis: int, out: int, k: int, stride: int, padding: int, dilation: int, size: int
 ) -> np.ndarray:
-    if p.shape[axis] == 1 and padding == 0:
+    if p.shape[axis] == 1 and padding == 0 and (out - 1) * stride + (k - 1) * dilation < size:
         return p * k
     p = np.repeat(p, size, axis) if p.shape[axis] == 1 else p
     total = 0.0
@@ -98,15 +98,23 @@ def _first(node: Node, x: Known, weight: Law, kernel, shape, axes) -> Law:
     n = patches.shape[-1]
     spatial_axes = (axes[0], *axes[2:], (Atom(n, FEATURE),))
     second, pairs = known_pairs(patches, spatial_axes, patches.ndim - 1)
-    diagonal = n * (weight.second - weight.mean**2) * second + weight.mean**2 * patches.sum(-1) ** 2
-    return gaussian(shape, axes, diagonal[:, None], lambda s: n * weight.second * pairs.get(s, 0.0))
+    variance = weight.second - weight.mean**2
+    if weight.mean**2 <= 1e-12 * weight.second:
+        return gaussian(shape, axes, n * variance * second[:, None], lambda s: n * variance * pairs.get(s, 0.0))
+    sums = patches.sum(-1)
+    _, sum_pairs = known_pairs(sums[..., None], (*spatial_axes[:-1], ()), patches.ndim - 1)
+    return about_sums(shape, axes, weight, n * variance * second[:, None], sums[:, None], n, pairs, sum_pairs)
 
 
 def unfold(x: np.ndarray, node: Node, kernel) -> np.ndarray:
     """Patches of (sample, channel, spatial...) as (sample, spatial out..., channel * taps)."""
     a, dims = node.attrs, len(kernel)
-    x = np.pad(x, [(0, 0), (0, 0), *[(p, p) for p in a["padding"]]])
     reach = tuple((k - 1) * d + 1 for k, d in zip(kernel, a["dilation"], strict=True))
+    widths = []
+    for i, before in enumerate(a["padding"]):  # behind the end as far as the last output reads
+        read = (node.shape[2 + i] - 1) * a["stride"][i] + reach[i]
+        widths.append((before, max(read - before - x.shape[2 + i], 0)))
+    x = np.pad(x, [(0, 0), (0, 0), *widths])
     view = np.lib.stride_tricks.sliding_window_view(x, reach, axis=tuple(range(2, 2 + dims)))
     picks = [slice(None), slice(None)]
     picks += [slice(0, (out - 1) * s + 1, s) for out, s in zip(node.shape[2:], a["stride"], strict=True)]

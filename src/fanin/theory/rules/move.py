@@ -30,7 +30,7 @@ def move(node: Node, *inputs: Modelled) -> Value:
 
 def _viewed(node: Node, law: Law, axes: tuple[Axis, ...], level: np.ndarray) -> Law:
     how, latent = node.attrs["how"], law.latent
-    if how in ("slice", "select", "gather", "roll", "flip", "pad", "diagonal"):
+    if how in ("slice", "select", "gather", "roll", "flip", "pad", "diagonal", "take"):
         axis = node.attrs.get("axis", 0)
         mark = (how, *(str(node.attrs[k]) for k in sorted(node.attrs) if k != "how"))
         along_feature = FEATURE in axis_groups(law.axes[axis % len(law.axes)])

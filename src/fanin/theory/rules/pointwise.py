@@ -21,6 +21,9 @@ def pointwise(node: Node, *inputs: Value) -> Law:
     if any(isinstance(v, Hidden) for v in inputs):
         raise NotImplementedError("a pointwise function of integers that depend on weights")
     laws = [as_law(v) for v in inputs]
+    if node.dtype == "bool" and sum(not law.deterministic for law in laws) == 2:
+        if not laws[0].latent.aligned(laws[1].latent):
+            return fold(fn, laws, node.shape).marked("a mask of two tensors is taken as independent of both")
     if len(laws) == 1:
         return reshaped(apply(fn, laws[0]), node.shape)
     return fold(fn, laws, node.shape)
@@ -33,7 +36,50 @@ def fold(fn, laws: list[Law], shape: tuple[int, ...]) -> Law:
     random = [i for i, law in enumerate(laws) if not law.deterministic]
     if len(laws) == 3 and len(random) <= 2:
         return _with_known(fn, laws, random, shape)
+    first = laws[random[0]]
+    alike = [i for i in random if laws[i].latent.aligned(first.latent)]
+    if len(alike) == len(laws):
+        return _on_one_latent(fn, laws, shape)
+    rest = [i for i in range(len(laws)) if i not in alike]
+    if len(laws) == 3 and len(alike) == 1 and laws[rest[0]].latent.aligned(laws[rest[1]].latent):
+        alike, rest = rest, alike
+    if len(rest) == 1 and all(len(laws[i].values) == 1 for i in alike):
+        return _and_another(fn, laws, alike, rest[0], shape)
     raise NotImplementedError(f"a pointwise function of {len(laws)} independent tensors")
+
+
+def joined(laws: list[Law], ndim: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """Levels of every law for each joint level, and the joint level of every place."""
+    levels = [law.level.reshape((1,) * (ndim - law.level.ndim) + law.level.shape) for law in laws]
+    code = np.zeros((1,) * ndim, np.int64)
+    for law, level in zip(laws, levels, strict=True):
+        code = code * len(law.values) + level
+    codes, level = np.unique(code, return_inverse=True)
+    of = []
+    for law in reversed(laws):
+        of.append(codes % len(law.values))
+        codes = codes // len(law.values)
+    return of[::-1], level.reshape(code.shape).astype(np.int32)
+
+
+def _on_one_latent(fn, laws: list[Law], shape: tuple[int, ...]) -> Law:
+    of, level = joined(laws, len(shape))
+    values = np.asarray(fn(*[law.values[i] for law, i in zip(laws, of, strict=True)]), float)
+    whole = max(laws, key=lambda law: np.prod(law.shape))
+    return binary(lambda a, b: b, whole, replace(whole, shape=shape, values=values, level=level), shape)
+
+
+def _and_another(fn, laws: list[Law], alike: list[int], other: int, shape: tuple[int, ...]) -> Law:
+    """All but one on the same latent: they are read off at z, so that two tensors are left."""
+    whole = max((laws[i] for i in alike), key=lambda law: np.prod(law.shape))
+
+    def of(z, value):
+        arguments: list[Any] = [value] * len(laws)
+        for i in alike:
+            arguments[i] = grid.at(laws[i].values[0], np.ravel(z)).reshape(np.shape(z))
+        return fn(*arguments)
+
+    return binary(of, whole.with_values(grid.Z_UNIT[None]), laws[other], shape)
 
 
 def _with_known(fn, laws: list[Law], random: list[int], shape: tuple[int, ...]) -> Law:
@@ -130,10 +176,37 @@ def drop(node: Node, *inputs: Value) -> Law:
         return x
     if p >= 1:
         return apply(np.zeros_like, x)
+    if node.attrs.get("alpha"):
+        return _alpha_dropped(x, p)
     law = replace(x, values=np.stack([_dropped(v, p) for v in x.values]))
     law = replace(law, latent=latent_for(law, x.pair, law.groups))
     size = places.carried(x)
     return law if size is None else places.with_matrix(law, places.pair_matrix(x, size), size)
+
+
+SATURATED = -1.7580993408473766
+"""What alpha dropout puts in place of what it drops: -lambda alpha of SELU (Klambauer et al. 2017)."""
+
+
+def alpha_scale(p: float) -> float:
+    """The factor that keeps the variance of what has mean 0 and variance 1."""
+    return float(((1 - p) * (1 + p * SATURATED**2)) ** -0.5)
+
+
+def _alpha_dropped(x: Law, p: float) -> Law:
+    """Dropped elements become a constant, then all go through a x + b, such that E[y | x] = (1 - p) a x."""
+    a = alpha_scale(p)
+    b = -a * SATURATED * p
+    rows = []
+    for v in x.values:
+        kept, dropped = a * v + b, a * SATURATED + b
+        samples = np.concatenate([kept, np.full(64, dropped)])
+        weight = np.concatenate([grid.WEIGHT * (1 - p), np.full(64, p / 64)])
+        mean = (1 - p) * grid.expectation(kept) + p * dropped
+        second = (1 - p) * grid.expectation(kept**2) + p * dropped**2
+        rows.append(matched(grid.quantile_grid(samples, weight), float(mean), float(second)))
+    law = replace(x, values=np.stack(rows))
+    return replace(law, latent=latent_for(law, lambda s: ((1 - p) * a) ** 2 * x.pair(s), law.groups))
 
 
 def _dropped(values: np.ndarray, p: float) -> np.ndarray:

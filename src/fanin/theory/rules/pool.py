@@ -9,7 +9,7 @@ import numpy as np
 from fanin.graph import Node
 from fanin.theory import grid
 from fanin.theory.contraction import axis_groups
-from fanin.theory.law import FEATURE, Axis, Groups, Law, compress, constant, fresh_latent, gaussian, latent_for
+from fanin.theory.law import FEATURE, Axis, Groups, Law, compress, constant, fresh_latent, gaussians, latent_for
 from fanin.theory.rules.convolution import tap_sum
 from fanin.theory.rules.norm import pair_counts
 from fanin.theory.state import Value, as_law
@@ -58,10 +58,10 @@ def _mean(node: Node, x: Law, axes, groups: Groups, taps: np.ndarray) -> Law:
     else:
         own = taps * x.second
     variance = (own + taps * (taps - 1) * pair) / divisor**2
-    return _averaged(x, node.shape, axes, variance, float(np.mean(taps / divisor)) * x.mean, n, groups)
+    return _averaged(x, node.shape, axes, variance, taps / divisor * x.mean, n, groups)
 
 
-def _averaged(x: Law, shape, axes, second: np.ndarray, mean: float, n: float, over: Groups) -> Law:
+def _averaged(x: Law, shape, axes, second: np.ndarray, mean: np.ndarray | float, n: float, over: Groups) -> Law:
     """The mean of n correlated elements: a Gaussian with that mean and mean square."""
 
     def pair(differ: Groups) -> float:
@@ -69,16 +69,15 @@ def _averaged(x: Law, shape, axes, second: np.ndarray, mean: float, n: float, ov
         base = same / n + (1 - 1 / n) * x.pair(differ | over)
         return base if not differ & over else x.pair(differ | over)
 
-    law = gaussian(shape, axes, np.maximum(second, 0), pair)
-    second_k = law.seconds
-    deviation = np.sqrt(np.maximum(second_k - mean**2, 0))
-    law = law.with_values(mean + deviation[:, None] * grid.Z_UNIT, exact=x.exact, note=x.note)
-    return replace(law, latent=latent_for(law, pair, law.groups))
+    law = gaussians(shape, axes, np.asarray(mean), second - np.asarray(mean) ** 2)
+    return replace(law, latent=latent_for(law, pair, law.groups), exact=x.exact, note=x.note)
 
 
 def _max(node: Node, x: Law, axes, groups: Groups, taps: np.ndarray) -> Law:
     r = max(x.correlation(groups), 0.0) if groups else 0.0
-    values = np.sort(x.level_weight @ x.values) if len(x.values) > 1 else np.sort(x.values[0])
+    values = np.sort(x.values[0])
+    if len(x.values) > 1:
+        values = grid.quantile_grid(x.values.ravel(), (x.level_weight[:, None] * grid.WEIGHT).ravel())
     counts, level = np.unique(np.round(taps), return_inverse=True)
     rows = np.stack([largest(values, int(n), r) for n in counts])
     law = Law(node.shape, axes, rows, level.reshape(taps.shape).astype(np.int32), fresh_latent({}), x.exact, x.note)
@@ -106,6 +105,8 @@ def reduce(node: Node, *inputs: Value) -> Law:
     x = as_law(inputs[0])
     op, dims, keep = node.attrs["op"], node.attrs["axes"], node.attrs["keepdim"]
     dims = tuple(d % len(x.shape) for d in dims) if dims else tuple(range(len(x.shape)))
+    if op == "weighted":
+        return _weighted(x, dims, node.attrs["matrices"])
     n = float(np.prod([x.shape[d] for d in dims]))
     axes = tuple(() if i in dims else a for i, a in enumerate(x.axes))
     shape = tuple(1 if i in dims else k for i, k in enumerate(x.shape))
@@ -113,6 +114,8 @@ def reduce(node: Node, *inputs: Value) -> Law:
         law = _mean_over(x, dims, shape, axes)
         if op == "sum":
             law = law.with_values(law.values * n)
+        if node.attrs.get("positive"):
+            law = _positive(law)
     elif op in ("var", "std"):
         law = _spread_over(x, dims, shape, axes, n, node.attrs.get("correction", 1), op)
     elif op == "norm":
@@ -124,6 +127,49 @@ def reduce(node: Node, *inputs: Value) -> Law:
         raise NotImplementedError(f"a reduction by {op}")
     law = replace(law, exact=law.exact and x.exact, note=law.note or x.note)
     return law if keep else _squeezed(law, dims)
+
+
+def _weighted(x: Law, axes: tuple[int, ...], matrices: tuple[np.ndarray, ...]) -> Law:
+    """Known weights (out, in) along axes: y_i = sum_k m_ik x_k (interpolation, sums over prefixes)."""
+    along = frozenset(g for axis in axes for g in axis_groups(x.axes[axis]))
+    shape, words = list(x.shape), list(x.axes)
+    mean, second = x.profile(x.means), x.profile(x.seconds)
+    total = squares = np.ones((1,) * len(shape))
+    trace = gram = reads = 1.0
+    for axis, m in zip(axes, matrices, strict=True):
+        shape[axis], words[axis] = len(m), _resized(x.axes[axis], len(m))
+        mean, second = _applied(mean, m, axis), _applied(second, m**2, axis)
+        total, squares = _applied(total, m, axis), _applied(squares, m**2, axis)
+        trace, gram, reads = trace * (m**2).sum(), gram * (m @ m.T).sum(), reads * m.sum() ** 2
+    apart = x.pair(along) if along else x.second
+    second = second + (total**2 - squares) * apart
+    many = float(np.prod([len(m) for m in matrices]))
+    # means over pairs of two outputs: of what they read alike, and of all they read
+    common = (gram - trace) / max(many * (many - 1), 1)
+    crossed = (reads - float((total**2).sum())) / max(many * (many - 1), 1)
+
+    def pair(differ: Groups) -> float:
+        same, other = x.pair(differ - along) if differ - along else x.second, x.pair(differ | along)
+        if differ & along:
+            return common * same + (crossed - common) * other
+        return float(squares.mean()) * same + float((total**2 - squares).mean()) * other
+
+    law = gaussians(tuple(shape), tuple(words), mean, second - mean**2)
+    return replace(law, latent=latent_for(law, pair, law.groups), exact=x.exact, note=x.note)
+
+
+def _applied(profile: np.ndarray, matrix: np.ndarray, axis: int) -> np.ndarray:
+    """A matrix along one axis of a profile, which may have size one there."""
+    if profile.shape[axis] == 1:
+        return profile * matrix.sum(1).reshape((1,) * axis + (-1,) + (1,) * (profile.ndim - axis - 1))
+    return np.moveaxis(np.tensordot(profile, matrix.T, (axis, 0)), -1, axis)
+
+
+def _positive(law: Law) -> Law:
+    """Means and mean squares kept, as lognormals: sums of what is positive."""
+    mean = law.means[:, None]
+    width = np.sqrt(np.log1p(law.variances[:, None] / np.maximum(mean**2, 1e-300)))
+    return law.with_values(mean * np.exp(width * grid.Z_UNIT - width**2 / 2))
 
 
 def _over(profile: np.ndarray, dims: tuple[int, ...]) -> np.ndarray:
@@ -142,7 +188,7 @@ def _mean_over(x: Law, dims, shape, axes) -> Law:
     mean = _over(x.profile(x.means), dims)
     second = _over(x.profile(x.seconds), dims)
     if over <= {FEATURE}:
-        spread = np.maximum(second - mean**2, 0) / n
+        spread = _over(x.profile(x.variances), dims) / n
         return _with_moments(x, shape, axes, mean, spread)
     moment = sum(p * (x.pair(differ) if differ else x.second) for differ, p in pair_counts(x, dims))
     ratio = moment / x.second if x.second > 0 else 0.0
@@ -177,12 +223,28 @@ def _extreme(x: Law, dims, shape, axes, n: float, op: str) -> Law:
     over = frozenset(g for d in dims for g in axis_groups(x.axes[d])) - {FEATURE}
     r = max(x.correlation(over), 0.0) if over else 0.0
     sign = 1 if op == "max" else -1
-    values = np.stack([sign * largest(np.sort(sign * v), int(n), r) for v in x.values])
-    level = x.level if all(x.level.shape[d] == 1 for d in dims) else np.zeros((1,) * len(shape), np.int32)
-    if level.size == 1:
-        values = values[:1]
+    if all(x.level.shape[d] == 1 for d in dims):
+        values, level = x.values, x.level
+    else:
+        values, level = _mixed(x, dims)
+    values = np.stack([sign * largest(np.sort(sign * v), int(n), r) for v in values])
     corr = {s: x.correlation(s) for s in x.latent.corr}
     return Law(shape, axes, values, level, fresh_latent(corr))
+
+
+def _mixed(x: Law, dims: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """For every remaining place the law of an element drawn from along ``dims``: quantiles of the mixture."""
+    count = len(x.values)
+    moved = np.moveaxis(x.level, dims, range(-len(dims), 0))
+    rest = moved.shape[: moved.ndim - len(dims)]
+    rows = moved.reshape(int(np.prod(rest)), -1)
+    shares = np.stack([np.bincount(row, minlength=count) for row in rows]) / rows.shape[1]
+    distinct, level = np.unique(shares, axis=0, return_inverse=True)
+    samples = x.values.ravel()
+    values = np.stack([grid.quantile_grid(samples, (share[:, None] * grid.WEIGHT).ravel()) for share in distinct])
+    kept = [1 if d in dims else k for d, k in enumerate(x.level.shape)]
+    values, level = compress(values, level.reshape(kept).astype(np.int32))
+    return values, level
 
 
 def _squeezed(law: Law, dims: tuple[int, ...]) -> Law:

@@ -72,6 +72,34 @@ def index(node: Node, *inputs: Modelled) -> Value:
     return replace(law, shape=node.shape, axes=axes, latent=latent)
 
 
+def take(node: Node, *inputs: Modelled) -> Value:
+    """torch.gather: along one axis every place takes an element of its own; hidden places leave the mixture."""
+    x, places = inputs[0], inputs[node.attrs["index"]]
+    axis = node.attrs["axis"]
+    if isinstance(x, Hidden) or (isinstance(x, Known) and not node.is_float):
+        return Hidden(node.shape, places.axes)
+    law = as_law(x)
+    axes = tuple(
+        (Atom(n, next((t.group for t in a if t.size > 1), FEATURE)),) if n > 1 else ()
+        for a, n in zip(law.axes, node.shape, strict=True)
+    )
+    if law.level.shape[axis] == 1:
+        level = law.level[tuple(slice(0, n) for n in node.shape)]
+    elif isinstance(places, Known):
+        full = np.broadcast_to(law.level, law.shape)[
+            tuple(slice(None) if i == axis else slice(0, n) for i, n in enumerate(node.shape))
+        ]
+        level = np.take_along_axis(full, places.array.astype(np.int64), axis)
+    else:
+        law = _mixture(law, (axis,), len(node.shape))
+        level = law.level
+    view = ("take", node.id)
+    latent = replace(law.latent, place_view=(*law.latent.place_view, view), matrix=None)
+    if FEATURE in axis_groups(x.axes[axis]):
+        latent = replace(latent, feature_view=(*latent.feature_view, view))
+    return replace(law, shape=node.shape, axes=axes, level=level, latent=latent)
+
+
 def _index_axes(node: Node, axes: tuple[Axis, ...], arrays, where: tuple[int, ...]) -> tuple[Axis, ...]:
     """NumPy's rule: the index arrays' own axes replace the indexed ones where those are neighbours, else come first."""
     rank = max((len(v.shape) for v in arrays), default=0)
