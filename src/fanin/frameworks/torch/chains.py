@@ -301,7 +301,7 @@ def _unchanged(chain: Chain, size: Shape) -> Chain:
 
 
 def interpolation(mode: str) -> Callable[[Arguments], Chain]:
-    """Interpolation that is linear in its input and acts on one axis after another; its weights are its own kernel's."""
+    """Interpolation, linear in its input and one axis after another; the weights are its own kernel's."""
 
     def interpolated(a: Arguments) -> Chain:
         size = a.size("self") if "self" in a.names else a.size("input")

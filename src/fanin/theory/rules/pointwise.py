@@ -21,9 +21,9 @@ def pointwise(node: Node, *inputs: Value) -> Law:
     if any(isinstance(v, Hidden) for v in inputs):
         raise NotImplementedError("a pointwise function of integers that depend on weights")
     laws = [as_law(v) for v in inputs]
-    if node.dtype == "bool" and sum(not law.deterministic for law in laws) == 2:
-        if not laws[0].latent.aligned(laws[1].latent):
-            return fold(fn, laws, node.shape).marked("a mask of two tensors is taken as independent of both")
+    random = [law for law in laws if not law.deterministic]
+    if node.dtype == "bool" and len(random) == 2 and not random[0].latent.aligned(random[1].latent):
+        return fold(fn, laws, node.shape).marked("a mask of two tensors is taken as independent of both")
     if len(laws) == 1:
         return reshaped(apply(fn, laws[0]), node.shape)
     return fold(fn, laws, node.shape)
