@@ -114,8 +114,8 @@ def prelu(a: Arguments) -> tuple[Kind, dict] | Chain:
     if len(slopes) != 1 or slopes[0] == 1 or len(size) <= 2:
         return Kind.POINTWISE, {"fn": _slopes}
     chain = Chain(a)
-    laid = chain.reshape(a.at("weight"), (1, slopes[0], *[1] * (len(size) - 2)))
-    chain.add(Kind.POINTWISE, {"fn": _slopes}, [a.at("self"), laid], size, _slopes)
+    laid = chain.reshape(a.given("weight"), (1, slopes[0], *[1] * (len(size) - 2)))
+    chain.add(Kind.POINTWISE, {"fn": _slopes}, [a.given("self"), laid], size, _slopes)
     return chain
 
 
@@ -185,7 +185,7 @@ def filled(value: float | None) -> Callable[[Arguments], Chain]:
 def copied(a: Arguments) -> Chain:
     """copy_: what is written, not what is written over."""
     chain = Chain(a)
-    chain.expand(a.at("src"), a.size("self"))
+    chain.expand(a.given("src"), a.size("self"))
     return chain
 
 

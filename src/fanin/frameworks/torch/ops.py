@@ -16,7 +16,8 @@ from fanin.frameworks.torch.chains import CHAINS, Chain
 from fanin.frameworks.torch.program import Ref, Step
 from fanin.graph import Kind
 
-Built = tuple[Kind, dict[str, Any]] | Chain
+One = tuple[Kind, dict[str, Any]]
+Built = One | Chain
 
 
 class Arguments:
@@ -57,6 +58,13 @@ class Arguments:
         """Position of a tensor argument among the node's inputs, None where it was left out."""
         value = self._values.get(name)
         return self.refs.index(value.id) if isinstance(value, Ref) else None
+
+    def given(self, name: str) -> int:
+        """Position of a tensor argument that must be there."""
+        position = self.at(name)
+        if position is None:
+            raise KeyError(name)
+        return position
 
     def size(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor argument."""
@@ -180,7 +188,7 @@ def _embedding(a: Arguments) -> Built:
     return Kind.EMBED, {"ids": a.at("indices"), "weight": a.at("weight")}
 
 
-def _layer_norm(a: Arguments) -> Built:
+def _layer_norm(a: Arguments) -> One:
     n, dims = len(a["normalized_shape"]), len(a.size("input"))
     axes = tuple(range(dims - n, dims))
     eps = float(a["eps"] if a.get("eps") is not None else torch.finfo(torch.float32).eps)
@@ -192,7 +200,7 @@ def _rms_norm(a: Arguments) -> Built:
     return kind, {**attrs, "bias": None, "centred": False}
 
 
-def _batch_norm(a: Arguments) -> Built:
+def _batch_norm(a: Arguments) -> One:
     dims = len(a.size("input"))
     stats = bool(a.get("training", a.get("use_input_stats", True)))
     return Kind.NORM, {
