@@ -15,7 +15,6 @@ from fanin.theory.law import (
     Groups,
     Law,
     compress,
-    fresh_latent,
     latent_for,
     relabel,
     subsets,
@@ -242,8 +241,3 @@ def _pair_moments(pair: str, law: Law, x: Law, y: Law, rho: float) -> Callable[[
 def _variance_share(law: Law, differ: Groups) -> float:
     variance = law.second - law.mean**2
     return (law.pair(differ) - law.mean**2) / variance if variance > 1e-14 * law.second else 1.0
-
-
-def fresh_like(law: Law) -> Law:
-    """The same law on a latent of its own."""
-    return replace(law, latent=fresh_latent(law.latent.corr))

@@ -14,7 +14,7 @@ import numpy as np
 
 from fanin.theory import grid, places
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, constant, gaussian, gaussians, latent_for
-from fanin.theory.state import Known, Modelled, Value, as_law, is_free
+from fanin.theory.state import Known, Modelled, Value, as_law
 
 
 def axis_size(axis: Axis) -> int:
@@ -218,11 +218,6 @@ def _same_id(ids: Known) -> dict[Groups, float]:
     onehot = np.eye(codes.max() + 1)[codes] * np.sqrt(codes.max() + 1)
     _, pairs = known_pairs(onehot, (*ids.axes, ((Atom(onehot.shape[-1], FEATURE)),)), onehot.ndim - 1)
     return {s: float(np.clip(p, 0, 1)) for s, p in pairs.items()}
-
-
-def unused(group: str) -> bool:
-    """Whether a group never met a signal."""
-    return is_free(group)
 
 
 __all__ = [

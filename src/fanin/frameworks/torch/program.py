@@ -115,7 +115,6 @@ def shadow(model: torch.nn.Module, make: Callable[[torch.Tensor], torch.Tensor])
             memo[id(tensor)] = new
     for tensor in _cached(model):
         memo.setdefault(id(tensor), tensor.detach().clone())
-    hooks = _without_grads(model)
     try:
         return copy.deepcopy(model, memo)
     except Exception as error:
@@ -124,8 +123,6 @@ def shadow(model: torch.nn.Module, make: Callable[[torch.Tensor], torch.Tensor])
             cause="fanin reads a structural copy so that your model stays untouched",
             remedy="give the attribute that cannot be copied a __deepcopy__, or build it outside the module",
         ) from error
-    finally:
-        hooks()
 
 
 def _cached(model: torch.nn.Module) -> Iterator[torch.Tensor]:
@@ -134,11 +131,6 @@ def _cached(model: torch.nn.Module) -> Iterator[torch.Tensor]:
         found: list[torch.Tensor] = []
         collect_tensors(list(vars(module).values()), found)
         yield from (tensor for tensor in found if not tensor.is_leaf)
-
-
-def _without_grads(model: torch.nn.Module) -> Callable[[], None]:
-    """Memoised tensors are not copied, so gradients are not either; nothing to undo."""
-    return lambda: None
 
 
 def trace(model: torch.nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> Program:

@@ -14,10 +14,10 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import grid
-from fanin.theory.combine import binary, matched
+from fanin.theory.combine import binary
 from fanin.theory.contraction import axis_groups, axis_size
 from fanin.theory.law import FEATURE, Groups, Law, latent_for
-from fanin.theory.state import Known, Value, as_law
+from fanin.theory.state import Value, as_law
 
 
 def norm(node: Node, *inputs: Value) -> Law:
@@ -130,16 +130,6 @@ def _running(x: Law, mean: Law, variance: Law, attrs) -> Law:
     eps = attrs["eps"]
     law = binary(np.subtract, x, along(mean, x, (1,)), x.shape, pair="")
     return binary(lambda v, w: v / np.sqrt(w + eps), law, along(variance, x, (1,)), x.shape)
-
-
-def known(value: Value) -> bool:
-    """Whether a value is a known array."""
-    return isinstance(value, Known)
-
-
-def unit(values: np.ndarray) -> np.ndarray:
-    """Values centred and scaled to a mean square of one."""
-    return matched(values, 0.0, 1.0)
 
 
 __all__ = ["along", "grid", "norm", "normalized", "pair_counts", "shared_moment"]

@@ -11,7 +11,7 @@ from fanin.graph import Node
 from fanin.theory import grid, places
 from fanin.theory.combine import apply, binary, matched
 from fanin.theory.contraction import axis_groups, known_pairs
-from fanin.theory.law import FEATURE, Atom, Law, fresh_latent, gaussian, latent_for
+from fanin.theory.law import FEATURE, Atom, Law, gaussian, latent_for
 from fanin.theory.state import Hidden, Known, Value, as_law
 
 
@@ -220,8 +220,3 @@ def _dropped(values: np.ndarray, p: float) -> np.ndarray:
 def reshaped(law: Law, shape: tuple[int, ...]) -> Law:
     """The law under another shape of the same number of axes (a pointwise op does not move anything)."""
     return law if law.shape == shape else replace(law, shape=shape)
-
-
-def anew(law: Law) -> Law:
-    """The law on a latent of its own."""
-    return replace(law, latent=fresh_latent(law.latent.corr))
