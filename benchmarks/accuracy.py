@@ -6,7 +6,8 @@
 
 Each architecture is measured on several freshly drawn networks; a tensor's measured rms is the root of its mean square
 over them. The error is |predicted / measured - 1| over every floating-point tensor of the graph that depends on the
-batch or a weight. Prints percentiles a model, forward and, where there is a prediction of it, backward.
+batch or a weight. Prints percentiles a model, forward and, where there is a prediction of it, backward, and the noise:
+percentiles of the measured rms's own standard error, below which no error means anything.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import sys
 import time
 import warnings
 from dataclasses import asdict, dataclass, field
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 import fanin
-from fanin.targets import resolve
+from fanin.targets import resolve, shrink
 
 REFERENCE = {
     "gpt2": {"seq": 64},
@@ -58,6 +58,7 @@ class Result:
     forward: dict[str, float] = field(default_factory=dict)
     backward: dict[str, float] = field(default_factory=dict)
     parameters: dict[str, float] = field(default_factory=dict)
+    noise: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     error: str = ""
     worst: list[tuple[str, str, float, float]] = field(default_factory=list)
@@ -75,7 +76,7 @@ def networks(target: str, options: dict, seeds: int, training: bool):
     """Freshly drawn networks of one architecture, with the same batch."""
     for seed in range(seeds):
         torch.manual_seed(seed)
-        found = resolve(target, seed=0, small=options.get("small", False), overrides=options.get("overrides", ()))
+        found = resolve(target, seed=seed, small=options.get("small", False), overrides=options.get("overrides", ()))
         found.model.train(training)
         if seed == 0:
             batch = lengthened(found.batch, options.get("seq"))
@@ -137,7 +138,17 @@ def _fill(result: Result, predicted, squares, grads, weights) -> None:
             parameters.append(relative(said, values))
     result.forward, result.backward = percentiles(forward), percentiles(backward)
     result.parameters = percentiles(parameters)
-    result.worst = sorted(result.worst, key=lambda w: -w[3])[:5]
+    names = [name for name, *_ in result.worst]
+    result.noise = percentiles([standard_error(squares[name]) for name in names])
+    result.worst = sorted(result.worst, key=lambda w: -w[3])[:12]
+
+
+def standard_error(squares: list[float]) -> float:
+    """Standard error of the measured rms over its value, from the spread of the networks' mean squares."""
+    mean = float(np.mean(squares))
+    if len(squares) < 2 or mean == 0 or not np.isfinite(mean):
+        return 0.0
+    return float(np.std(squares, ddof=1)) / np.sqrt(len(squares)) / mean / 2
 
 
 def relative(said: float, squares: list[float]) -> float:
@@ -156,8 +167,12 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="shrink the named targets")
     parser.add_argument("--eval", action="store_true", help="evaluation mode")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--width", type=int, help="hidden size of shrunk configurations (default 64)")
+    parser.add_argument("-v", "--verbose", action="store_true", help="the tensors that are furthest off")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
+    if args.width:
+        shrink.WIDTH = args.width
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     chosen = {t: {"small": args.small} for t in args.targets} or REFERENCE
@@ -171,15 +186,15 @@ def main() -> None:
         except Exception as error:
             result = Result(target, "eval" if args.eval else "train", error=f"{type(error).__name__}: {error}"[:400])
         results.append(result)
-        show(result)
+        show(result, args.verbose)
     summary(results)
     if args.json:
         with open(args.json, "w") as file:
             json.dump([asdict(r) for r in results], file, indent=1)
 
 
-def show(r: Result) -> None:
-    """One line a model."""
+def show(r: Result, verbose: bool = False) -> None:
+    """One line a model, and the tensors that are furthest off."""
     if r.error:
         print(f"{r.target:26s} {r.mode:5s} failed: {r.error}", flush=True)
         return
@@ -187,10 +202,11 @@ def show(r: Result) -> None:
     back = " ".join(f"{k} {v:6.2f}" for k, v in r.backward.items() if k in ("p50", "p95"))
     par = " ".join(f"{k} {v:6.2f}" for k, v in r.parameters.items() if k in ("p50", "p95"))
     head = f"{r.target:26s} {r.mode:5s} {r.tensors:5d} tensors"
-    print(f"{head}  forward {line}  backward {back}  weights {par}", flush=True)
+    noise = " ".join(f"{k} {v:6.2f}" for k, v in r.noise.items() if k in ("p50", "p95"))
+    print(f"{head}  forward {line}  noise {noise}  backward {back}  weights {par}", flush=True)
     if r.unmodelled:
         print(f"    {len(r.unmodelled)} unmodelled, the first: {r.unmodelled[0]}", flush=True)
-    if "-v" in sys.argv:
+    if verbose:
         for name, op, rms, error in r.worst:
             print(f"    {name} {op} {rms:.4g} {error:.1%}")
 
