@@ -65,8 +65,16 @@ class Interpreter:
 
     def run(self, *, gradients: bool = True) -> Signals:
         """Interpret every node in order, then in reverse, and collect the rows."""
+        self.forward()
+        return self.signals(gradients=gradients)
+
+    def forward(self) -> None:
+        """Interpret every node in order."""
         for node in self.graph.nodes:
             self.values[node.id] = self._value(node)
+
+    def signals(self, *, gradients: bool = True) -> Signals:
+        """Read the graph in reverse and collect the rows."""
         found = backward(self.graph, self.values) if gradients else {}
         rows = [row(node, self.values[node.id], found.get(node.id)) for node in self.graph.signals]
         weights = {
