@@ -9,7 +9,7 @@ S and one block, W = V' S, then W = T W, then S -= V W. Strips are independent: 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -176,6 +176,15 @@ def _triangle(gram, squares, t, count):
             t[i, j] = wide[j, i]  # wide holds the columns of T as rows
 
 
+class _Packed(NamedTuple):
+    """A block of reflections as ``apply_strips`` reads it, and the signs that belong to it."""
+
+    across: NDArray
+    down: NDArray
+    t: NDArray
+    signs: NDArray
+
+
 def apply_blocks(tall: int, wide: int, size: int, key: Key, dtype: np.dtype) -> tuple[NDArray, NDArray]:
     """(q, signs) as ``orthogonal._apply_reference`` gives them."""
     width = STRIP_BYTES // dtype.itemsize
@@ -183,23 +192,45 @@ def apply_blocks(tall: int, wide: int, size: int, key: Key, dtype: np.dtype) -> 
     diagonal = np.arange(wide)
     q[diagonal // width, diagonal, diagonal % width] = 1
     signs = np.ones(wide, dtype)
-    for first in reversed(range(0, wide, size)):
-        x, count = normals(first, tall, size, key, dtype), min(size, wide - first)
-        rows = tall - first
-        v, t = np.empty_like(x), np.zeros((size, size), dtype)
-        across, down, packed = (
-            np.empty((-(-n // ROWS), terms, ROWS), dtype) for n, terms in ((size, rows), (rows, size), (size, size))
-        )
-        block(x, v, t, signs[first : first + count], count, across, down, packed)
-        _share(q, first, across, down, packed, first // width)
+    blocks = list(reversed(range(0, wide, size)))
+    group = max(2, threads.count())  # blocks do not depend on each other: a few are made at once
+    for begin in range(0, len(blocks), group):
+        firsts = blocks[begin : begin + group]
+        for first, packed in zip(firsts, _make(firsts, tall, wide, size, key, dtype), strict=True):
+            signs[first : first + len(packed.signs)] = packed.signs
+            _share(q, first, packed)
     return q[:, :tall].swapaxes(0, 1).reshape(tall, -1)[:, :wide], signs
 
 
-def _share(q: NDArray, first: int, across: NDArray, down: NDArray, packed: NDArray, begin: int) -> None:
-    strips = len(q) - begin
-    work = np.full(strips, across.shape[1] * packed.shape[1])
+def _make(firsts: list[int], tall: int, wide: int, size: int, key: Key, dtype: np.dtype) -> list[_Packed]:
+    """The blocks that begin at these columns, each by one thread."""
+    made: dict[int, _Packed] = {}
 
     def some(low: int, high: int) -> None:
-        apply_strips(q, first, across, down, packed, begin + low, begin + high)
+        for first in firsts[low:high]:
+            made[first] = _packed(first, min(size, wide - first), tall, size, key, dtype)
+
+    threads.share(some, np.array([(tall - first) * size for first in firsts]), 1)
+    return [made[first] for first in firsts]
+
+
+def _packed(first: int, count: int, tall: int, size: int, key: Key, dtype: np.dtype) -> _Packed:
+    rows = tall - first
+    x = normals(first, tall, size, key, dtype)
+    v, t, signs = np.empty_like(x), np.zeros((size, size), dtype), np.ones(count, dtype)
+    across, down, packed = (
+        np.empty((-(-n // ROWS), terms, ROWS), dtype) for n, terms in ((size, rows), (rows, size), (size, size))
+    )
+    block(x, v, t, signs, count, across, down, packed)
+    return _Packed(across, down, packed, signs)
+
+
+def _share(q: NDArray, first: int, packed: _Packed) -> None:
+    across, down, t, _ = packed
+    begin = first // q.shape[2]
+    work = np.full(len(q) - begin, across.shape[1] * t.shape[1])
+
+    def some(low: int, high: int) -> None:
+        apply_strips(q, first, across, down, t, begin + low, begin + high)
 
     threads.share(some, work, max(1 << 16, int(work.sum()) // 16))
