@@ -148,7 +148,7 @@ def apart(family: str, depth: int) -> Point:
 
 
 def growth(points: list[Point]) -> dict[str, float]:
-    """Exponent of each stage's processor time in the number of nodes, by least squares of the logarithms; 1 is linear."""
+    """Exponent of each stage's processor time in the number of nodes (least squares of logarithms); 1 is linear."""
     points = [p for p in points if "error" not in p]
     if len(points) < 2:
         return {}
