@@ -45,7 +45,7 @@ def run(jobs: Iterable[Job], seed: int) -> None:
         if generator is None:
             _DRAWN.get(job.distribution.kind, _structured)(job, seed)
             continue
-        if job.format.parts == 2:  # half the variance in each part, the mean in the real one
+        if job.format.parts == 2:  # complex: half the variance in each part, the mean in the real one
             centred.append((job, generator.shift))
             generator = generator._replace(scale=generator.scale * math.sqrt(0.5), shift=0.0)
         drawn.append(job)

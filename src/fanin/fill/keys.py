@@ -60,10 +60,10 @@ def key(seed: int, name: str, purpose: str = "") -> Key:
 
 def keys(seed: int, names: Iterable[str]) -> list[bytes]:
     """``key`` of many names under one seed, packed: for thousands of tensors the objects would cost more."""
-    state, found = _seeded(check_seed(seed), ""), []
+    copy, found = _seeded(check_seed(seed), "").copy, []
     for name in names:
-        hashed = state.copy()
-        hashed.update(_text(name))
+        hashed = copy()
+        hashed.update(name.encode() if type(name) is str and name.isascii() else _text(name))
         found.append(hashed.digest())
     return found
 

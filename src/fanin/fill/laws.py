@@ -42,14 +42,15 @@ def law(distribution: Any) -> Law | None:
         True
     """
     kind = getattr(distribution, "kind", None)
+    make = _LAWS.get(kind)
+    if make is not None:
+        return make(distribution)
     if kind in STRUCTURED or kind == "constant":
         return None
-    if kind not in _LAWS:
-        raise ArgumentError(
-            f"{distribution!r} is nothing that can be drawn",
-            remedy="give one of fanin.distributions, such as Normal(0.02)",
-        )
-    return _LAWS[kind](distribution)
+    raise ArgumentError(
+        f"{distribution!r} is nothing that can be drawn",
+        remedy="give one of fanin.distributions, such as Normal(0.02)",
+    )
 
 
 def _truncated(distribution: Any) -> Law:
@@ -64,6 +65,7 @@ _LAWS = {
     "rademacher": lambda d: Law(RADEMACHER, d.std),
 }
 
+ELEMENTWISE = frozenset(_LAWS)
 KINDS = frozenset((*_LAWS, *STRUCTURED, "constant"))
 
 

@@ -72,11 +72,10 @@ def apply(
         with torch.no_grad():
             run([target.job for target in found if target.job], seed)
             for target in found:
-                if is_sharded(target.tensor):
-                    fill_shard(target, seed)
-                elif not target.job:
-                    copied(target, seed)
-            torch.autograd.graph.increment_version([local(target.tensor) for target in found])
+                if not target.job:
+                    (fill_shard if is_sharded(target.tensor) else copied)(target, seed)
+            written = [target.tensor if target.job else local(target.tensor) for target in found]
+            torch.autograd.graph.increment_version(written)
     return model
 
 

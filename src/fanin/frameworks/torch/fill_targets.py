@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from fanin.errors import PlanError
 from fanin.fill.jobs import Job
-from fanin.fill.laws import KINDS, STRUCTURED, law
+from fanin.fill.laws import ELEMENTWISE, KINDS, STRUCTURED, law
 from fanin.frameworks.torch.fill_storage import direct, obstacle, read_only
 
 
@@ -39,6 +39,7 @@ def targets(
     inside = f"{prefix}." if prefix else ""
     parameters = dict(model.named_parameters(prefix, remove_duplicate=False))
     patterns = (keep,) if isinstance(keep, str) else tuple(keep)
+    selective = bool(patterns) or not (frozen and loaded)
     found, addresses, seen = [], [], set()
     for name, entry in plan.entries.items():
         tensor = parameters.get(name)
@@ -48,12 +49,13 @@ def targets(
             raise _unknown(name, parameters)
         if entry.distribution is None or getattr(entry, "tied_to", None) is not None:
             continue
-        if _kept(name, tensor, patterns, frozen, loaded):
+        if selective and _kept(name, tensor, patterns, frozen, loaded):
             continue
         shape, distribution = tuple(entry.shape), entry.distribution
         job = direct(tensor, name, shape, distribution)
         target = Target(name, shape, distribution, tensor, job)
-        _check(target)
+        if job is None or tensor.shape != shape or getattr(distribution, "kind", None) not in ELEMENTWISE:
+            _check(target)  # not called for each of thousands of plain ones
         address = job.address if job else id(tensor)  # the same for two parameters that are one memory
         if not address or address not in seen:
             seen.add(address)
