@@ -11,8 +11,8 @@ from fanin.theory.adjoint.elementwise import levels_onto
 from fanin.theory.adjoint.linear import _weight_part, paired
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Groups, Law, subsets
-from fanin.theory.rules.norm import pair_counts, shared_moment
 from fanin.theory.state import Value, as_law
+from fanin.theory.statistic import freedom, mean_inverse, pair_counts, shared_moment
 
 
 def norm(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
@@ -66,7 +66,7 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float) -> Part
         return _per_place(g, x, axes, eps, centred, keep * scale2)
     shared = shared_moment(x, axes, groups) if centred else 0.0
     variance = max(x.second - shared, 0.0)
-    factor = scale2 / (variance + eps)
+    factor = scale2 * mean_inverse(variance, eps, freedom(x, axes, groups, shared if centred else None))
     unit = lambda s: (x.pair(s) - shared) / max(variance, 1e-300)  # noqa: E731
     left = max(second * keep, 1e-300)
     ratio = {

@@ -8,7 +8,6 @@ normalization only the mean over features.
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 
@@ -16,8 +15,9 @@ from fanin.graph import Node
 from fanin.theory import grid
 from fanin.theory.combine import binary
 from fanin.theory.contraction import axis_groups, axis_size
-from fanin.theory.law import FEATURE, Groups, Law, latent_for
+from fanin.theory.law import FEATURE, Law, latent_for
 from fanin.theory.state import Value, as_law
+from fanin.theory.statistic import pair_counts, shared_moment
 
 
 def norm(node: Node, *inputs: Value) -> Law:
@@ -50,32 +50,6 @@ def along(weight: Law, law: Law, feature_axes: tuple[int, ...]) -> Law:
     else:
         level = level.reshape((1,) * len(shape))
     return replace(weight, shape=shape, axes=axes, level=level)
-
-
-def pair_counts(law: Law, axes: tuple[int, ...], groups: int = 1) -> list[tuple[Groups, float]]:
-    """For two elements drawn from the same statistic: the groups in which they differ, with probabilities."""
-    parts: list[tuple[str, float]] = []
-    sizes: dict[str, float] = {}
-    for i in axes:
-        for atom in law.axes[i]:
-            size = atom.size / (groups if atom.group == FEATURE and groups > 1 else 1)
-            sizes[atom.group] = sizes.get(atom.group, 1.0) * max(size, 1.0)
-    parts = list(sizes.items())
-    outcomes = []
-    for same in product((True, False), repeat=len(parts)):
-        probability, differ = 1.0, []
-        for (group, size), equal in zip(parts, same, strict=True):
-            probability *= 1 / size if equal else 1 - 1 / size
-            if not equal:
-                differ.append(group)
-        if probability > 0:
-            outcomes.append((frozenset(differ), probability))
-    return outcomes
-
-
-def shared_moment(law: Law, axes: tuple[int, ...], groups: int = 1) -> float:
-    """Mean pair moment over the elements of one statistic: E[(their mean)^2]."""
-    return sum(p * (law.pair(differ) if differ else law.second) for differ, p in pair_counts(law, axes, groups))
 
 
 def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = True, groups: int = 1) -> Law:

@@ -11,8 +11,8 @@ from fanin.theory import grid
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Axis, Groups, Law, compress, constant, fresh_latent, gaussians, latent_for
 from fanin.theory.rules.convolution import tap_sum
-from fanin.theory.rules.norm import pair_counts
 from fanin.theory.state import Value, as_law
+from fanin.theory.statistic import pair_counts
 
 
 def pool(node: Node, *inputs: Value) -> Law:

@@ -1,0 +1,97 @@
+"""The variance that a normalization divides by: its mean, and how it fluctuates where it is over few elements.
+
+Over the N elements that share a statistic, ``s^2`` is the mean of their (centred) squares. Its mean is ``q - p``. Over
+random weights it is near enough ``v chi^2 / f``, with as many degrees of freedom f as give it its own relative variance
+``2 / f``. For B independent samples of a Gaussian f = B - 1, and this is exact: the direction of the centred vector
+is independent of its length, so batch normalization makes of B points one of the sphere in B - 1 dimensions, and the
+squared gradient is multiplied by ``E[1/s^2] = (B - 1) / (B - 3) / v``.
+
+Source: Yang et al. 2019, A mean field theory of batch normalization, arXiv:1902.08129; for correlated elements
+Satterthwaite 1946, An approximate distribution of estimates of variance components.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+
+from fanin.theory.law import FEATURE, Groups, Law
+
+_LOG_T = np.linspace(-60.0, 60.0, 2401)  # log of t, for integrals over all t > 0
+
+
+def pair_counts(law: Law, axes: tuple[int, ...], groups: int = 1) -> list[tuple[Groups, float]]:
+    """For two elements drawn from the same statistic: the groups in which they differ, with probabilities."""
+    parts: list[tuple[str, float]] = []
+    sizes: dict[str, float] = {}
+    for i in axes:
+        for atom in law.axes[i]:
+            size = atom.size / (groups if atom.group == FEATURE and groups > 1 else 1)
+            sizes[atom.group] = sizes.get(atom.group, 1.0) * max(size, 1.0)
+    parts = list(sizes.items())
+    outcomes = []
+    for same in product((True, False), repeat=len(parts)):
+        probability, differ = 1.0, []
+        for (group, size), equal in zip(parts, same, strict=True):
+            probability *= 1 / size if equal else 1 - 1 / size
+            if not equal:
+                differ.append(group)
+        if probability > 0:
+            outcomes.append((frozenset(differ), probability))
+    return outcomes
+
+
+def shared_moment(law: Law, axes: tuple[int, ...], groups: int = 1) -> float:
+    """Mean pair moment over the elements of one statistic: E[(their mean)^2]."""
+    return sum(p * (law.pair(differ) if differ else law.second) for differ, p in pair_counts(law, axes, groups))
+
+
+def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None = None) -> float:
+    """Degrees of freedom of the mean square over the elements of one statistic: 2 over its relative variance.
+
+    Pairs of Gaussians give ``2 rho^2``, with rho their correlation after centring; what is not Gaussian adds the joint
+    fourth cumulant ``cov(x^2, x'^2) - 2 cov(x, x')^2``.
+
+    Args:
+        x: what is normalized.
+        axes, groups: which elements share a statistic.
+        shared: E of their squared mean where they are centred, else None.
+    """
+    removed = 0.0 if shared is None else shared
+    variance = x.second - removed
+    if variance <= 1e-13 * x.second:
+        return np.inf
+    spread = 0.0
+    for differ, p in pair_counts(x, axes, groups):
+        rho = ((x.pair(differ) if differ else x.second) - removed) / variance
+        spread += p * (2 * rho**2 + _fourth_cumulant(x, differ, shared is not None) / variance**2)
+    return 2 / spread if spread > 0 else np.inf
+
+
+def _fourth_cumulant(x: Law, differ: Groups, centred: bool) -> float:
+    """cov(x^2, x'^2) - 2 E[x x']^2 of two elements, about the mean where they are centred."""
+    if (x.gaussian and centred) or FEATURE in differ:
+        return 0.0
+    about = x.with_values(x.values - (x.mean if centred else 0.0))
+    squares = about.with_values(about.values**2 - about.seconds[:, None])  # levels are known, and do not fluctuate
+    pair = (lambda law: law.pair(differ)) if differ else (lambda law: law.second)
+    return pair(squares) - 2 * pair(about) ** 2
+
+
+def mean_inverse(variance: float, eps: float, f: float) -> float:
+    """E[1 / (s^2 + eps)] for ``s^2 = variance chi^2_f / f``: the integral over t of e^(-eps t) (1 + 2 t v / f)^(-f/2).
+
+    Without eps it is ``f / (f - 2) / variance``; eps keeps it finite where f is 2 or less.
+
+    Example:
+        >>> round(mean_inverse(0.5, 0.0, 7.0), 4)
+        2.8
+    """
+    if variance <= 0 or not np.isfinite(f):
+        return 1 / (variance + eps)
+    if f > 2 and eps <= 1e-9 * variance:
+        return f / (f - 2) / variance
+    t = np.exp(_LOG_T) / variance
+    with np.errstate(under="ignore", over="ignore"):
+        return float(np.trapezoid(t * np.exp(-eps * t - f / 2 * np.log1p(2 * t * variance / f)), _LOG_T))
