@@ -130,7 +130,7 @@ def test_log_softmax_of_features():
     assert compared(net, X, {"w": Normal(N**-0.5)}).misses(SLACK) == []
 
 
-@pytest.mark.parametrize("variance", [0.01, 1.0, 4.0, 16.0])
+@pytest.mark.parametrize("variance", [0.01, 1.0, 4.0, 16.0, 400.0, 1e4])
 @pytest.mark.parametrize("n", [2, 10, 100])
 def test_concentration_integral(variance, n):
     """E[sum a^2] of a softmax row, against drawn rows."""

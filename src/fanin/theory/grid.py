@@ -6,6 +6,8 @@ node and gets P(relu' = 1) = .45. Values of a law are arrays whose last axis run
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from scipy.special import ndtr, ndtri
 
@@ -40,6 +42,18 @@ Z_COARSE = np.array(
 )
 WEIGHT_COARSE = WEIGHT.reshape(COARSE, _fold).sum(1)
 Z_COARSE /= np.sqrt(WEIGHT_COARSE @ Z_COARSE**2)
+
+
+@lru_cache(maxsize=16)
+def refined(per_unit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of the latent with at least so many nodes a unit; the grid itself where that is enough."""
+    fold = int(np.ceil(per_unit * _step))
+    if fold <= 1:
+        return Z_UNIT, WEIGHT
+    step = _step / fold
+    z = -HALF_WIDTH + step * (np.arange(POINTS * fold) + 0.5)
+    weight = np.diff(ndtr(np.concatenate([[-np.inf], (z[1:] + z[:-1]) / 2, [np.inf]])))
+    return z / np.sqrt(weight @ z**2), weight
 
 
 def hermite_coefficients(values: np.ndarray) -> np.ndarray:
