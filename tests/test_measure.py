@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -112,3 +113,13 @@ def test_meta_models_are_refused():
 def test_meta_batches_are_refused():
     with pytest.raises(fanin.FaninError, match="meta device"):
         fanin.measure(net(), torch.empty(3, 12, device="meta"))
+
+
+def test_a_batch_of_the_same_seed_is_not_the_cotangent() -> None:
+    """Without its own stream the gradient of seed 0 is the batch itself where the shapes agree."""
+    torch.manual_seed(0)
+    batch = torch.randn(64, 32)
+    net = torch.nn.Linear(32, 32, bias=False)
+    measured = fanin.measure(net, batch).parameters["weight"]["grad_rms"]
+    # a sum of 64 products of independent normals, root mean square 8; sum of squares on the diagonal otherwise (13.9)
+    assert abs(measured / 8 - 1) < 4 / math.sqrt(2 * 32 * 32)

@@ -141,11 +141,13 @@ def _merged(law: Law, parts: list[Part]) -> Part:
 
 
 def translated(differ: Groups, source: tuple[Axis, ...], target: tuple[Axis, ...]) -> Groups:
-    """Groups in the words of another tensor whose axes line up from the right."""
+    """Groups in the words of another tensor whose axes line up from the right; what both know keeps its name."""
     names: set[str] = set()
     for a, b in zip(reversed(source), reversed(target), strict=False):
-        if {t.group for t in a if t.size > 1} & differ:
-            names |= {t.group for t in b if t.size > 1}
+        hit = {t.group for t in a if t.size > 1} & differ
+        if hit:
+            own = {t.group for t in b if t.size > 1}
+            names |= (hit & own) or own
     return frozenset(names)
 
 

@@ -9,13 +9,17 @@ import numpy as np
 
 from fanin.graph import Kind, Node
 from fanin.theory import grid
-from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, summed_out, translated
+from fanin.theory.adjoint.aligned import to_summand
+from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, fresh, summed_out, translated
 from fanin.theory.combine import PAIRS, broadcast_axes
 from fanin.theory.law import FEATURE, Law, relabel, subsets
 from fanin.theory.rules.pointwise import SATURATED, alpha_scale, joined, laid_out
 from fanin.theory.state import Known, Value, as_law
 
 Function = Callable[..., np.ndarray]
+
+ALIKE = 0.05
+"""Levels whose functions differ by less than this, relative to their rms, count as one: an error of its square."""
 
 
 def function_of(node: Node) -> Function:
@@ -79,8 +83,36 @@ def _through(part: Part, out: Law, x: Law, slope: np.ndarray) -> Part:
         return Part(part.base, part.second, part.ratio, slope)
     if onto is not None:
         return Part(part.base, part.second, part.ratio, part.values[onto] * slope)
+    of_x, of_out, share = _levels_of(out, x)
+    table = _one_a_level(part.values[of_out] * slope[of_x], of_x, share, len(x.values))
+    if table is not None:
+        return Part(part.base, part.second, part.ratio, table)
     form = np.sqrt(out.level_weight @ part.values**2)
     return fresh(part.profile(out) / max(float(grid.expectation(form**2)), 1e-300), part.ratio, form * slope)
+
+
+def _levels_of(out: Law, x: Law) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Joint levels of an operand and the result: the level of each, and its share within its level of the operand."""
+    shape = np.broadcast_shapes(out.level.shape, (1,) * (out.level.ndim - x.level.ndim) + x.level.shape)
+    a, b = np.broadcast_to(out.level, shape), np.broadcast_to(x.level, shape)
+    codes, level = relabel(b.astype(np.int64) * len(out.values) + a, len(x.values) * len(out.values))
+    weight = np.bincount(level.ravel(), minlength=len(codes)) / level.size
+    of_x = codes // len(out.values)
+    return of_x, codes % len(out.values), weight / np.bincount(of_x, weights=weight, minlength=len(x.values))[of_x]
+
+
+def _one_a_level(values: np.ndarray, of_x: np.ndarray, share: np.ndarray, count: int) -> np.ndarray | None:
+    """The mean function of each level of x, where joint levels differ by no more than what forward merged; else None.
+
+    Forward merges levels that are nearly alike, after each operation anew: a factor may then have two levels where x
+    has one. Their mean keeps the base, and with it the sign in which this part adds to others.
+    """
+    table = np.zeros((count, values.shape[1]))
+    np.add.at(table, of_x, share[:, None] * values)
+    spread = grid.expectation((values - table[of_x]) ** 2)
+    if np.all(spread <= ALIKE**2 * grid.expectation(values**2)):
+        return table
+    return None
 
 
 def _binary(fn: Function, g: Cotangent, x: Law, y: Law) -> list[Part]:
@@ -90,7 +122,7 @@ def _binary(fn: Function, g: Cotangent, x: Law, y: Law) -> list[Part]:
     if y_laid.deterministic or x_laid.latent.aligned(y_laid.latent):
         parts = [_known_other(fn, part, out, x_laid, y_laid) for part in g.parts]
     elif not x_laid.deterministic:
-        parts = [_independent(fn, part, out, x_laid, y_laid) for part in g.parts]
+        parts = [p for part in g.parts for p in _beside_another(fn, part, out, x_laid, y_laid)]
     else:  # a statistic or a constant parameter times a signal: its gradient sums over what it is shared by
         parts = [_onto_constant(fn, part, out, x_laid, y_laid) for part in g.parts]
     return [_unbroadcast(p, Cotangent(out, (p,)) if p.values is None else None, out, x, x_laid) for p in parts]
@@ -123,6 +155,9 @@ def _known_other(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
         table = np.empty_like(values)
         table[of_x] = values
         return Part(part.base, part.second, part.ratio, table)
+    alike = _one_a_level(values, of_x, share, len(x.values))
+    if alike is not None:
+        return Part(part.base, part.second, part.ratio, alike)
     squares = np.zeros((len(x.values), values.shape[1]))
     np.add.at(squares, of_x, share[:, None] * values**2)
     form = np.sqrt(squares)
@@ -140,6 +175,14 @@ def _factor_profile(out: Law, x: Law, y: Law, values, of_x, of_y, of_out) -> np.
     joint = (of_x * len(y.values) + of_y) * len(out.values) + of_out
     squares = grid.expectation(values**2)
     return squares[np.searchsorted(joint, code)]
+
+
+def _beside_another(fn: Function, part: Part, out: Law, x: Law, y: Law) -> list[Part]:
+    """The other operand is independent."""
+    sums = part.base == ALIGNED and part.values is not None and fn.__code__.co_argcount == 2 and _is_sum(fn)
+    if sums and out.gaussian and float(fn(1.0, 0.0) - fn(0.0, 0.0)) == 1.0:
+        return to_summand(part, out, x)
+    return [_independent(fn, part, out, x, y)]
 
 
 def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:

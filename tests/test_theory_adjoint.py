@@ -1,0 +1,91 @@
+"""The backward pass, predicted against measured: cotangents of every tensor and gradients of every parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import fanin
+
+Errors = dict[str, tuple[float, float]]
+
+
+def errors(make: Callable[[], nn.Module], batch: torch.Tensor, nets: int, *, train: bool = True) -> Errors:
+    """Predicted over measured, less one, and its standard error over networks: of every row and parameter."""
+    squares: dict[str, list[float]] = {}
+    said = None
+    for seed in range(nets):
+        torch.manual_seed(seed)
+        model = make().train(train)
+        said = fanin.predict(model, batch) if said is None else said
+        measured = fanin.measure(model, batch)
+        for row in measured.rows:
+            if row.grad_rms is not None:
+                squares.setdefault(row.name, []).append(row.grad_rms**2)
+        for name, row in measured.parameters.items():
+            squares.setdefault(name, []).append(row["grad_rms"] ** 2)
+    assert said is not None
+    predicted = {row.name: row.grad_rms for row in said.rows} | {n: p["grad_rms"] for n, p in said.parameters.items()}
+    out = {}
+    for name, values in squares.items():
+        mean, spread = np.mean(values), np.std(values, ddof=1) / np.sqrt(nets)
+        if predicted.get(name) is not None and mean > 0:
+            out[name] = (predicted[name] / np.sqrt(mean) - 1, float(spread / mean / 2))
+    return out
+
+
+def hold(found: Errors, slack: float = 0.02) -> None:
+    """Every error within four standard errors, and what finite width leaves."""
+    assert found
+    wrong = {n: (round(e, 3), round(s, 3)) for n, (e, s) in found.items() if abs(e) > 4 * s + slack}
+    assert not wrong, wrong
+
+
+class Flattened(nn.Module):
+    """Two dense layers, the second on all tokens of all samples at once, and a mean over tokens."""
+
+    def __init__(self, width: int = 128):
+        super().__init__()
+        self.one, self.two = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(samples, tokens, width) to (samples, width)."""
+        y = self.one(x)
+        return self.two(y.view(-1, y.shape[-1])).view_as(y).mean(1)
+
+
+def test_tokens_that_hear_one_gradient_do_so_behind_a_view() -> None:
+    torch.manual_seed(1234)
+    hold(errors(Flattened, torch.randn(4, 16, 128), 8))
+
+
+class Spelled(nn.Module):
+    """GPT-2's GELU in its eight operations, on tokens that differ in scale."""
+
+    def __init__(self, width: int = 256):
+        super().__init__()
+        self.one, self.two = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+        self.register_buffer("scale", torch.linspace(0.3, 1.5, 24)[:, None])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(samples, tokens, width) to the same."""
+        y = self.one(x) * self.scale
+        return self.two(0.5 * y * (1 + torch.tanh(0.7978845608 * (y + 0.044715 * torch.pow(y, 3.0)))))
+
+
+def test_a_chain_adds_up_before_it_is_squared_where_tokens_differ() -> None:
+    torch.manual_seed(1234)
+    hold(errors(Spelled, torch.randn(4, 24, 256), 6))
+
+
+@pytest.mark.parametrize("name", ["one.weight", "two.weight"])
+def test_the_comparison_sees_a_gradient_that_is_off(name: str) -> None:
+    torch.manual_seed(1234)
+    found = errors(Flattened, torch.randn(4, 16, 128), 4)
+    wrong = {**found, name: (found[name][0] + 0.2, found[name][1])}
+    with pytest.raises(AssertionError):
+        hold(wrong)
