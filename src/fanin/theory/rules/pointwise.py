@@ -147,7 +147,10 @@ def featured(known: Known, signal: Law) -> Law:
 
     Two places of a table of sinusoids have the mean product of their rows; rotations by them make keys at distance d
     agree by the mean cosine over frequencies. As numbers that are the same everywhere they would have none of this.
+    Beside a weight (a mask beside a table of relative positions) it is what it is: a weight's axes are no features yet.
     """
+    if not signal.groups:
+        return known.law
     shape, ndim = known.shape, len(known.shape)
     axis = next((i for i in range(ndim) if shape[i] > 1 and axis_groups(signal.axes[i - ndim]) == {FEATURE}), None)
     if axis is None or shape[axis] != signal.shape[axis - ndim] or known.array.dtype == bool:

@@ -1,0 +1,50 @@
+"""Parts of vision models: shifted windows, gates, few channels; predicted against drawn networks."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from test_theory_rules_contraction import Made  # noqa: E402
+from test_theory_statistics import compared, normal  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+from fanin.distributions import Normal  # noqa: E402
+
+N, SIDE, WINDOW, HEADS = 64, 4, 2, 2
+
+
+def windows(x, n: int = WINDOW):
+    """(sample, height, width, feature) -> (sample * windows, n * n, feature)."""
+    b, h, w, f = x.shape
+    return x.view(b, h // n, n, w // n, n, f).transpose(2, 3).reshape(-1, n * n, f)
+
+
+def shift_mask(size: int = SIDE, n: int = WINDOW):
+    """Minus a hundred between places of one window that were not neighbours before the shift."""
+    region = torch.zeros(1, size, size, 1)
+    parts = (slice(0, -n), slice(-n, -n // 2), slice(-n // 2, None))
+    for i, rows in enumerate(parts):
+        for j, columns in enumerate(parts):
+            region[:, rows, columns] = 3 * i + j
+    of = windows(region).squeeze(-1)
+    return torch.where(of[:, None] == of[:, :, None], 0.0, -100.0)
+
+
+def test_windows_that_are_shifted_and_masked():
+    """A known mask beside a table of biases by relative position: both keep what they are, row by row."""
+    known = shift_mask()
+    where = torch.randint(0, 9, (WINDOW**4,), generator=torch.Generator().manual_seed(0))
+
+    def forward(m, x):
+        parts = windows(x.roll((-1, -1), (1, 2)))
+        q, k, v = ((parts @ w).view(-1, WINDOW**2, HEADS, N // HEADS).transpose(1, 2) for w in (m.q, m.k, m.v))
+        bias = m.table[where].view(WINDOW**2, WINDOW**2, HEADS).permute(2, 0, 1).unsqueeze(0)
+        mask = known.repeat(x.shape[0], 1, 1).unsqueeze(1) + bias
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+
+    net = Made(forward, q=(N, N), k=(N, N), v=(N, N), table=(9, HEADS))
+    laws = {n: Normal(math.sqrt(1 / N)) for n in "qkv"} | {"table": Normal(0.02)}
+    assert compared(net, normal(8, SIDE, SIDE, N), laws).misses(1 / N) == []
