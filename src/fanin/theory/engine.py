@@ -14,6 +14,7 @@ from fanin.signals import Signal, Signals
 from fanin.theory import grid
 from fanin.theory.adjoint import backward
 from fanin.theory.contraction import dense, embed
+from fanin.theory.echo import Echo
 from fanin.theory.law import Law, fresh_latent
 from fanin.theory.rules import attention, convolution, move, norm, pointwise, pool, route
 from fanin.theory.state import Hidden, Known, Unmodelled, Value, batch_axes, feature_axes, free_axes
@@ -70,8 +71,9 @@ class Interpreter:
 
     def forward(self) -> None:
         """Interpret every node in order."""
+        echo = Echo(self.graph)
         for node in self.graph.nodes:
-            self.values[node.id] = self._value(node)
+            self.values[node.id] = echo.heard(node, self.values, self._value(node))
 
     def signals(self, *, gradients: bool = True) -> Signals:
         """Read the graph in reverse and collect the rows."""
@@ -184,6 +186,8 @@ def _axes_like(node: Node, inputs, shape=None):
 def row(node: Node, value: Value, gradient: float | None = None) -> Signal:
     """The public row of a node."""
     base = {"name": node.name, "op": node.op, "shape": node.shape, "module": node.module, "source": "predicted"}
+    if 0 in node.shape:
+        return Signal(**base, rms=0.0, mean=0.0)
     if isinstance(value, Law):
         rms = float("inf") if node.dtype == "float32" and value.rms > 3.41e38 else value.rms
         return Signal(**base, rms=rms, mean=value.mean, grad_rms=gradient, exact=value.exact, note=value.note)
