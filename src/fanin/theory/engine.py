@@ -18,6 +18,7 @@ from fanin.theory.echo import Echo
 from fanin.theory.law import Law, fresh_latent
 from fanin.theory.rules import attention, convolution, move, norm, pointwise, pool, route
 from fanin.theory.state import Hidden, Known, Unmodelled, Value, batch_axes, feature_axes, free_axes
+from fanin.theory.width import Widths
 
 Rule = Callable[..., Value]
 
@@ -77,8 +78,11 @@ class Interpreter:
 
     def signals(self, *, gradients: bool = True) -> Signals:
         """Read the graph in reverse and collect the rows."""
-        found = backward(self.graph, self.values) if gradients else {}
-        rows = [row(node, self.values[node.id], found.get(node.id)) for node in self.graph.signals]
+        widths = Widths(self.graph, self.values, self.laws)
+        widths.forward()
+        found = backward(self.graph, self.values, watch=widths.behind.watch) if gradients else {}
+        made = {node.id: row(node, self.values[node.id], found.get(node.id)) for node in self.graph.signals}
+        rows = list(widths.bounded(made).values())
         weights = {
             node.attrs["parameter"]: {"grad_rms": found[node.id]}
             for node in self.graph.nodes

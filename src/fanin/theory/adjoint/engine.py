@@ -36,11 +36,16 @@ RULES: dict[Kind, Rule] = {
 }
 
 
-def backward(graph: Graph, values: dict[str, Value]) -> dict[str, float]:
+Watch = Callable[[Node, list[Part], Cotangent, list[list[Part]] | None], None]
+"""Told of every node in reverse order: what was collected, its sum, and what it sends to each input."""
+
+
+def backward(graph: Graph, values: dict[str, Value], watch: Watch | None = None) -> dict[str, float]:
     """Root mean square of the cotangent at every node's tensor, for an i.i.d. N(0, 1) cotangent on the first output.
 
     Args:
         values: what the forward interpreter found at every node.
+        watch: told of every node.
 
     Returns:
         rms by node id; a node whose cotangent is not modelled, or that no gradient reaches, is absent.
@@ -66,7 +71,9 @@ def backward(graph: Graph, values: dict[str, Value]) -> dict[str, float]:
         if not np.isfinite(second):
             continue
         found[node.id] = float(np.sqrt(second))
-        _send(node, g, values, waiting, lost)
+        sent = _send(node, g, values, waiting, lost)
+        if watch is not None:
+            watch(node, parts, g, sent)
     return found
 
 
@@ -74,19 +81,20 @@ def _start(law: Law) -> Part:
     return fresh(np.ones((1,) * len(law.shape)), dict.fromkeys(subsets(law.groups), 0.0))
 
 
-def _send(node: Node, g: Cotangent, values, waiting, lost: set[str]) -> None:
+def _send(node: Node, g: Cotangent, values, waiting, lost: set[str]) -> list[list[Part]] | None:
     if node.kind in (Kind.PARAMETER, Kind.INPUT, Kind.CONSTANT):
-        return
+        return None
     inputs = tuple(values[i] for i in node.inputs)
     rule = RULES.get(node.kind)
     if rule is None:
         lost.update(i for i in node.inputs)
-        return
+        return None
     try:
         sent = rule(node, g, inputs)
     except (NotImplementedError, *FAILURES):
         lost.update(node.inputs)
-        return
+        return None
     for source, parts in zip(node.inputs, sent, strict=True):
         if parts:
             waiting.setdefault(source, []).extend(parts)
+    return sent

@@ -1,0 +1,248 @@
+"""Fluctuations on the way back: of every base of a cotangent, and of its mean square on the forward latent.
+
+A part is a base u times a function d(z) of the tensor's latent. Over n features the mean of u^2 d^2 strays by the
+forward fluctuations of the mean of d^2, and by those of u^2 - 1 = sqrt(2) h_2(u) beside every h_k(z), of variance
+2 E[rho^2 r^k] / n over pairs of places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fanin.graph import Kind, Node
+from fanin.theory import grid
+from fanin.theory.adjoint.cotangent import Cotangent, Part, translated
+from fanin.theory.law import FEATURE, Groups, Law, subsets
+from fanin.theory.state import Value
+from fanin.theory.width import pairs
+from fanin.theory.width.forward import Setting
+from fanin.theory.width.state import DEGREES, NOTHING, STILL, Spread, coefficients, of_square
+from fanin.theory.width.weights import matrix
+
+SUMS = (Kind.DENSE, Kind.CONV, Kind.EXPERTS, Kind.EMBED)
+
+
+@dataclass(eq=False)
+class Base:
+    """Fluctuations of a base.
+
+    Attributes:
+        drift: of the log of its mean square, from behind.
+        wander: variance of its correlations between places.
+        extra: variance that the law of the weights adds.
+        rigid: share of its own fluctuation that is left, 0 where it is in the drift already.
+        rows: (DEGREES + 1, COLUMNS) fluctuations of h_2(u) h_k(z), made when they are first asked for.
+    """
+
+    drift: np.ndarray
+    wander: dict[Groups, float] = field(default_factory=dict)
+    extra: float = 0.0
+    rigid: float = 1.0
+    rows: np.ndarray | None = None
+
+
+@dataclass(eq=False)
+class Behind:
+    """The bases seen so far, and the fluctuation of each tensor's log mean squared cotangent."""
+
+    setting: Setting
+    values: dict[str, Value]
+    spreads: dict[str, Spread]
+    bases: dict[int, Base] = field(default_factory=dict)
+    found: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def watch(self, node: Node, parts: Sequence[Part], g: Cotangent, sent: Sequence[Sequence[Part]] | None) -> None:
+        """Called for every node in reverse order, with what was collected, its sum, and what it sends on."""
+        spread = self.spreads.get(node.id, STILL)
+        with np.errstate(all="ignore"):
+            self._watch(node, parts, g, sent, spread)
+
+    def _watch(self, node: Node, parts, g: Cotangent, sent, spread: Spread) -> None:
+        self._collect(g, parts, spread)
+        total = self._whole(g, spread)
+        self.found[node.id] = total
+        for i, one in enumerate(sent or ()):
+            for part in one:
+                if part.base not in self.bases:
+                    self.bases[part.base] = self._sent(node, i, g, total, spread)
+
+    # --- one tensor ------------------------------------------------------------------------------------------
+
+    def _collect(self, g: Cotangent, parts: Sequence[Part], spread: Spread) -> None:
+        """Bases that were made by adding up parts."""
+        known = [p for p in parts if p.base in self.bases]
+        new = [p for p in g.parts if p.base not in self.bases]
+        if not new:
+            return
+        kept = {p.base for p in g.parts}
+        merged = [p for p in known if p.base not in kept] or known
+        for part in new:
+            self.bases[part.base] = self._merged(g.law, merged, spread) if merged else Base(NOTHING)
+
+    def _merged(self, law: Law, parts: Sequence[Part], spread: Spread) -> Base:
+        means = np.array([float(np.mean(p.profile(law))) for p in parts])
+        shares = means / means.sum() if means.sum() > 0 else np.full(len(parts), 1 / len(parts))
+        bases = [self.bases[p.base] for p in parts]
+        wander = {
+            s: sum(w**2 * b.wander.get(s, 0.0) for w, b in zip(shares, bases, strict=True)) for s in subsets(law.groups)
+        }
+        if all(b.rigid > 0 and p.values is None for b, p in zip(bases, parts, strict=True)):
+            drift = sum((w * b.drift for w, b in zip(shares, bases, strict=True)), NOTHING)
+            return Base(drift, wander)
+        whole = [self._of_part(law, p, spread) for p in parts]
+        drift = sum((w * d for w, d in zip(shares, whole, strict=True)), NOTHING)
+        crossed = 1 - float((shares**2).sum())
+        rho2 = self._powers(law, parts[0], bases[0], spread)[0]
+        drift = drift + self.setting.sources.single(2 * crossed * rho2 / pairs.features(law))
+        return Base(drift, wander, rigid=0.0)
+
+    def _whole(self, g: Cotangent, spread: Spread) -> np.ndarray:
+        second = g.second
+        if second <= 0:
+            return NOTHING
+        total, shares = NOTHING, []
+        for part in g.parts:
+            share = float(np.mean(part.profile(g.law))) / second
+            shares.append(share)
+            total = total + share * self._of_part(g.law, part, spread)
+        crossed = 1 - sum(s**2 for s in shares)
+        if crossed > 1e-3:
+            rho2 = self._powers(g.law, g.parts[0], self.bases[g.parts[0].base], spread)[0]
+            total = total + self.setting.sources.single(2 * crossed * rho2 / pairs.features(g.law))
+        return total
+
+    def _of_part(self, law: Law, part: Part, spread: Spread) -> np.ndarray:
+        """Fluctuation of the log mean square of one part."""
+        base = self.bases[part.base]
+        if base.rows is None:
+            base.rows = self._rows(law, part, base, spread)
+        if part.values is None:
+            return base.drift + base.rows[0]
+        squares = part.values**2
+        mean = float(law.level_weight @ grid.expectation(squares))
+        if mean <= 0:
+            return base.drift
+        form = coefficients(law, squares / mean)
+        return base.drift + form @ spread.moments + base.rows[0] + form @ base.rows[1:]
+
+    def _rows(self, law: Law, part: Part, base: Base, spread: Spread) -> np.ndarray:
+        powers = 2 * self._powers(law, part, base, spread) / pairs.features(law)
+        powers[0] = powers[0] * base.rigid + base.extra
+        first = self.setting.sources.single(powers[0])
+        return np.concatenate([first[None], self.setting.sources.rows(powers[1:])])
+
+    def _powers(self, law: Law, part: Part, base: Base, spread: Spread) -> np.ndarray:
+        """E over pairs of places of rho^2 r^k, k = 0 .. DEGREES."""
+        k = np.arange(DEGREES + 1)
+        total = np.zeros(DEGREES + 1)
+        for differ, share in pairs.shares(law):
+            rho2 = part.ratio.get(differ, 0.0) ** 2 + base.wander.get(differ, 0.0) if differ else 1.0
+            r = pairs.correlation(law, differ)
+            width = np.sqrt(max(spread.wander.get(differ, 0.0), 0.0))
+            ends = np.clip([r - width, r + width], -1, 1)
+            total += share * min(rho2, 1.0) * (ends[:, None] ** k).mean(0)
+        return np.maximum(total, 0.0)
+
+    # --- one operation ---------------------------------------------------------------------------------------
+
+    def _sent(self, node: Node, i: int, g: Cotangent, total: np.ndarray, spread: Spread) -> Base:
+        """The base that a node sends to its i-th input."""
+        to = self.values.get(node.inputs[i])
+        if not isinstance(to, Law):
+            return Base(NOTHING)
+        if node.kind in SUMS or self._is_product_with_weight(node, i):
+            return self._through_weights(node, i, g, total, spread, to)
+        before = [self.bases[p.base] for p in g.parts]
+        wander = {
+            s: max((b.wander.get(translated(s, to.axes, g.law.axes), 0.0) for b in before), default=0.0)
+            for s in subsets(to.groups)
+        }
+        if node.kind is Kind.NORM:
+            return Base(total + self._divided(node, to, self.spreads.get(node.inputs[i], STILL)), wander, rigid=0.0)
+        drift = total + self._others(node, i)
+        return Base(drift, wander, rigid=0.0 if pairs.features(to) == pairs.features(g.law) else 1.0)
+
+    def _others(self, node: Node, i: int) -> np.ndarray:
+        """What the other factors of a product bring."""
+        if node.kind not in (Kind.PRODUCT, Kind.MIX):
+            return NOTHING
+        total = NOTHING
+        for j, name in enumerate(node.inputs):
+            law = self.values.get(name)
+            if j != i and isinstance(law, Law):
+                total = total + of_square(law, self.spreads.get(name, STILL))
+        return total
+
+    def _divided(self, node: Node, x: Law, spread: Spread) -> np.ndarray:
+        """Minus the fluctuation of the log variance that a norm divides by, and its dispersion over channels."""
+        a = node.attrs
+        if a.get("running_mean") is not None and not a.get("batch_stats", True):
+            return NOTHING
+        centred = a.get("centred", True)
+        about = x.with_values(x.values - x.mean) if centred else x
+        drift = -of_square(about, spread)
+        over = frozenset(t.group for k in a["axes"] for t in x.axes[k] if t.size > 1)
+        if FEATURE in over or not over:
+            return drift
+        dispersion = 2 * float(pairs.powers(x, spread.wander)[1])
+        kept = 1 + 2.0
+        return drift + self.setting.sources.single(dispersion * kept / pairs.features(x))
+
+    def _is_product_with_weight(self, node: Node, i: int) -> bool:
+        if node.kind is not Kind.MIX or i != 0 or len(node.inputs) != 2:
+            return False
+        other = self.values.get(node.inputs[1])
+        return isinstance(other, Law) and not other.groups and len(other.shape) == 2
+
+    def _through_weights(self, node: Node, i: int, g: Cotangent, total: np.ndarray, spread: Spread, to: Law) -> Base:
+        """A fresh base over the features of the input: the cotangent's own mean square is its drift."""
+        position = node.attrs["weight"] if node.kind in SUMS else 1
+        weight = self.values.get(node.inputs[position])
+        if i == position or not isinstance(weight, Law):
+            return Base(total, rigid=0.0)
+        n_in, n_out = pairs.features(to), pairs.features(g.law)
+        size = matrix(self.setting.graph, self.setting.laws, node, position, n_in, n_out)
+        taps = float(np.prod(weight.shape[2:])) if node.kind is Kind.CONV else 1.0
+        wander = self._wandered(g, spread, to, taps)
+        rigid = 1.0
+        if size.orthogonal:
+            rigid = 0.0 if n_in >= n_out else 1 - n_in / n_out
+        extra = size.excess * self._fourth(g, spread) / (n_out * taps) / n_in
+        return Base(total, wander, extra=extra, rigid=rigid)
+
+    def _main(self, g: Cotangent) -> Part:
+        return max(g.parts, key=lambda p: float(np.mean(p.profile(g.law))))
+
+    def _fourth(self, g: Cotangent, spread: Spread) -> float:
+        """Mean over pairs of places of E[g^2 g'^2] / (E g^2)^2."""
+        part = self._main(g)
+        base = self.bases[part.base]
+        powers = self._powers(g.law, part, base, spread)
+        r = pairs.powers(g.law, spread.wander)
+        if part.values is None:
+            return 1 + 2 * powers[0]
+        squares = part.values**2
+        mean = float(g.law.level_weight @ grid.expectation(squares))
+        c = coefficients(g.law, squares / max(mean, 1e-300)) ** 2
+        return 1 + 2 * powers[0] + float(c @ (r + 2 * powers[1:]))
+
+    def _wandered(self, g: Cotangent, spread: Spread, to: Law, taps: float) -> dict[Groups, float]:
+        part = self._main(g)
+        base, n = self.bases[part.base], pairs.features(g.law)
+        values = np.ones(grid.POINTS)
+        if part.values is not None:
+            middle = part.values[int(np.argmax(g.law.level_weight))]
+            values = middle / np.sqrt(max(float(grid.expectation(middle**2)), 1e-300))
+        function = pairs.Map(values)
+        found = {}
+        for s in subsets(to.groups):
+            t = translated(s, to.axes, g.law.axes)
+            r = pairs.correlation(g.law, t)
+            slope = function.mean(r)
+            fresh = function.noise(r, part.ratio.get(t, 0.0)) / n
+            turned = (part.ratio.get(t, 0.0) * function.slope(r)) ** 2 * spread.wander.get(t, 0.0)
+            found[s] = (slope**2 * base.wander.get(t, 0.0) + fresh + turned) / taps
+        return found

@@ -1,0 +1,78 @@
+"""From contributions of independent sources to the central interval of a root mean square.
+
+A mean of n squares is near enough a gamma variable of shape k = 1/V, with V its relative variance; its logarithm has
+the variance trigamma(k) and the third cumulant of a log gamma. Logarithms of layers add up. The sum is again taken as a
+scaled log gamma variable with these two cumulants, which is one gamma variable exactly for one layer, and log-normal
+for many; its mean is that E of the mean square is what the prediction says, so that the median lies below.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import gammaincinv, gammaln, ndtri, polygamma
+
+from fanin.theory.width.state import BLOCKS, DEGREES
+
+LEVEL = 0.95
+NORMAL = 1e7  # shape from which a log gamma variable is a Gaussian
+RESOLUTION = 2.0**-20  # relative: the quadrature's grid, and what is measured in single precision
+
+
+def relative(delta: np.ndarray) -> np.ndarray:
+    """Relative variance of each source's factor, shape (..., BLOCKS)."""
+    return (delta.reshape(*delta.shape[:-1], BLOCKS, DEGREES) ** 2).sum(-1)
+
+
+def relative_variance(delta: np.ndarray) -> float:
+    """Var M / (E M)^2 of a product of independent factors: prod (1 + V) - 1."""
+    return float(np.expm1(np.log1p(relative(delta)).sum()))
+
+
+def log_cumulants(delta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Second and third cumulant of the logarithm, shape (...)."""
+    v = relative(delta)
+    shape = 1 / np.maximum(v, 1e-12)
+    second = np.where(v > 1e-6, polygamma(1, shape), v)
+    third = np.where(v > 1e-6, polygamma(2, shape), -(v**2))
+    return second.sum(-1), third.sum(-1)
+
+
+def shape_of(second: np.ndarray, third: np.ndarray) -> np.ndarray:
+    """Shape of the gamma variable whose logarithm has this skewness, by bisection in log shape."""
+    wanted = third**2 / np.maximum(second, 1e-300) ** 3
+    low, high = np.full(np.shape(wanted), -7.0), np.full(np.shape(wanted), np.log(NORMAL))
+    for _ in range(50):
+        middle = (low + high) / 2
+        k = np.exp(middle)
+        skew = polygamma(2, k) ** 2 / polygamma(1, k) ** 3  # falls with the shape
+        low, high = np.where(skew > wanted, middle, low), np.where(skew > wanted, high, middle)
+    return np.exp((low + high) / 2)
+
+
+def factors(delta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the central 95 % interval of the rms, as factors on the predicted rms.
+
+    Args:
+        delta: fluctuations of the log mean square by source, shape (..., COLUMNS).
+    """
+    second, third = log_cumulants(delta)
+    return ends(second, third)
+
+
+def ends(second: np.ndarray, third: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same from the two cumulants."""
+    k = shape_of(second, third)
+    tails = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    width = np.sqrt(second)
+    steep = np.sqrt(second / polygamma(1, k))
+    out = []
+    for p in tails:
+        normal = -second / 2 + width * ndtri(p)
+        with np.errstate(all="ignore"):
+            skewed = steep * np.log(np.maximum(gammaincinv(k, p), 1e-300)) - gammaln(k + steep) + gammaln(k)
+        out.append(np.where((k > NORMAL / 10) | ~np.isfinite(skewed), normal, skewed) / 2)
+    low, high = np.exp(out[0]) * (1 - RESOLUTION), np.exp(out[1]) * (1 + RESOLUTION)
+    return low, high
+
+
+__all__ = ["ends", "factors", "log_cumulants", "relative", "relative_variance"]

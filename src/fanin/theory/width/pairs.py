@@ -1,0 +1,154 @@
+"""Over pairs of places: mean powers of the latents' correlation, and how correlations wander from their mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from fanin.theory import grid
+from fanin.theory.law import FEATURE, Groups, Law, mehler, subsets
+from fanin.theory.width.state import DEGREES, Spread, coefficients
+
+Wander = Mapping[Groups, float]
+
+
+def sizes(law: Law) -> dict[str, float]:
+    """Number of places by group."""
+    found: dict[str, float] = {}
+    for axis in law.axes:
+        for atom in axis:
+            if atom.group != FEATURE and atom.size > 1:
+                found[atom.group] = found.get(atom.group, 1.0) * atom.size
+    return found
+
+
+def features(law: Law) -> float:
+    """Number of independent features."""
+    count = 1.0
+    for axis in law.axes:
+        for atom in axis:
+            if atom.group == FEATURE:
+                count *= atom.size
+    return count
+
+
+def places(law: Law) -> float:
+    """Number of places."""
+    return float(np.prod(list(sizes(law).values()) or [1.0]))
+
+
+def shares(law: Law) -> list[tuple[Groups, float]]:
+    """Fraction of the ordered pairs of places that differ in exactly these groups, the empty set included."""
+    many = sizes(law)
+    found = []
+    for differ in [frozenset(), *subsets(frozenset(many))]:
+        share = 1.0
+        for group, n in many.items():
+            share *= 1 - 1 / n if group in differ else 1 / n
+        found.append((differ, share))
+    return found
+
+
+def correlation(law: Law, differ: Groups) -> float:
+    """The latents' mean correlation."""
+    return law.correlation(differ) if differ else 1.0
+
+
+def spread_of_positions(law: Law) -> float:
+    """Variance of the correlation over pairs of positions, where the law has a matrix of them."""
+    matrix = law.latent.matrix
+    if matrix is None or len(matrix) < 2:
+        return 0.0
+    off = matrix[~np.eye(len(matrix), dtype=bool)]
+    return float(off.var())
+
+
+def powers(law: Law, wander: Wander, of: Callable[[Groups], float] | None = None) -> np.ndarray:
+    """E of r^k over all pairs of places, an element with itself included, for k = 1 .. DEGREES."""
+    k = np.arange(1, DEGREES + 1)
+    extra = spread_of_positions(law)
+    total = np.zeros(DEGREES)
+    for differ, share in shares(law):
+        r = correlation(law, differ) if of is None else of(differ) if differ else 1.0
+        width = np.sqrt(max(wander.get(differ, 0.0) + (extra if "position" in differ else 0.0), 0.0))
+        ends = np.clip([r - width, r + width], -1.0, 1.0)
+        total += share * (ends[:, None] ** k).mean(0)
+    return np.maximum(total, 0.0)
+
+
+def typical(law: Law) -> np.ndarray:
+    """Values of the level whose mean square is in the middle, over their rms, (POINTS,)."""
+    second = law.seconds
+    order = np.argsort(second)
+    middle = order[np.searchsorted(np.cumsum(law.level_weight[order]), 0.5)]
+    return law.values[middle] / np.sqrt(max(second[middle], 1e-300))
+
+
+class Map:
+    """How correlations pass through f: slope of the mean map, and the noise of n features, at a latent correlation.
+
+    Of ``rho = K_ab / sqrt(K_aa K_bb)`` with K a mean over n features the fluctuation is that of
+    ``f f' - rho/2 (f^2 + f'^2)``, over n.
+    """
+
+    def __init__(self, values: np.ndarray):
+        self.first = grid.hermite_coefficients(values)
+        self.second = grid.hermite_coefficients(values**2)
+        self.third = grid.hermite_coefficients(values**3)
+        self.fourth = float(grid.expectation(values**4))
+
+    def mean(self, r: float) -> float:
+        """E[f f'] at latent correlation r, for f of mean square one."""
+        return float(mehler(self.first, 1.0, r))
+
+    def slope(self, r: float) -> float:
+        """d rho / d r."""
+        k = np.arange(len(self.first))
+        r = float(np.clip(r, -0.999, 0.999))
+        return float((k[1:] * self.first[1:] ** 2) @ r ** (k[1:] - 1))
+
+    def noise(self, r: float, base: float = 1.0) -> float:
+        """Variance of one feature's contribution; ``base`` is the correlation of an independent Gaussian factor."""
+        rho = base * self.mean(r)
+        same = 3.0 if base != 1.0 else 1.0
+        both = (1 + 2 * base**2) if base != 1.0 else 1.0
+        squares = both * float(mehler(self.second, self.fourth, r))
+        lean = (
+            same * (base if base != 1.0 else 1.0) * float((self.third * self.first) @ r ** np.arange(len(self.first)))
+        )
+        whole = same * self.fourth
+        return max(squares * (1 + rho**2 / 2) - 2 * rho * lean + rho**2 / 2 * whole, 0.0)
+
+
+def through(law: Law, spread: Spread, taps: float = 1.0) -> dict[Groups, float]:
+    """Wander of the next latent's correlations behind weights that sum over this tensor's features.
+
+    Args:
+        taps: number of places that a weight reads; where places are unlike, their wandering averages out.
+    """
+    function, n = Map(typical(law)), features(law)
+    alike = max(law.correlation({"position"}), 0.0) ** 2 if "position" in law.groups else 0.0
+    taps = taps / (1 + (taps - 1) * alike)
+    found = {}
+    for differ in subsets(frozenset(sizes(law))):
+        r = correlation(law, differ)
+        slope = function.slope(r)
+        fresh = max(function.noise(r) - (1 - spread.rigid) * slope**2 * (1 - r**2) ** 2, 0.0)
+        old = slope**2 * spread.wander.get(differ, 0.0)
+        found[differ] = (old + fresh / n) / taps
+    return found
+
+
+def fourth(law: Law, spread: Spread) -> tuple[float, float]:
+    """E[x^4] / q^2, and E[x^2 x'^2] / q^2 over pairs of different places."""
+    c = squares_of(law)
+    total = 1 + float(c**2 @ powers(law, spread.wander))
+    whole = float(law.level_weight @ grid.expectation(law.values**4)) / max(law.second**2, 1e-300)
+    many = places(law)
+    return whole, max((total - whole / many) / (1 - 1 / many), 0.0) if many > 1 else whole
+
+
+def squares_of(law: Law) -> np.ndarray:
+    """Coefficients of the square over its mean."""
+    return coefficients(law, law.values**2 / max(law.second, 1e-300))

@@ -1,0 +1,117 @@
+"""Spread: how the measured law of one network's tensor strays from the law over all networks.
+
+A tensor of n features is a sample of n draws from its law, so every mean over it fluctuates. On the latent z of a
+tensor, with orthonormal Hermite polynomials h_k, one network's mean of any function is
+``E f(z) + sum_k f_k e_k``: the fluctuations ``e_k`` of the means of ``h_k`` say it all. Each is a linear combination of
+independent sources (a source is a layer's draw of weights), kept as its coefficients. So what branches share adds up
+coherently, and what a norm removes is gone.
+
+Columns come in blocks, one a source; past ``BLOCKS`` sources a block is used again under random signs, which keeps
+variances in the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fanin.theory import grid
+from fanin.theory.law import Groups, Law
+
+DEGREES = 8  # Hermite degrees 1 to 7 apart; the last row stands for all higher ones
+BLOCKS = 128
+COLUMNS = BLOCKS * DEGREES
+
+_PROJECT = (grid.HERMITE[1:DEGREES] * grid.WEIGHT).T  # (POINTS, DEGREES - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """Fluctuations of one tensor.
+
+    Attributes:
+        moments: (DEGREES, COLUMNS) fluctuation of the mean of each Hermite polynomial of the latent.
+        scale: (COLUMNS,) fluctuation of the logarithm of the values themselves (of a statistic, or of what was
+            multiplied by one).
+        drift: (COLUMNS,) the part of the latent's log variance that comes from before its own draw.
+        own: (DEGREES,) variance of the draw of each moment: E over pairs of places of r^k, over features.
+        wander: variance over pairs of places, and over networks, of the latent's correlation, by groups.
+        rigid: share of the variance of the latent's own norm that is left, 0 behind orthogonal weights.
+    """
+
+    moments: np.ndarray
+    scale: np.ndarray
+    drift: np.ndarray
+    own: np.ndarray
+    wander: Mapping[Groups, float] = field(default_factory=dict)
+    rigid: float = 1.0
+
+
+NOTHING = np.zeros(COLUMNS)
+STILL = Spread(np.zeros((DEGREES, COLUMNS)), NOTHING, NOTHING, np.zeros(DEGREES))
+"""What does not fluctuate: known arrays, constants."""
+
+
+class Sources:
+    """Hands out blocks of columns."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._random = np.random.default_rng(0)
+
+    def block(self) -> tuple[slice, np.ndarray]:
+        """The columns of a new source and the signs under which it uses them."""
+        index, again = self.count % BLOCKS, self.count >= BLOCKS
+        self.count += 1
+        signs = self._random.choice([-1.0, 1.0], DEGREES) if again else np.ones(DEGREES)
+        return slice(index * DEGREES, (index + 1) * DEGREES), signs
+
+    def rows(self, covariance: np.ndarray) -> np.ndarray:
+        """(DEGREES, COLUMNS) of a fresh source with this covariance, or with these variances."""
+        out = np.zeros((DEGREES, COLUMNS))
+        columns, signs = self.block()
+        if covariance.ndim == 1:
+            out[:, columns] = np.diag(np.sqrt(np.maximum(covariance, 0)) * signs)
+        else:
+            weight, vectors = np.linalg.eigh(covariance)
+            out[:, columns] = vectors * np.sqrt(np.maximum(weight, 0)) * signs
+        return out
+
+    def single(self, variance: float) -> np.ndarray:
+        """(COLUMNS,) of a fresh number of this variance."""
+        out = np.zeros(COLUMNS)
+        columns, signs = self.block()
+        out[columns.start] = np.sqrt(max(variance, 0.0)) * signs[0]
+        return out
+
+
+def coefficients(law: Law, values: np.ndarray) -> np.ndarray:
+    """Hermite coefficients of degree 1 to 7 of a function of the latent, and the rms of the rest, (DEGREES,)."""
+    each = values @ _PROJECT
+    mean = grid.expectation(values)
+    rest = grid.expectation(values**2) - mean**2 - (each**2).sum(-1)
+    tail = np.where(rest > 1e-9 * mean**2, np.sqrt(np.maximum(rest, 0)), 0.0)
+    return law.level_weight @ np.concatenate([each, tail[:, None]], axis=1)
+
+
+def squares(law: Law) -> np.ndarray:
+    """Coefficients of the square of the elements, over its mean."""
+    second = law.second
+    if second <= 0 or not np.isfinite(second):
+        return np.zeros(DEGREES)
+    return coefficients(law, law.values**2 / second)
+
+
+def of_square(law: Law, spread: Spread) -> np.ndarray:
+    """Fluctuation of the log mean square, (COLUMNS,)."""
+    return squares(law) @ spread.moments + 2 * spread.scale
+
+
+def of_mean(law: Law, spread: Spread) -> np.ndarray:
+    """Fluctuation of the mean, in units of the rms, (COLUMNS,)."""
+    rms = law.rms
+    if rms <= 0 or not np.isfinite(rms):
+        return NOTHING
+    return coefficients(law, law.values / rms) @ spread.moments + law.mean / rms * spread.scale
