@@ -18,6 +18,7 @@ from fanin.axes import Fans
 from fanin.distributions import Normal
 from fanin.errors import FaninError
 from fanin.graph import Graph, Kind, Node
+from fanin.recipes.balance import balanced, chains
 from fanin.recipes.plan import Entry
 from fanin.recipes.response import Response, drift, preferred_scale, response
 from fanin.recipes.shared import drawn, sized, structural
@@ -44,8 +45,8 @@ class Solver:
         self.structure = Structure(self.graph)
         self.interpreter = Interpreter(self.graph, {})
         self.responses: dict[str, Response | None] = {}
-        self.tilt: dict[str, float] = {}  # log of planned over wanted mean square, by weighted node
         self.before: dict[str, float] = {}  # rms of the pre-activation that a weighted node makes
+        self.shared: dict[str, float] = {}  # rms by weighted node, where signal and gradient are traded
 
     def run(self) -> dict[str, Entry]:
         """Entries of every parameter that the graph uses."""
@@ -59,6 +60,8 @@ class Solver:
             elif uses[0].role in SOLVED and len(self.graph.parameters[name].shape) >= 2:
                 laws[name] = Normal(1.0)
         self.interpreter.laws = laws
+        if self.options["balance"] == "both":
+            self.shared = self._shared()
         for node in self.graph.nodes:
             self._visit(node)
         self.notes += self._limits()
@@ -66,6 +69,17 @@ class Solver:
             more = f" and {len(self.blind) - 1} more" if len(self.blind) > 1 else ""
             self.notes.append(f"no signal is predicted at the input of {self.blind[0]}{more}: 1 / sqrt(fan_in) there")
         return self.entries
+
+    def _shared(self) -> dict[str, float]:
+        """Scales that trade signal against gradient, for the weights whose scale nothing else decides."""
+        s = self.structure
+        decided = {*s.heads, *s.logits, *s.branch_of}
+        free = [n for n in s.weighted if n.id not in decided and not s.normed(n)]
+        responses = {n.id: response(s, n) for n in free}
+        found: dict[str, float] = {}
+        for chain in chains(s, free, responses):
+            found.update(balanced(chain))
+        return found
 
     def _limits(self) -> list[str]:
         """Activations whose long chains no scale can hold."""
@@ -135,7 +149,6 @@ class Solver:
         else:
             std = self._balanced(node, wanted / math.sqrt(unit), fans)
         self._decide(use, parameter, std, fans, self._reason(use, node, follows, why))
-        self.tilt[node.id] = 2 * math.log(max(std * math.sqrt(unit) / wanted, 1e-12)) if unit > 0 else 0.0
         self.before[node.id] = std * math.sqrt(unit) if unit > 0 else wanted
         if isinstance(value, Law) and math.isfinite(value.second):
             return value.with_values(value.values * std)
@@ -169,6 +182,9 @@ class Solver:
                 1.0,
                 "a norm follows, so its scale changes no signal; rms 1 before the norm sets a sane effective step",
             )
+        if node.id in self.shared:
+            wanted = self.shared[node.id]
+            return wanted, f"rms {wanted:.3g}: signal and gradients differ least along the layers whose widths change"
         wanted = preferred_scale(follows, s.chain)
         if follows is None:
             return 1.0, "rms 1"
@@ -223,18 +239,13 @@ class Solver:
     # --- forward against backward --------------------------------------------------------------------------------
 
     def _balanced(self, node: Node, forward: float, fans: Fans | None) -> float:
-        """The forward std, the backward one, or their geometric mean (of variances)."""
-        balance = self.options["balance"]
+        """The std that keeps the gradient's mean square, where that is asked for; the forward one elsewhere."""
         above = self.structure.last_weights(self.structure.signal_input(node))
         first = not any(a in self.before for a in above)
-        if balance == "forward" or fans is None or first or node.id in self.structure.heads:
+        if self.options["balance"] != "backward" or fans is None or first or node.id in self.structure.heads:
             return forward
-        drift = sum(self.tilt.get(a, 0.0) for a in above) / len(above)
-        forward *= math.exp(drift / 2)  # what this layer would get had the ones before it kept their scale
         backward = 1 / math.sqrt(self._fan_out(node, fans) * self._slope(above[0], node))
-        if node.id in self.structure.branch_of:
-            backward *= self._target(node, None)[0]
-        return backward if balance == "backward" else math.sqrt(forward * backward)
+        return backward * self._target(node, None)[0] if node.id in self.structure.branch_of else backward
 
     def _fan_out(self, node: Node, fans: Fans) -> float:
         if node.kind is not Kind.CONV:
