@@ -112,6 +112,13 @@ def test_one_id_everywhere():
     assert looked_up(torch.zeros(4, 12, dtype=torch.int64)) == []
 
 
+def test_the_same_rows_twice_add_in_the_amplitude():
+    ids = torch.arange(12).reshape(2, 6)
+    look = nn.functional.embedding
+    net = Made(lambda m, i: (look(i, m.table) + look(i.clone(), m.table)) + look(i + 1, m.table), table=(50, N))
+    assert compared(net, ids, {"table": Normal(0.5)}).misses() == []
+
+
 def test_repeated_ids_taken_for_different_ones_are_missed():
     """A control: the prediction of uniform ids, the networks on repeated ones."""
     from dataclasses import replace

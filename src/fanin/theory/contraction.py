@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -190,6 +191,9 @@ def about_sums(shape, axes, weight: Law, variance, sums, n: float, pairs, sum_pa
     return replace(law, latent=latent_for(law, pair, law.groups))
 
 
+_LOOKED_UP: WeakKeyDictionary[Law, dict] = WeakKeyDictionary()  # ids of latents by table and rows
+
+
 def embed(ids: Modelled, weight: Law) -> Law:
     """Rows of a table: the table's own law; two places share a row where their ids agree."""
     width = weight.shape[-1]
@@ -203,7 +207,11 @@ def embed(ids: Modelled, weight: Law) -> Law:
     from fanin.theory.law import fresh_latent, subsets
 
     default = 1.0 / weight.shape[0]
-    return replace(law, latent=fresh_latent({s: corr.get(s, default) for s in subsets(law.groups)}))
+    latent = fresh_latent({s: corr.get(s, default) for s in subsets(law.groups)})
+    if isinstance(ids, Known):  # the same rows again are the same numbers
+        rows = (ids.shape, ids.array.astype(np.int64).tobytes())
+        latent = replace(latent, id=_LOOKED_UP.setdefault(weight, {}).setdefault(rows, latent.id))
+    return replace(law, latent=latent)
 
 
 def _same_id(ids: Known) -> dict[Groups, float]:
