@@ -11,7 +11,7 @@ from fanin.distributions import Distribution
 from fanin.errors import ModelError
 from fanin.graph import Graph, Kind, Node, Parameter
 from fanin.signals import Signal, Signals
-from fanin.theory import grid
+from fanin.theory import grid, state
 from fanin.theory.adjoint import backward
 from fanin.theory.contraction import dense, embed
 from fanin.theory.echo import Echo
@@ -162,7 +162,7 @@ def evaluated(node: Node, inputs: tuple[Value, ...]) -> Value:
     except Exception as error:
         raise ModelError(f"{node.op} in {node.name} failed on known inputs: {type(error).__name__}: {error}") from error
     axes = _known_axes(node, inputs, array.shape)
-    return Known(array, axes, any(isinstance(v, Known) and v.from_batch for v in inputs))
+    return state.once(Known(array, axes, any(isinstance(v, Known) and v.from_batch for v in inputs)))
 
 
 def _known_axes(node: Node, inputs, shape):

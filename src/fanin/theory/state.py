@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -27,9 +29,24 @@ class Known:
         return self.array.shape
 
     @cached_property
+    def key(self) -> tuple:
+        """Equal for equal arrays on the same axes."""
+        array = np.ascontiguousarray(self.array)
+        digest = hashlib.blake2b(array.data if array.size else b"", digest_size=16).digest()
+        return digest, array.dtype.str, array.shape, self.axes, self.from_batch
+
+    @cached_property
     def law(self) -> Law:
         """The array as a law without randomness; made once, since masks and rotary tables are read by every layer."""
         return constant(self.shape, self.axes, self.array)
+
+
+_met: WeakValueDictionary[tuple, Known] = WeakValueDictionary()
+
+
+def once(value: Known) -> Known:
+    """The known array that was met first with these numbers: each layer makes its own mask and rotary table."""
+    return _met.setdefault(value.key, value)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from fanin.graph import Node
 from fanin.theory import grid, places
 from fanin.theory.combine import apply, binary, matched
 from fanin.theory.contraction import axis_groups, known_pairs
-from fanin.theory.law import FEATURE, Atom, Law, gaussian, latent_for
+from fanin.theory.law import FEATURE, Atom, Law, fresh_latent, gaussian, latent_for
 from fanin.theory.state import Hidden, Known, Value, as_law
 
 
@@ -132,7 +133,7 @@ def total(node: Node, *inputs: Value) -> Law:
 def product(node: Node, *inputs: Value) -> Law:
     """x * y."""
     x, y = laid_out(inputs)
-    table = any(isinstance(v, Known) and law is not v.law for v, law in zip(inputs, (x, y), strict=True))
+    table = any(isinstance(v, Known) and not law.deterministic for v, law in zip(inputs, (x, y), strict=True))
     return binary(np.multiply, x, y, node.shape, pair="product", moments_only=table)
 
 
@@ -140,6 +141,9 @@ def laid_out(inputs: tuple[Value, ...]) -> list[Law]:
     """Two operands as laws; known numbers that vary along features (sinusoids, rotations) count as drawn along them."""
     signal = next((v for v in inputs if isinstance(v, Law)), None)
     return [featured(v, signal) if isinstance(v, Known) and signal is not None else as_law(v) for v in inputs]
+
+
+_TABLES: WeakKeyDictionary[Known, dict[int, Law]] = WeakKeyDictionary()  # every layer reads the same rotations
 
 
 def featured(known: Known, signal: Law) -> Law:
@@ -155,14 +159,22 @@ def featured(known: Known, signal: Law) -> Law:
     axis = next((i for i in range(ndim) if shape[i] > 1 and axis_groups(signal.axes[i - ndim]) == {FEATURE}), None)
     if axis is None or shape[axis] != signal.shape[axis - ndim] or known.array.dtype == bool:
         return known.law
+    tables = _TABLES.setdefault(known, {})
+    if axis not in tables:
+        tables[axis] = _table(known, axis)
+    law = tables[axis]
+    return law if law.deterministic else replace(law, latent=replace(law.latent, id=fresh_latent({}).id))
+
+
+def _table(known: Known, axis: int) -> Law:
     array = np.asarray(known.array, float)
     if not np.isfinite(array).all() or np.ptp(array, axis=axis).max() == 0:
         return known.law
     axes = tuple(
-        (Atom(n, FEATURE),) if i == axis else a for i, (n, a) in enumerate(zip(shape, known.axes, strict=True))
+        (Atom(n, FEATURE),) if i == axis else a for i, (n, a) in enumerate(zip(array.shape, known.axes, strict=True))
     )
     second, pairs = known_pairs(array, known.axes, axis)
-    law = gaussian(shape, axes, np.expand_dims(second, axis), lambda s: 0.0)
+    law = gaussian(array.shape, axes, np.expand_dims(second, axis), lambda s: 0.0)
     mean = float(array.mean())
     some = array.ravel()[:: max(array.size // 4096, 1)]
     form = matched(grid.quantile_grid(some, np.ones(len(some))), 0.0, 1.0)
