@@ -28,6 +28,9 @@ BUILDERS = {  # function that builds the row -> kind
     "_cat": Kind.MOVE, "_pad": Kind.MOVE, "_flip": Kind.MOVE, "_roll": Kind.MOVE, "_index": Kind.MOVE,
     "_index_select": Kind.MOVE, "_topk": Kind.ROUTE, "_sorted": Kind.ROUTE, "_grouped": Kind.EXPERTS,
     "_turned": Kind.MOVE, "_movedim": Kind.MOVE, "_gather": Kind.MOVE, "<lambda>": Kind.MOVE,
+    "slice_scatter": Kind.MOVE, "select_scatter": Kind.MOVE, "index_put": Kind.MOVE, "along": Kind.MOVE,
+    "scatter": Kind.MOVE, "scatter_add": Kind.MOVE, "masked_scatter": Kind.MOVE, "fill": Kind.CONSTANT,
+    "_view": Kind.MOVE,
     # chains: the kind that counts
     "prelu": Kind.POINTWISE, "glu": Kind.PRODUCT, "triangle": Kind.PRODUCT, "logsumexp": Kind.REDUCE,
     "cumsum": Kind.REDUCE, "interpolation": Kind.REDUCE, "filled": Kind.CONSTANT, "copied": Kind.MOVE,

@@ -16,7 +16,7 @@ from fanin.theory.adjoint import backward
 from fanin.theory.contraction import dense, embed
 from fanin.theory.echo import Echo
 from fanin.theory.law import Law, fresh_latent
-from fanin.theory.rules import attention, convolution, move, norm, pointwise, pool, route
+from fanin.theory.rules import attention, convolution, move, norm, pointwise, pool, route, write
 from fanin.theory.state import Hidden, Known, Unmodelled, Value, batch_axes, feature_axes, free_axes
 from fanin.theory.width import Widths
 
@@ -24,6 +24,9 @@ Rule = Callable[..., Value]
 
 FAILURES = (ValueError, IndexError, TypeError, AttributeError, KeyError, ZeroDivisionError)
 """What a rule raises that met a case it was not written for: the row says so instead of a traceback."""
+
+MOVES: dict[str, Rule] = {"index": route.index, "take": route.take, "put": write.put}
+"""Moves with a rule of their own; the others only say where places go."""
 
 RULES: dict[Kind, Rule] = {
     Kind.DENSE: lambda node, *v: dense(
@@ -40,7 +43,7 @@ RULES: dict[Kind, Rule] = {
     Kind.ATTENTION: attention.attention,
     Kind.POOL: pool.pool,
     Kind.REDUCE: pool.reduce,
-    Kind.MOVE: lambda node, *v: {"index": route.index, "take": route.take}.get(node.attrs["how"], move.move)(node, *v),
+    Kind.MOVE: lambda node, *v: MOVES.get(node.attrs["how"], move.move)(node, *v),
     Kind.EXPERTS: route.experts,
     Kind.ROUTE: route.top,
     Kind.DROP: pointwise.drop,

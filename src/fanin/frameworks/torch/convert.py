@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fanin.frameworks.torch.chains import Chain
-from fanin.frameworks.torch.ops import SPLITS, TABLE, Arguments, Built, op_name, references, substitute
+from fanin.frameworks.torch.ops import SPLITS, TABLE, Arguments, Built, op_name, references, split_piece, substitute
 from fanin.frameworks.torch.program import Program, Ref, Step
 from fanin.graph import Graph, Kind, Node, Parameter
 
@@ -152,7 +152,7 @@ class _Builder:
         refs = [r for r in references(whole) if r in self.current]
         built: Built = (Kind.OPAQUE, {})
         if op in SPLITS:
-            built = Kind.MOVE, _split_piece(whole, op, index, self.shapes[self.current[refs[0]]])
+            built = Kind.MOVE, split_piece(whole, op, index, self.shapes[self.current[refs[0]]])
         elif op in MULTIPLE and index == 0:
             built = self._built(replace(whole, value=step.value), MULTIPLE[op])
         run = evaluator(whole)
@@ -172,20 +172,6 @@ MULTIPLE = {
     "min": "amin",
 }
 """Operations whose first output is what a row of the table describes."""
-
-
-def _split_piece(step: Step, op: str, index: int, shape: tuple[int, ...]) -> dict[str, Any]:
-    axis = int(
-        (step.args[2] if len(step.args) > 2 else step.kwargs.get("dim", 0))
-        if op != "unbind"
-        else (step.args[1] if len(step.args) > 1 else 0)
-    )
-    axis %= len(shape)
-    if op == "unbind":
-        return {"how": "select", "axis": axis, "index": index}
-    sizes = [v.shape[axis] for v in step.value]
-    start = sum(sizes[:index])
-    return {"how": "slice", "axis": axis, "start": start, "stop": start + sizes[index], "step": 1}
 
 
 def _writes_in_place(step: Step) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fanin.frameworks.torch import writes
 from fanin.frameworks.torch.chains import CHAINS, Chain
 from fanin.frameworks.torch.program import Ref, Step
 from fanin.graph import Kind
@@ -325,6 +326,12 @@ def _how(how: str, **attrs: Any) -> Callable[[Arguments], Built]:
     return lambda a: (Kind.MOVE, {"how": how, **attrs})
 
 
+def _view(a: Arguments) -> Built:
+    if isinstance(a.get("dtype"), torch.dtype):
+        raise TypeError("the same bytes read as numbers of another type")
+    return Kind.MOVE, {"how": "reshape"}
+
+
 def _permute(a: Arguments) -> Built:
     rank = len(a.size("self"))
     return Kind.MOVE, {"how": "permute", "perm": tuple(int(d) % rank for d in a["dims"])}
@@ -496,9 +503,10 @@ TABLE: dict[str, Callable[[Arguments], Built]] = {
     "amin": _reduce("min"),
     "linalg_vector_norm": _reduce("norm"),
     "norm": _reduce("norm"),
+    "view": _view,
     **{
         n: _how("reshape")
-        for n in ("view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "_unsafe_view", "view_as")
+        for n in ("reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "_unsafe_view", "view_as")
     },
     **{
         n: _how("same")
@@ -542,10 +550,36 @@ TABLE: dict[str, Callable[[Arguments], Built]] = {
     "grouped_mm_fallback": _grouped,
     "_grouped_mm": _grouped,
     "roll": _roll,
+    "slice_scatter": writes.slice_scatter,
+    "select_scatter": writes.select_scatter,
+    "index_put": writes.index_put,
+    "index_copy": writes.along("source"),
+    "index_add": writes.along("source", add=True),
+    "index_fill": writes.along("value"),
+    "scatter": writes.scatter,
+    "scatter_add": writes.scatter_add,
+    "masked_scatter": writes.masked_scatter,
+    "fill": writes.fill,
+    "zero": writes.fill,
 }
 """What each ATen operation means; names without overload or trailing underscore."""
 
 SPLITS = ("split", "split_with_sizes", "chunk", "unbind", "tensor_split", "unsafe_split", "unsafe_chunk")
+
+
+def split_piece(step: Step, op: str, index: int, shape: tuple[int, ...]) -> dict[str, Any]:
+    """One piece of a split as a slice or a selection."""
+    axis = int(
+        (step.args[2] if len(step.args) > 2 else step.kwargs.get("dim", 0))
+        if op != "unbind"
+        else (step.args[1] if len(step.args) > 1 else 0)
+    )
+    axis %= len(shape)
+    if op == "unbind":
+        return {"how": "select", "axis": axis, "index": index}
+    sizes = [v.shape[axis] for v in step.value]
+    start = sum(sizes[:index])
+    return {"how": "slice", "axis": axis, "start": start, "stop": start + sizes[index], "step": 1}
 
 
 def op_name(target: Any) -> str:

@@ -12,6 +12,7 @@ from fanin.errors import ModelError
 from fanin.frameworks.torch.batch import arguments
 from fanin.frameworks.torch.convert import array_of, to_graph
 from fanin.frameworks.torch.fitness import require_fit
+from fanin.frameworks.torch.functional import functional
 from fanin.frameworks.torch.parameters import parameter_records
 from fanin.frameworks.torch.program import Program, trace
 from fanin.graph import Graph
@@ -55,7 +56,7 @@ def read(model: torch.nn.Module, batch: Any, *, seed: int = 0) -> Reading:
         )
     args, kwargs = arguments(batch)
     records = parameter_records(model)
-    program = trace(model, args, kwargs)
+    program = functional(trace(model, args, kwargs))
     graph = to_graph(program, records, stand_ins(program, records, seed))
     require_fit(graph, type(model).__name__)
     return Reading(model, program, graph)

@@ -8,6 +8,7 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import grid
+from fanin.theory.adjoint import write
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.linear import adjoint_taps
 from fanin.theory.contraction import axis_groups
@@ -98,6 +99,8 @@ def move(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     how = node.attrs["how"]
     if how in ("cat", "stack"):
         return _apart(node, g, inputs)
+    if how == "put":
+        return write.put(node, g, inputs)
     x = inputs[0]
     result: list[list[Part]] = [[] for _ in inputs]
     if not isinstance(x, Law):
