@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import fanin
+from fanin.frameworks import front_end
 
 Errors = dict[str, tuple[float, float]]
 
@@ -22,7 +23,8 @@ def errors(make: Callable[[], nn.Module], batch: torch.Tensor, nets: int, *, tra
         torch.manual_seed(seed)
         model = make().train(train)
         said = fanin.predict(model, batch) if said is None else said
-        measured = fanin.measure(model, batch)
+        side = front_end(model)
+        measured = side.measure_signals(side.read_model(model, batch), seed=seed)  # another cotangent, other dropout
         for row in measured.rows:
             if row.grad_rms is not None:
                 squares.setdefault(row.name, []).append(row.grad_rms**2)
@@ -89,3 +91,32 @@ def test_the_comparison_sees_a_gradient_that_is_off(name: str) -> None:
     wrong = {**found, name: (found[name][0] + 0.2, found[name][1])}
     with pytest.raises(AssertionError):
         hold(wrong)
+
+
+class Attention(nn.Module):
+    """Pre-norm attention with a residual, and a dense head of many outputs."""
+
+    def __init__(self, layers: int, causal: bool, width: int = 128, heads: int = 4):
+        super().__init__()
+        self.heads, self.causal = heads, causal
+        self.stem = nn.Linear(width, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
+        self.ins = nn.ModuleList(nn.Linear(width, 3 * width) for _ in range(layers))
+        self.outs = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(samples, tokens, width) to the same."""
+        x = self.stem(x)
+        for norm, project, out in zip(self.norms, self.ins, self.outs, strict=True):
+            parts = project(norm(x)).view(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            q, k, v = parts[0], parts[1], parts[2]
+            y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+            x = x + out(y.transpose(1, 2).reshape(x.shape))
+        return x
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_queries_keys_and_values(causal: bool) -> None:
+    torch.manual_seed(1234)
+    batch = torch.randn(3, 12, 128) + torch.randn(3, 1, 128)  # tokens of a sample have something in common
+    hold(errors(lambda: Attention(2, causal), batch, 10), slack=0.04)

@@ -29,12 +29,14 @@ class Part:
         second: mean square of the base at every place; axes of the tensor, each full or of size one.
         ratio: correlation of the base between places that differ in the groups of the key.
         values: (levels, POINTS) the function of the tensor's latent, or None for one.
+        matrix: correlation of the base between every two positions, where they differ (see ``sequence``).
     """
 
     base: int
     second: np.ndarray
     ratio: Mapping[Groups, float]
     values: np.ndarray | None = None
+    matrix: np.ndarray | None = None
 
     @cached_property
     def mean_second(self) -> float:
@@ -99,9 +101,14 @@ class Cotangent:
         return {s: self.pair(s) / second if second > 0 else 0.0 for s in subsets(self.law.groups)}
 
 
-def fresh(second: np.ndarray, ratio: Mapping[Groups, float], values: np.ndarray | None = None) -> Part:
+def fresh(
+    second: np.ndarray,
+    ratio: Mapping[Groups, float],
+    values: np.ndarray | None = None,
+    matrix: np.ndarray | None = None,
+) -> Part:
     """A part on a base of its own."""
-    return Part(next(_bases), second, dict(ratio), values)
+    return Part(next(_bases), second, dict(ratio), values, matrix)
 
 
 def gathered(law: Law, parts: list[Part]) -> Cotangent:
@@ -137,7 +144,10 @@ def _merged(law: Law, parts: list[Part]) -> Part:
         s: sum(m * p.ratio.get(s, 0.0) for m, p in zip(means, parts, strict=True)) / total if total else 0.0
         for s in subsets(law.groups)
     }
-    return fresh(sum((p.second for p in parts), np.zeros(())), ratio)
+    from fanin.theory.adjoint import sequence
+
+    matrix = sequence.correlation(Cotangent(law, tuple(parts)))
+    return fresh(sum((p.second for p in parts), np.zeros(())), ratio, matrix=matrix)
 
 
 def translated(differ: Groups, source: tuple[Axis, ...], target: tuple[Axis, ...]) -> Groups:

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from fanin.graph import Kind, Node
-from fanin.theory import grid
+from fanin.theory import grid, places
+from fanin.theory.adjoint import sequence
 from fanin.theory.adjoint.aligned import to_summand
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, fresh, summed_out, translated
 from fanin.theory.combine import PAIRS, broadcast_axes
@@ -80,13 +81,13 @@ def _through(part: Part, out: Law, x: Law, slope: np.ndarray) -> Part:
     """B d(z) through a function with slope f'(x(z)) on the same latent."""
     onto = levels_onto(out, x)
     if part.values is None:
-        return Part(part.base, part.second, part.ratio, slope)
+        return replace(part, values=slope)
     if onto is not None:
-        return Part(part.base, part.second, part.ratio, part.values[onto] * slope)
+        return replace(part, values=part.values[onto] * slope)
     of_x, of_out, share = _levels_of(out, x)
     table = _one_a_level(part.values[of_out] * slope[of_x], of_x, share, len(x.values))
     if table is not None:
-        return Part(part.base, part.second, part.ratio, table)
+        return replace(part, values=table)
     form = np.sqrt(out.level_weight @ part.values**2)
     return fresh(part.profile(out) / max(float(grid.expectation(form**2)), 1e-300), part.ratio, form * slope)
 
@@ -154,10 +155,10 @@ def _known_other(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     if len(of_x) == len(x.values):
         table = np.empty_like(values)
         table[of_x] = values
-        return Part(part.base, part.second, part.ratio, table)
+        return replace(part, values=table)
     alike = _one_a_level(values, of_x, share, len(x.values))
     if alike is not None:
-        return Part(part.base, part.second, part.ratio, alike)
+        return replace(part, values=alike)
     squares = np.zeros((len(x.values), values.shape[1]))
     np.add.at(squares, of_x, share[:, None] * values**2)
     form = np.sqrt(squares)
@@ -188,16 +189,16 @@ def _beside_another(fn: Function, part: Part, out: Law, x: Law, y: Law) -> list[
 def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     """The other operand has a latent of its own: the root mean square of the factor given x's latent."""
     if part.values is not None and np.all(np.ptp(part.values, axis=1) <= 1e-6 * np.abs(part.values).max(axis=1)):
-        part = Part(part.base, part.profile(out), part.ratio, None)  # a factor that does not follow the latent
+        part = replace(part, second=part.profile(out), values=None)  # a factor that does not follow the latent
     if part.values is None and fn.__code__.co_argcount == 2 and _is_sum(fn):
         alpha = float(fn(1.0, 0.0) - fn(0.0, 0.0))
         if alpha == 1.0:
             return part
-        return Part(part.base, part.second * alpha**2, part.ratio, None)
+        return replace(part, second=part.second * alpha**2)
     if part.values is None and _is_product(fn):
         lead = out.level.ndim - y.level.ndim
         square = y.seconds[y.level].reshape((1,) * lead + y.level.shape)
-        return fresh(part.second * square, _ratios_with(part, out, x, y, fn))
+        return fresh(part.second * square, _ratios_with(part, out, x, y, fn), matrix=_matrix_with(part, out, y))
     of_x, of_y, of_out, share = _joint(out, x, y)
     if len(of_x) > PAIRS:
         keep = np.argsort(-share, kind="stable")[:PAIRS]
@@ -208,7 +209,8 @@ def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
         squares[i] += w / mass[i] * _given_x(fn, part, out, k, x.values[i], y.values[j])
     squares[mass == 0] = squares[mass > 0].mean(0)
     form = np.stack([np.interp(grid.Z_UNIT, grid.Z_COARSE, row) for row in np.sqrt(squares)])
-    return fresh(part.second, _ratios_with(part, out, x, y, fn), form)
+    matrix = part.matrix if _is_sum(fn) else _matrix_with(part, out, y)
+    return fresh(part.second, _ratios_with(part, out, x, y, fn), form, matrix)
 
 
 def _is_sum(fn: Function) -> bool:
@@ -256,6 +258,14 @@ def _ratios_with(part: Part, out: Law, x: Law, y: Law, fn: Function) -> dict:
     return ratio
 
 
+def _matrix_with(part: Part, out: Law, y: Law) -> np.ndarray | None:
+    """The base's correlations between positions times those of an independent factor."""
+    size = places.length(out)
+    if part.matrix is None or size is None or places.length(y) != size:
+        return part.matrix
+    return part.matrix * sequence.normalized(places.pair_matrix(y, size))
+
+
 def _onto_constant(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     of_x, of_y, of_out, _ = _joint(out, x, y)
     slope = derivative(fn, x.values[of_x], y.values[of_y])
@@ -277,7 +287,7 @@ def _unbroadcast(part: Part, whole: Cotangent | None, out: Law, x: Law, x_laid: 
     if not spread:
         ratio = {s: part.ratio.get(t, 0.0) for s, t in names.items()}
         second = part.second.reshape(part.second.shape[lead:]) if lead else part.second
-        return Part(part.base, second, ratio, part.values)
+        return replace(part, second=second, ratio=ratio)
     total = part.profile(x_laid) if part.values is not None else part.second
     groups = frozenset(a.group for i in spread for a in out.axes[i] if a.size > 1)
     gain = _multiplicity(out, spread, groups, lambda s: part.ratio.get(s, 0.0))
@@ -360,7 +370,7 @@ def _beside(fn: Function, g: Cotangent, laws: list[Law], i: int, free: int, boun
     values = np.interp(grid.Z_UNIT, z, form)[None]
     if law.shape != g.law.shape:
         raise NotImplementedError("the gradient of a broadcast operand of three")
-    return [fresh(g.profile(), g.ratios(), values)]
+    return [fresh(g.profile(), g.ratios(), values, sequence.correlation(g))]
 
 
 def _inserted(rest, i: int, value) -> list:
@@ -378,7 +388,15 @@ def drop(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
         return [[]]
     if node.attrs.get("alpha"):
         return [_kept_by_alpha(g, as_law(inputs[0]), p)]
-    return [[fresh(g.profile() / keep, ratio)]]
+    matrix = sequence.correlation(g)
+    return [[fresh(g.profile() / keep, ratio, matrix=matrix if matrix is None else _weakened(matrix, keep))]]
+
+
+def _weakened(matrix: np.ndarray, keep: float) -> np.ndarray:
+    """What is drawn anew at every place leaves less in common."""
+    out = matrix * keep
+    np.fill_diagonal(out, 1.0)
+    return out
 
 
 def _kept_by_alpha(g: Cotangent, x: Law, p: float) -> list[Part]:

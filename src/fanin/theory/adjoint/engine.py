@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fanin.graph import Graph, Kind, Node
-from fanin.theory.adjoint import elementwise, linear, mixing, norm, places
+from fanin.theory.adjoint import attention, elementwise, linear, mixing, norm, places
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, gathered
 from fanin.theory.law import Law, subsets
 from fanin.theory.state import Value
@@ -28,7 +28,7 @@ RULES: dict[Kind, Rule] = {
     Kind.NORM: norm.norm,
     Kind.SOFTMAX: mixing.softmax,
     Kind.MIX: mixing.mix,
-    Kind.ATTENTION: mixing.attention,
+    Kind.ATTENTION: attention.attention,
     Kind.POOL: places.pool,
     Kind.REDUCE: places.reduce,
     Kind.ROUTE: places.route,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import grid
+from fanin.theory.adjoint import sequence
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
+from fanin.theory.adjoint.weights import ONE, along_weights, moments_of, paired, weight_part
 from fanin.theory.contraction import _same_id, known_pairs
-from fanin.theory.law import FEATURE, Axis, Groups, Law, subsets
+from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.rules.convolution import _gather, _spread, unfold
 from fanin.theory.state import Known, Value
 
@@ -27,16 +27,16 @@ def dense(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
     n_out = weight.shape[0 if a["out_first"] else 1]
     if isinstance(x, Law):
         second = n_out * weight.second * profile.mean(-1, keepdims=True)
-        parts[a["x"]] = [fresh(second, _carried(g, x))]
+        parts[a["x"]] = [fresh(second, _carried(g, x), matrix=sequence.correlation(g, x))]
     places = tuple(range(len(g.law.shape) - 1))
     count = float(np.prod([g.law.shape[i] for i in places]))
     axes = g.law.axes[:-1]
-    pairs, n_in = _pair_of(x, -1), float(weight.shape[1 if a["out_first"] else 0])
+    pairs, n_in = moments_of(x, -1), float(weight.shape[1 if a["out_first"] else 0])
     total = paired(g, pairs, axes) + along_weights(g, pairs, n_in, axes)
-    parts[a["weight"]] = [_weight_part(weight, count * max(total, 0.0))]
+    parts[a["weight"]] = [weight_part(weight, count * max(total, 0.0))]
     if a["bias"] is not None:
         bias = inputs[a["bias"]]
-        parts[a["bias"]] = [_weight_part(bias, count * paired(g, lambda s: 1.0, axes))]
+        parts[a["bias"]] = [weight_part(bias, count * paired(g, ONE, axes))]
     return parts
 
 
@@ -46,58 +46,6 @@ def _carried(g: Cotangent, x: Law) -> dict[Groups, float]:
     return {
         s: ratios.get(translated(s, x.axes, g.law.axes), 0.0) if FEATURE not in s else 0.0 for s in subsets(x.groups)
     }
-
-
-def _weight_part(weight: Law, second: float) -> Part:
-    return fresh(np.full((1,) * len(weight.shape), second), {})
-
-
-def paired(g: Cotangent, x: Pair, axes: tuple[Axis, ...]) -> float:
-    """Mean over one place, sum over the other, of E[g g'] E[x x']: the square of a sum over places, per place."""
-    sizes: dict[str, float] = {}
-    for axis in axes:
-        for atom in axis:
-            sizes[atom.group] = sizes.get(atom.group, 1.0) * atom.size
-    total = 0.0
-    for s in [frozenset(), *subsets(frozenset(n for n, k in sizes.items() if k > 1))]:
-        many = float(np.prod([sizes[n] - 1 for n in s])) if s else 1.0
-        total += many * (g.pair(s) if s else g.second) * x(s)
-    return max(total, 0.0)
-
-
-def along_weights(g: Cotangent, x: Pair, n: float, axes: tuple[Axis, ...]) -> float:
-    """What ``paired`` misses behind an activation: d(z) follows z = w x, so a part of g x along w does not average out.
-
-    Splitting x into its part along w and the rest gives
-    E[g g' x x'] = E[d d'] E[x x'] + (q_x / n) (E[d z d' z'] - r E[d d']).
-    """
-    law = g.law
-    if all(p.values is None for p in g.parts) or not law.gaussian:
-        return 0.0
-    sizes: dict[str, float] = {}
-    for axis in axes:
-        for atom in axis:
-            sizes[atom.group] = sizes.get(atom.group, 1.0) * atom.size
-    total = 0.0
-    followed = [replace(p, values=p.values * grid.Z_UNIT) for p in g.parts if p.values is not None]
-    plain = [p for p in g.parts if p.values is not None]
-    for s in [frozenset(), *subsets(frozenset(k for k, size in sizes.items() if size > 1))]:
-        many = float(np.prod([sizes[k] - 1 for k in s])) if s else 1.0
-        r = law.correlation(s) if s else 1.0
-        extra = sum(f.pair(law, s) - r * p.pair(law, s) for f, p in zip(followed, plain, strict=True))
-        total += many * extra
-    return total * x(frozenset()) / n
-
-
-def _pair_of(x: Value, feature: int) -> Pair:
-    """Pair moments of an input per feature, whether it is a law or known."""
-    if isinstance(x, Law):
-        return lambda s: x.pair(s) if s else x.second
-    if not isinstance(x, Known):
-        return lambda s: 0.0
-    second, pairs = known_pairs(x.array, x.axes, feature % len(x.shape))
-    mean = float(second.mean())
-    return lambda s: pairs.get(s, mean) if s else mean
 
 
 def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
@@ -117,9 +65,9 @@ def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     pairs = _patches(node, x, kernel)
     n_in = weight.shape[1] * float(np.prod(kernel))
     total = paired(g, pairs, axes) + along_weights(g, pairs, n_in, axes)
-    parts[a["weight"]] = [_weight_part(weight, places * max(total, 0.0))]
+    parts[a["weight"]] = [weight_part(weight, places * max(total, 0.0))]
     if a["bias"] is not None:
-        parts[a["bias"]] = [_weight_part(inputs[a["bias"]], places * paired(g, lambda s: 1.0, axes))]
+        parts[a["bias"]] = [weight_part(inputs[a["bias"]], places * paired(g, ONE, axes))]
     return parts
 
 
@@ -161,7 +109,7 @@ def _patches(node: Node, x: Value, kernel) -> Pair:
                 one, d + 2, node.shape[d + 2], k, a["stride"][d], a["padding"][d], a["dilation"][d], a["input_size"][d]
             )
             inside *= float(np.mean(taps)) / k
-    base = _pair_of(x, 1)
+    base = moments_of(x, 1)
     return lambda s: base(s) * inside
 
 
@@ -175,7 +123,7 @@ def embed(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
     same = _same_id(ids) if isinstance(ids, Known) else {}
     count = float(np.prod(ids.shape))
     total = count * paired(g, lambda s: same.get(s, 1.0 / weight.shape[0]) if s else 1.0, g.law.axes[:-1])
-    parts[a["weight"]] = [_weight_part(weight, total / weight.shape[0])]
+    parts[a["weight"]] = [weight_part(weight, total / weight.shape[0])]
     return parts
 
 
@@ -190,7 +138,7 @@ def experts(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Pa
         second = n_out * weight.second * g.profile().mean(-1, keepdims=True)
         parts[a["x"]] = [fresh(second, {s: r / count for s, r in _carried(g, x).items()})]
     places = float(np.prod(node.shape[:-1]))
-    base = _pair_of(x, -1)
+    base = moments_of(x, -1)
     total = places * paired(g, lambda s: base(s) / (count if s else 1), g.law.axes[:-1])
-    parts[a["weight"]] = [_weight_part(weight, total / count)]
+    parts[a["weight"]] = [weight_part(weight, total / count)]
     return parts

@@ -1,9 +1,8 @@
-"""Backward through products of two signals, softmax and attention."""
+"""Backward through products of two signals and softmax."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -12,16 +11,7 @@ from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.linear import dense
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Groups, Law, subsets
-from fanin.theory.rules.attention import (
-    Prior,
-    _bias_variance,
-    _is_weight,
-    _lift,
-    _prior,
-    _row_counts,
-    _split_groups,
-    concentrations,
-)
+from fanin.theory.rules.attention import _is_weight, _lift, _split_groups
 from fanin.theory.state import Known, Value, as_law
 
 
@@ -111,113 +101,3 @@ def softmax(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Pa
     ratios = g.ratios()
     ratio = {s: r * max(_ratio(out.pair(s), out.second), 0.0) for s, r in ratios.items()}
     return [[fresh(second, ratio)]]
-
-
-def attention(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
-    """Values get the weights' transpose; queries and keys what the softmax lets through."""
-    a = node.attrs
-    q, k, v = (as_law(inputs[i]) for i in range(3))
-    prior = _prior(node, inputs[a["mask"]] if a.get("mask") is not None else None)
-    counts = _lift(_row_counts(prior, a["causal"], q.shape[-2], k.shape[-2]), len(node.shape))
-    keys, queries = axis_groups(k.axes[-2]), axis_groups(q.axes[-2])
-    own_k = max(k.second - k.pair(keys), 0.0)
-    own_v = max(v.second - v.pair(axis_groups(v.axes[-2])), 0.0)
-    s2 = a["scale"] ** 2 * q.shape[-1] * q.second * own_k
-    if a.get("mask") is not None and isinstance(inputs[a["mask"]], Law):
-        s2 += _bias_variance(inputs[a["mask"]])
-    weight2 = concentrations(s2, counts)  # E sum_j a^2, by row
-    keep = 1 - a["dropout"]
-    profile = g.profile()
-    profile = profile.mean(-1, keepdims=True)
-    pair_rows = g.pair(queries)
-    boost = max(float(np.mean(weight2 * counts)), 1.0)
-    transport = _Transport(prior, a["causal"], q.shape[-2], k.shape[-2], boost)
-    d_v = v.shape[-1]
-    value = transport.columns(weight2 / keep * profile, pair_rows)
-    logits = weight2 * np.maximum(1 - 1 / counts, 0) * d_v * profile * own_v / keep  # E sum_j dl^2, by row
-    # keys and values of one token come from one input: two tokens' products meet again, by the chance overlap 1/width
-    width = float(np.prod([t.size for axis in q.axes for t in axis if t.group == FEATURE]))
-    query = a["scale"] ** 2 * logits * own_k * (1 + np.maximum(counts - 1, 0) / width)
-    through = float(np.mean(logits) / max(float(np.mean(weight2 * profile)), 1e-300))
-    key = a["scale"] ** 2 * transport.columns(logits * q.second, through * pair_rows * q.pair(queries))
-    ratios = g.ratios()
-    same = {s: ratios.get(translated(s, q.axes, g.law.axes), 0.0) for s in subsets(q.groups)}
-    parts: list[list[Part]] = [[] for _ in inputs]
-    parts[0] = [fresh(query, {s: r * max(_ratio(q.pair(s), q.second), 0.0) for s, r in same.items()})]
-    parts[1] = [fresh(key, _key_ratios(k, keys, transport, ratios, k, -1 / max(k.shape[-2] - 1, 1)))]
-    parts[2] = [
-        fresh(
-            value,
-            _key_ratios(
-                v,
-                axis_groups(v.axes[-2]),
-                transport,
-                ratios,
-                None,
-                transport.alike(weight2 / keep * profile, pair_rows),
-            ),
-        )
-    ]
-    return parts
-
-
-def _key_ratios(
-    law: Law, keys: Groups, transport: _Transport, ratios, times: Law | None, between: float
-) -> dict[Groups, float]:
-    """Between keys of one sample ``between``; between samples as the cotangent's."""
-    out = {}
-    for s in subsets(law.groups):
-        rest = s - keys
-        base = ratios.get(rest, 0.0) if rest else 1.0
-        if times is not None and rest:
-            base *= max(_ratio(times.pair(rest), times.second), 0.0)
-        out[s] = base * (between if s & keys else 1.0)
-    return out
-
-
-class _Transport:
-    """Uniform-ish attention read from the keys' side: what each key gets from all queries."""
-
-    def __init__(self, prior: Prior | None, causal: bool, queries: int, keys: int, boost: float):
-        self.prior, self.causal, self.queries, self.keys = prior, causal, queries, keys
-        self.boost = boost  # E[a_j^2] over E[a_j a_j'] within a row
-
-    def columns(self, rows: np.ndarray, pair: float) -> np.ndarray:
-        """sum_i a_ij^2 g_i^2 + sum_{i != i'} a_ij a_i'j E[g g'] at every key; rows are E[sum_j a^2] E g^2 by query."""
-        rows = np.broadcast_to(rows, (*rows.shape[:-2], self.queries, 1))
-        if self.causal:
-            weight = 1 / np.minimum(np.arange(1, self.queries + 1), self.keys)[:, None]
-            later = lambda x: np.flip(np.cumsum(np.flip(x, -2), -2), -2)  # noqa: E731
-            own, total, squares = later(rows * weight), later(weight), later(weight**2)
-            own, total, squares = (_fitted(x, self.keys) for x in (own, total, squares))
-        elif self.prior is None or self.prior.array.shape[-2] == 1 or self.prior.alike:
-            own, total = rows.sum(-2, keepdims=True) / self.keys, self.queries / self.keys
-            squares = self.queries / self.keys**2
-        else:
-            share = np.swapaxes(self.prior.share, -1, -2)
-            own, total = share @ rows, share.sum(-1, keepdims=True)
-            squares = _squared(self.prior)
-        return np.maximum(own + (total**2 - squares) * pair, 0)
-
-    def alike(self, rows: np.ndarray, pair: float) -> float:
-        """Correlation of what two keys get: one query looks at both, and all queries' cotangents may agree."""
-        mean = float(np.mean(self.columns(rows, pair)))
-        cross = self.queries * max(self.queries - 1, 0) / self.keys**2 * pair
-        own = float(np.mean(rows)) * self.queries / self.keys
-        return float(np.clip((cross + own / self.boost) / mean, -1, 1)) if mean > 0 else 0.0
-
-
-def _fitted(columns: np.ndarray, keys: int) -> np.ndarray:
-    """Columns for as many keys as there are; a key that no query reaches gets nothing."""
-    if columns.shape[-2] >= keys:
-        return columns[..., :keys, :]
-    return np.concatenate([columns, np.zeros((*columns.shape[:-2], keys - columns.shape[-2], 1))], -2)
-
-
-_SQUARES: WeakKeyDictionary[Prior, np.ndarray] = WeakKeyDictionary()
-
-
-def _squared(prior: Prior) -> np.ndarray:
-    if prior not in _SQUARES:
-        _SQUARES[prior] = (prior.share**2).sum(-2)[..., None]
-    return _SQUARES[prior]

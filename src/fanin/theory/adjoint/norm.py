@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import grid
+from fanin.theory import grid, places
+from fanin.theory.adjoint import sequence
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.adjoint.elementwise import levels_onto
-from fanin.theory.adjoint.linear import _weight_part, paired
+from fanin.theory.adjoint.weights import ONE, Moments, paired, weight_part
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.state import Value, as_law
@@ -24,7 +25,7 @@ def norm(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     for key, power in (("weight", True), ("bias", False)):
         if a.get(key) is not None and isinstance(inputs[a[key]], Law):
             value = inputs[a[key]]
-            unit = _unit_pairs(x, a) if power else (lambda s: 1.0)
+            unit = _unit_pairs(x, a) if power else ONE
             parts[a[key]] = [_parameter(g, value, a, unit)]
             scale2 = value.second if power else scale2
     if a.get("batch_stats", True) or a.get("running_var") is None:
@@ -35,26 +36,43 @@ def norm(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     return parts
 
 
-def _unit_pairs(x: Law, a) -> object:
-    """Pair moments of the normalized signal."""
-    mean2 = x.pair(frozenset((FEATURE,))) if a.get("centred", True) else 0.0
+def _unit_pairs(x: Law, a) -> Moments:
+    """Pair moments of the normalized signal: what the mean of a statistic takes away is what its elements share."""
+    centred, axes = a.get("centred", True), a["axes"]
+    if not _over_features(x, axes):
+        shared = shared_moment(x, axes, a.get("groups", 1)) if centred else 0.0
+        variance = max(x.second - shared, 1e-300)
+        return Moments(lambda s: (x.pair(s) - shared) / variance if s else 1.0)
+    mean2 = x.pair(frozenset((FEATURE,))) if centred else 0.0
     variance = max(x.second - mean2, 1e-300)
-    return lambda s: (x.pair(s) - mean2) / variance if s else 1.0
+
+    def matrix(size: int) -> np.ndarray | None:
+        if places.length(x) != size:
+            return None
+        mean = places.weights(x, size) @ x.means if centred else np.zeros(())
+        return sequence.normalized(places.pair_matrix(x, size) - np.multiply.outer(mean, mean))
+
+    return Moments(lambda s: (x.pair(s) - mean2) / variance if s else 1.0, np.ones(()), matrix)
 
 
-def _parameter(g: Cotangent, weight: Law, a, unit) -> Part:
+def _over_features(x: Law, axes) -> bool:
+    """Whether the elements of a statistic differ in features alone."""
+    return frozenset(t for i in axes for t in axis_groups(x.axes[i])) <= {FEATURE}
+
+
+def _parameter(g: Cotangent, weight: Law, a, unit: Moments) -> Part:
     """Gradient of a per-channel weight: a sum over all places."""
     feature = a.get("feature_axes", (1,))
-    places = [i for i in range(len(g.law.shape)) if i not in feature]
-    count = float(np.prod([g.law.shape[i] for i in places]))
-    return _weight_part(weight, count * paired(g, unit, tuple(g.law.axes[i] for i in places)))
+    others = [i for i in range(len(g.law.shape)) if i not in feature]
+    count = float(np.prod([g.law.shape[i] for i in others]))
+    return weight_part(weight, count * paired(g, unit, tuple(g.law.axes[i] for i in others)))
 
 
 def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float) -> Part:
     a = node.attrs
     axes, groups, eps = a["axes"], a.get("groups", 1), a["eps"]
     centred = a.get("centred", True)
-    features_only = frozenset(t for i in axes for t in axis_groups(x.axes[i])) <= {FEATURE}
+    features_only = _over_features(x, axes)
     second = g.second
     if second <= 0:
         return fresh(np.zeros((1,) * len(x.shape)), {})
@@ -112,8 +130,8 @@ def _per_place(g: Cotangent, x: Law, axes, eps: float, centred: bool, factor: fl
     if part is not None and part.values is not None:
         onto = levels_onto(g.law, x)
         if onto is not None:  # the same latent on both sides: the gradient still follows the signal
-            return fresh(part.second * scale, part.ratio, part.values[onto])
-    return fresh(g.profile() * scale, g.ratios())
+            return fresh(part.second * scale, part.ratio, part.values[onto], part.matrix)
+    return fresh(g.profile() * scale, g.ratios(), matrix=sequence.correlation(g, x))
 
 
 __all__ = ["grid", "norm"]

@@ -8,7 +8,8 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import grid
-from fanin.theory.adjoint import write
+from fanin.theory import places as lengths
+from fanin.theory.adjoint import sequence, write
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.linear import adjoint_taps
 from fanin.theory.contraction import axis_groups
@@ -106,6 +107,8 @@ def move(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     if not isinstance(x, Law):
         return result
     result[0] = [BACK[how](node, part, g.law, x) for part in g.parts]
+    if lengths.length(x) is None or lengths.length(x) != lengths.length(g.law):  # another sequence, or none
+        result[0] = [replace(part, matrix=None) for part in result[0]]
     return result
 
 
@@ -133,7 +136,7 @@ def _flat(part: Part, out: Law, x: Law) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _kept(part: Part, second: np.ndarray, ratio, values) -> Part:
-    return Part(part.base, second, ratio, values)
+    return replace(part, second=second, ratio=ratio, values=values)
 
 
 def same(node: Node, part: Part, out: Law, x: Law) -> Part:
@@ -221,7 +224,7 @@ def _shared_among_features(part: Part, out: Law, x: Law, axis: int) -> Part:
     """Features are drawn alike: a part of them got the gradient, which is kept as the mean over all."""
     second, values = _flat(part, out, x)
     mean = second.mean(axis, keepdims=True) if second.shape[axis] > 1 else second
-    return fresh(mean * (out.shape[axis] / x.shape[axis]), part.ratio, values)
+    return fresh(mean * (out.shape[axis] / x.shape[axis]), part.ratio, values, part.matrix)
 
 
 def select(node: Node, part: Part, out: Law, x: Law) -> Part:
@@ -294,7 +297,7 @@ def _apart(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
             result.append([])
             continue
         words = {s: ratios.get(forward_words(s, value, g.law), 0.0) for s in subsets(value.groups)}
-        result.append([fresh(piece, words)])
+        result.append([fresh(piece, words, matrix=sequence.correlation(g, value))])
     return result
 
 

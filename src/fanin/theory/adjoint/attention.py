@@ -1,0 +1,135 @@
+"""The rule of attention: reads what ``rows`` sums over off the laws, and lays the results out again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fanin.graph import Node
+from fanin.theory import places
+from fanin.theory.adjoint import rows as sums
+from fanin.theory.adjoint import sequence
+from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
+from fanin.theory.adjoint.rows import Pairs, Rows
+from fanin.theory.contraction import axis_groups
+from fanin.theory.law import FEATURE, Groups, Law, subsets
+from fanin.theory.rules.attention import _bias_variance, _prior, _row_counts, _run_weights, concentrations
+from fanin.theory.state import Value, as_law
+
+
+@dataclass(frozen=True)
+class Side:
+    """Queries or keys: their groups of places, how many there are, and the sequence they are read along, if any."""
+
+    groups: Groups
+    count: int
+    size: int | None
+
+    def of_law(self, law: Law, rest: Groups) -> Pairs:
+        """Pair moments of a law at places that differ in ``rest`` besides."""
+        if not rest and self.size is not None:
+            return sums.of_matrix(places.pair_matrix(law, self.size))
+        return self._of_numbers(law.pair(rest) if rest else law.second, law.pair(rest | self.groups))
+
+    def of_cotangent(self, g: Cotangent, rest: Groups) -> Pairs:
+        """Pair moments of a cotangent."""
+        if not rest and self.size is not None:
+            return sums.of_matrix(sequence.pair_matrix(g, self.size))
+        return self._of_numbers(g.pair(rest) if rest else g.second, g.pair(rest | self.groups))
+
+    def _of_numbers(self, own: float, between: float) -> Pairs:
+        n = 1 if self.size is None else len(places.runs(self.size).index)
+        return Pairs(np.full(n, own), np.full((n, n), between))
+
+    def mean(self, pairs: Pairs) -> tuple[float, float]:
+        """Mean square, and the mean over pairs of different places."""
+        if self.size is None:
+            return float(pairs.own[0]), float(pairs.between[0, 0])
+        width = places.runs(self.size).width
+        total = width @ pairs.between @ width - width @ np.diag(pairs.between)
+        return float(width @ pairs.own / self.size), float(total / max(self.size * (self.size - 1), 1))
+
+
+def attention(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
+    """Values get the weights' transpose; queries and keys what the softmax lets through."""
+    a = node.attrs
+    q, k, v = (as_law(inputs[i]) for i in range(3))
+    rows, query, key, spread = _rows(node, g, q, k, v, inputs)
+    scale2 = a["scale"] ** 2 * v.shape[-1]
+    shared = _heads(q, k)  # queries that look at one head of keys
+    width = float(np.prod([t.size for axis in q.axes for t in axis if t.group == FEATURE]))
+    found: list[dict[Groups, Pairs]] = [{}, {}, {}]
+    for rest in [frozenset(), *subsets(q.groups - query.groups)]:
+        cotangent = query.of_cotangent(g, translated(rest, q.axes, g.law.axes))
+        if rest and not np.any(cotangent.own) and not np.any(cotangent.between):
+            continue
+        r = rows.plain() if rest else rows
+        of_q, of_k, of_v = query.of_law(q, rest), key.of_law(k, rest), key.of_law(v, rest)
+        inner = sums.logits(r, of_v)
+        found[0][rest] = _times(sums.queries(r, cotangent, inner, of_k, 0.0 if rest else 1 / width), scale2)
+        found[1][rest] = _times(sums.keys(r, cotangent, inner, of_q), scale2 * shared * spread)
+        found[2][rest] = _times(sums.values(r, cotangent), shared * spread)
+    parts: list[list[Part]] = [[] for _ in inputs]
+    for i, (law, side) in enumerate(((q, query), (k, key), (v, key))):
+        parts[i] = [_laid(law, side, found[i])]
+    return parts
+
+
+def _heads(q: Law, k: Law) -> float:
+    """Heads of queries to one head of keys."""
+    return q.shape[-3] / k.shape[-3] if len(q.shape) > 3 and len(k.shape) > 3 else 1.0
+
+
+def _times(pairs: Pairs, factor: float) -> Pairs:
+    return Pairs(pairs.own * factor, pairs.between * factor)
+
+
+def _rows(node: Node, g: Cotangent, q: Law, k: Law, v: Law, inputs) -> tuple[Rows, Side, Side, float]:
+    """The rows of weights, both sides, and the share of keys that are looked at at all."""
+    a = node.attrs
+    mask = inputs[a["mask"]] if a.get("mask") is not None else None
+    prior = _prior(node, mask)
+    n_q, n_k = q.shape[-2], k.shape[-2]
+    along_k = axis_groups(k.axes[-2])
+    own_key = max(k.second - k.pair(along_k), 0.0) if n_k > 1 else 0.0
+    s2 = a["scale"] ** 2 * q.shape[-1] * q.second * own_key + (_bias_variance(mask) if isinstance(mask, Law) else 0.0)
+    keep = 1 - a["dropout"]
+    along_q = axis_groups(q.axes[-2])
+    size_q, size_k = places.length(q), places.length(k)
+    found = _run_weights(prior, a["causal"], n_q, n_k) if (size_q, size_k) == (n_q, n_k) else None
+    if found is None and (size_q, size_k) == (n_q, n_k) and _differ(g, q, k, v) and prior is None:
+        count = places.runs(n_q)
+        found = np.repeat(places.runs(n_k).width[None], len(count.index), 0), np.full(len(count.index), float(n_k))
+    if found is None:
+        counts = float(np.mean(_row_counts(prior, a["causal"], n_q, n_k)))
+        alike = np.array([[max(q.pair(along_q) / q.second, 0.0) if q.second > 0 else 0.0]])
+        one = np.array([counts])
+        rows = Rows(np.ones((1, 1)), np.array([float(n_q)]), one, one, concentrations(s2, one), alike, keep)
+        return rows, Side(along_q, n_q, None), Side(along_k, n_k, None), counts / n_k
+    allowed, counts = found
+    width_q, width_k = places.runs(n_q).width, places.runs(n_k).width
+    alike = np.clip(places.correlations(q, n_q), 0, 1)
+    rows = Rows(places.mixing(allowed), width_q, width_k, counts, concentrations(s2, counts), alike, keep)
+    return rows, Side(along_q, n_q, n_q), Side(along_k, n_k, n_k), 1.0
+
+
+def _differ(g: Cotangent, *laws: Law) -> bool:
+    """Whether places are told apart by more than one number a pair."""
+    return places.carried(*laws) is not None or sequence.carried(g) is not None
+
+
+def _laid(law: Law, side: Side, found: dict[Groups, Pairs]) -> Part:
+    """A part whose pair moments are those found."""
+    within = found[frozenset()]
+    mean, _ = side.mean(within)
+    ratio = {}
+    for s in subsets(law.groups):
+        pairs = found.get(s - side.groups)
+        own, between = side.mean(pairs) if pairs is not None else (0.0, 0.0)
+        ratio[s] = float(np.clip((between if s & side.groups else own) / mean, -1, 1)) if mean > 0 else 0.0
+    if side.size is None:
+        return fresh(np.full((1,) * len(law.shape), mean), ratio)
+    full = within.between.copy()
+    np.fill_diagonal(full, within.own)
+    return fresh(sequence.laid_out(within.own, law, side.size), ratio, matrix=sequence.normalized(full))

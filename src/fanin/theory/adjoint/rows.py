@@ -1,0 +1,170 @@
+"""Backward through attention: y_i = sum_j a_ij v_j with a = softmax(s q k^T), rows a_ij around a mean share.
+
+Values get the transpose, dv_j = sum_i a_ij g_i. With t_ij = g_i v_j the gradient of a logit is a_ij (t_ij - sum_k a_ik
+t_ik); t is Gaussian with E[t_ij t_i'j'] = d G_ii' V_jj' (d features a head), so
+
+    E[dl_ij dl_i'j'] = d G_ii' a_ij a_i'j' (V_jj' - U_i'j - U_ij' + W_ii'),    U = a V,  W = a V a^T,
+
+and dq_i = s sum_j dl_ij k_j, dk_j = s sum_i dl_ij q_i follow with the pair moments K of keys and Q of queries. Sums
+over positions run over the runs of ``theory.places``: a run has its own mean square and a pair moment between
+neighbours. Where rows and places are all alike, one run stands for all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fanin.theory import places
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pair moments along a sequence by run: ``own`` mean squares, ``between`` different places (neighbours inside)."""
+
+    own: np.ndarray
+    between: np.ndarray
+
+    @property
+    def extra(self) -> np.ndarray:
+        """What a place has with itself beyond its neighbour."""
+        return self.own - np.diag(self.between)
+
+    def __mul__(self, other: Pairs) -> Pairs:
+        """Pair moments of the product of two independent tensors."""
+        return Pairs(self.own * other.own, self.between * other.between)
+
+
+def of_matrix(pairs: np.ndarray) -> Pairs:
+    """From a matrix whose diagonal is the mean square."""
+    between = pairs.copy()
+    np.fill_diagonal(between, places.neighbours(pairs))
+    return Pairs(np.diag(pairs).copy(), between)
+
+
+def of_numbers(own: float, between: float) -> Pairs:
+    """One run for all places."""
+    return Pairs(np.array([own]), np.array([[between]]))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of weights by run of queries and run of keys.
+
+    Attributes:
+        share: sum of a row's mean weights over each run of keys.
+        queries, keys: width of every run.
+        counts, concentrated: effective number of keys of a row, and E[sum_j a_j^2].
+        alike: correlation of the logits between rows.
+        keep: share of weights that dropout keeps.
+    """
+
+    share: np.ndarray
+    queries: np.ndarray
+    keys: np.ndarray
+    counts: np.ndarray
+    concentrated: np.ndarray
+    alike: np.ndarray
+    keep: float = 1.0
+
+    @property
+    def weight(self) -> np.ndarray:
+        """Mean weight of one key."""
+        return self.share / self.keys
+
+    @property
+    def boost(self) -> np.ndarray:
+        """E[a_j^2] over the square of the mean."""
+        return np.maximum(self.concentrated * self.counts, 1.0)
+
+    @property
+    def apart(self) -> np.ndarray:
+        """E[a_j a_j'] of two keys of one row over the product of the means: a row sums to one."""
+        return np.where(self.counts > 1.0001, (1 - self.concentrated) / np.maximum(1 - 1 / self.counts, 1e-12), 0.0)
+
+    def plain(self) -> Rows:
+        """The same rows of two samples: their weights are independent."""
+        ones = 1 / self.counts
+        return Rows(self.share, self.queries, self.keys, self.counts, ones, np.zeros_like(self.alike))
+
+    def both(self, pairs: np.ndarray) -> np.ndarray:
+        """Pair moments of queries, weighted by how many there are of each run."""
+        return self.queries[:, None] * pairs * self.queries[None, :]
+
+    def met(self) -> np.ndarray:
+        """E[a_ij a_i'j] of two rows over the product of means: what their logits share."""
+        return (self.boost[:, None] * self.boost[None, :]) ** (np.clip(self.alike, 0, 1) / 2)
+
+
+def values(rows: Rows, g: Pairs) -> Pairs:
+    """dv: sums of the cotangents of all queries that look at a key."""
+    s, w = rows.weight, rows.queries
+    near = np.diag(g.between)
+    apart = s.T @ rows.both(g.between) @ s + s.T @ ((w * (g.own * rows.apart - near))[:, None] * s)
+    met = rows.met()
+    own = np.einsum("ij,ik,kj->j", s, rows.both(g.between) * met, s, optimize=True)
+    own = own + (w * (g.own * rows.boost / rows.keep - near * np.diag(met))) @ s**2
+    return Pairs(np.maximum(own, 0), apart)
+
+
+@dataclass(frozen=True)
+class Logits:
+    """What the gradient of logits is made of: V, and its means over rows U (rows, keys) and W (rows, rows)."""
+
+    v: Pairs
+    u: np.ndarray
+    w: Pairs
+
+
+def logits(rows: Rows, v: Pairs) -> Logits:
+    """Means of the values' pair moments over rows of weights."""
+    u = rows.share @ v.between + rows.weight * v.extra
+    w = u @ rows.share.T
+    own = np.einsum("ij,ij->i", u, rows.share)
+    return Logits(v, u, Pairs(own, w))
+
+
+def queries(rows: Rows, g: Pairs, inner: Logits, k: Pairs, overlap: float) -> Pairs:
+    """dq without scale^2 and features: G_ii' sum_jj' a a' (V - U - U' + W) K.
+
+    Args:
+        overlap: chance that two tokens' values meet as their keys do, 1/width: both are read off one input.
+    """
+    s, share = rows.weight, rows.share
+    x = share @ k.between + s * k.extra
+    y = x @ share.T
+    mixed = share @ (inner.v.between * k.between) @ share.T
+    squares = inner.v.own * k.own - np.diag(inner.v.between) * np.diag(k.between)
+    mixed = mixed + (share * squares) @ s.T
+    cross = share @ (inner.u * x).T
+    total = mixed - cross - cross.T + inner.w.between * y
+    y_own = np.einsum("ij,ij->i", x, share)
+    exact = np.diag(mixed) - 2 * np.diag(cross) + inner.w.own * y_own
+    v_own, k_own = inner.v.own - 2 * inner.u + inner.w.own[:, None], k.own - 2 * x + y_own[:, None]
+    diagonal = np.einsum("ij,ij,ij->i", share * s, v_own, k_own)
+    by_chance = overlap * (1 - rows.concentrated) * (share @ inner.v.extra) * (share @ k.extra)
+    own = g.own * (rows.apart * (exact - diagonal) + rows.boost / rows.keep * diagonal + by_chance)
+    return Pairs(np.maximum(own, 0), g.between * total)
+
+
+def keys(rows: Rows, g: Pairs, inner: Logits, q: Pairs) -> Pairs:
+    """dk without scale^2 and features: sum_ii' G Q a_ij a_i'j' (V_jj' - U_i'j - U_ij' + W_ii')."""
+    s, h = rows.weight, g * q
+    w = rows.queries
+    near = np.diag(h.between)
+    apart = _sandwich(rows.both(h.between), inner.v.between, inner.u, inner.w.between, s)
+    once = w * (h.own * rows.apart - near)
+    apart = apart + _sandwich(np.diag(once), inner.v.between, inner.u, np.diag(inner.w.own), s)
+    met = rows.met()
+    at_one = np.diag(inner.v.own)
+    own = np.diag(_sandwich(rows.both(h.between) * met, at_one, inner.u, inner.w.between, s))
+    once = w * (h.own * rows.boost / rows.keep - near * np.diag(met))
+    own = own + np.diag(_sandwich(np.diag(once), at_one, inner.u, np.diag(inner.w.own), s))
+    return Pairs(np.maximum(own, 0), apart)
+
+
+def _sandwich(h: np.ndarray, v: np.ndarray, u: np.ndarray, w: np.ndarray, s: np.ndarray) -> np.ndarray:
+    """sum_ii' h_ii' s_ij s_i'j' (v_jj' - u_i'j - u_ij' + w_ii')."""
+    once = (u * (h @ s)).T @ s
+    return v * (s.T @ h @ s) - once - once.T + s.T @ (h * w) @ s

@@ -1,0 +1,103 @@
+"""Pair moments of a cotangent between every two positions, where one number for all pairs is not enough.
+
+Behind causal attention the first tokens hear from all later ones and the last from few, so their gradients agree to
+different degrees. A part may then carry a matrix over positions (or runs of them, as in ``theory.places``).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fanin.theory import grid, places
+from fanin.theory.adjoint.cotangent import Cotangent, Part
+from fanin.theory.law import Axis, Law
+
+POSITION = places.POSITION
+
+
+def by_position(profile: np.ndarray, axes: tuple[Axis, ...], size: int) -> np.ndarray:
+    """A profile read at every run's middle position, the mean over all other places: shape (runs,)."""
+    at = places.runs(size).index
+    for i, axis in enumerate(axes):
+        atoms = [a for a in axis if a.size > 1]
+        where = next((k for k, a in enumerate(atoms) if a.group == POSITION and a.size == size), None)
+        if where is None or profile.shape[i] == 1:
+            continue
+        laid = np.moveaxis(profile, i, 0).reshape(*[a.size for a in atoms], -1)
+        return np.moveaxis(laid, where, 0).reshape(size, -1).mean(1)[at]
+    return np.full(len(at), float(np.mean(profile)))
+
+
+def laid_out(values: np.ndarray, law: Law, size: int) -> np.ndarray:
+    """Numbers by run as a profile of a tensor whose axis of positions stands alone; their mean where it does not."""
+    for i, axis in enumerate(law.axes):
+        atoms = [a for a in axis if a.size > 1]
+        if len(atoms) == 1 and atoms[0].group == POSITION and atoms[0].size == size:
+            shape = [1] * len(law.shape)
+            shape[i] = size
+            return np.interp(np.arange(size), places.runs(size).index, values).reshape(shape)
+    return np.full((1,) * len(law.shape), float(values @ places.runs(size).width / size))
+
+
+def pair_matrix(g: Cotangent, size: int) -> np.ndarray:
+    """E[g_i g_j] of the same feature at two positions of a sample, (runs, runs); the diagonal is the mean square."""
+    return sum((_part_pairs(p, g.law, size) for p in g.parts), np.zeros((len(places.runs(size).index),) * 2))
+
+
+def _part_pairs(part: Part, law: Law, size: int) -> np.ndarray:
+    root = np.sqrt(by_position(part.second, law.axes, size))
+    n = len(root)
+    r = part.matrix
+    if r is None or len(r) != n:
+        alike = part.ratio.get(frozenset((POSITION,)), 0.0)
+        r = alike + (1 - alike) * np.eye(n)
+    out = np.outer(root, root) * r
+    if part.values is not None:
+        out = out * _function_pairs(part, law, size)
+    np.fill_diagonal(out, by_position(part.profile(law), law.axes, size))
+    return out
+
+
+def _function_pairs(part: Part, law: Law, size: int) -> np.ndarray:
+    """E[d(z_i) d(z_j)] by Mehler's formula at the correlations of the law's latent."""
+    assert part.values is not None
+    coefficients = places.weights(law, size) @ grid.hermite_coefficients(part.values)
+    r = places.correlations(law, size)
+    out, power = np.zeros_like(r), np.ones_like(r)
+    for column in coefficients.T:
+        out += np.outer(column, column) * power
+        power = power * r
+    return out
+
+
+def carried(g: Cotangent) -> int | None:
+    """Length of the sequence if a part carries a matrix over it."""
+    size = places.length(g.law)
+    if size is None:
+        return None
+    n = len(places.runs(size).index)
+    return size if any(p.matrix is not None and len(p.matrix) == n for p in g.parts) else None
+
+
+def correlation(g: Cotangent, to: Law | None = None) -> np.ndarray | None:
+    """The matrix that a fresh part at a tensor of the same sequence carries on; None where there is none."""
+    size = carried(g)
+    if size is None or (to is not None and places.length(to) != size):
+        return None
+    return normalized(pair_matrix(g, size))
+
+
+def normalized(pairs: np.ndarray) -> np.ndarray:
+    """Pair moments as correlations."""
+    root = np.sqrt(np.maximum(np.diag(pairs), 1e-300))
+    r = np.clip(pairs / np.outer(root, root), -1, 1)
+    np.fill_diagonal(r, 1.0)
+    return r
+
+
+def mean_pair(pairs: np.ndarray, size: int) -> float:
+    """Mean over ordered pairs of different positions."""
+    width = places.runs(size).width
+    near = places.neighbours(pairs)
+    total = width @ pairs @ width - (width**2) @ np.diag(pairs) + (width * (width - 1)) @ near
+    return float(total / (size * (size - 1))) if size > 1 else 0.0
