@@ -30,6 +30,8 @@ def apply(fn: Function, law: Law) -> Law:
     """f of one law: the same latent, other values."""
     with np.errstate(all="ignore"):
         values = np.asarray(fn(law.values), float)
+        if law.loose is not None:
+            return law.with_values(values, loose=np.asarray(fn(law.loose), float))
     values, level = compress(values, law.level) if len(values) > 1 else (values, law.level)
     return law.with_values(values, level=level)
 
@@ -115,6 +117,8 @@ def binary(fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "",
     shared = Law(shape, axes, x.values[:1], level, x.latent, exact, note)
     fx, fy = x.values[levels_x], y.values[levels_y]
     with np.errstate(all="ignore"):
+        if x.loose is not None and y.deterministic and y.loose is None:
+            return replace(_statistic(shared, fn(fx, fy), x), loose=fn(x.loose[levels_x], fy))
         if y.deterministic or x.latent.aligned(y.latent):
             return _pointwise(shared, fn(fx, fy), x)
         if x.deterministic:
@@ -131,6 +135,11 @@ def _joint_levels(x: Law, y: Law, ndim: int) -> tuple[np.ndarray, np.ndarray, np
         return np.arange(len(x.values)), np.zeros(len(x.values), int), level
     codes, level = relabel(lx.astype(np.int64) * len(y.values) + ly, len(x.values) * len(y.values))
     return codes // len(y.values), codes % len(y.values), level
+
+
+def _statistic(shared: Law, values: np.ndarray, owner: Law) -> Law:
+    """A function of a statistic and of numbers: levels stay as they are, so that those by themselves can follow."""
+    return replace(shared, values=np.asarray(values, float), level=np.asarray(shared.level), latent=owner.latent)
 
 
 def _pointwise(shared: Law, values: np.ndarray, owner: Law) -> Law:

@@ -196,6 +196,7 @@ def row(node: Node, value: Value, gradient: float | None = None) -> Signal:
     if 0 in node.shape:
         return Signal(**base, rms=0.0, mean=0.0)
     if isinstance(value, Law):
+        value = value.alone
         rms = float("inf") if node.dtype == "float32" and value.rms > 3.41e38 else value.rms
         return Signal(**base, rms=rms, mean=value.mean, grad_rms=gradient, exact=value.exact, note=value.note)
     if isinstance(value, Known):

@@ -79,6 +79,8 @@ class Law:
         level: level of every place; same number of axes as the tensor, each of full size or 1.
         latent: whose functions the elements are.
         exact: False where a rule approximated; ``note`` says which.
+        loose: of a statistic of features (a mean of squares), whose values are certain so that what is divided by it
+            stays a function of its own latent: the values that it takes by itself, over networks, (levels, POINTS).
     """
 
     shape: tuple[int, ...]
@@ -88,6 +90,7 @@ class Law:
     latent: Latent
     exact: bool = True
     note: str = field(default="")
+    loose: np.ndarray | None = None
 
     @cached_property
     def level_weight(self) -> np.ndarray:
@@ -205,7 +208,12 @@ class Law:
 
     def with_values(self, values: np.ndarray, **changes) -> Law:
         """The same places and latent with other values."""
-        return replace(self, values=values, **changes)
+        return replace(self, **{"values": values, "loose": None, **changes})
+
+    @property
+    def alone(self) -> Law:
+        """What the tensor is by itself: a statistic with its fluctuations."""
+        return self if self.loose is None or len(self.loose) != len(self.values) else self.with_values(self.loose)
 
     def marked(self, note: str) -> Law:
         """The same law, marked as an approximation."""

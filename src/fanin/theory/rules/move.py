@@ -42,6 +42,7 @@ def _viewed(node: Node, law: Law, axes: tuple[Axis, ...], level: np.ndarray) -> 
     if len(values) > 1:
         used, level = relabel(level, len(values))
         values = values[used]
+        law = replace(law, loose=None if law.loose is None else law.loose[used])
     out = replace(law, shape=node.shape, axes=axes, values=values, level=level, latent=latent)
     if how == "pad" and node.attrs.get("value", None) is not None:
         return _filled(node, out, law)

@@ -5,11 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from scipy.special import gammaincinv
 
 from fanin.graph import Node
 from fanin.theory import grid
+from fanin.theory.combine import apply, matched
 from fanin.theory.contraction import axis_groups
-from fanin.theory.law import FEATURE, Axis, Groups, Law, compress, constant, fresh_latent, gaussians, latent_for
+from fanin.theory.law import (
+    FEATURE,
+    MAX_LEVELS,
+    Axis,
+    Groups,
+    Law,
+    compress,
+    constant,
+    fresh_latent,
+    gaussians,
+    latent_for,
+)
 from fanin.theory.rules.convolution import tap_sum
 from fanin.theory.state import Value, as_law
 from fanin.theory.statistic import pair_counts
@@ -113,7 +126,7 @@ def reduce(node: Node, *inputs: Value) -> Law:
     if op in ("mean", "sum"):
         law = _mean_over(x, dims, shape, axes)
         if op == "sum":
-            law = law.with_values(law.values * n)
+            law = apply(lambda v: v * n, law)
         if node.attrs.get("positive"):
             law = _positive(law)
     elif op in ("var", "std"):
@@ -201,14 +214,34 @@ def _with_moments(x: Law, shape, axes, mean: np.ndarray, spread: np.ndarray) -> 
     """A mean over features: a number that hardly varies over networks, by place."""
     both = np.stack([mean.ravel(), np.broadcast_to(spread, mean.shape).ravel()])
     numbers, level = np.unique(both, axis=1, return_inverse=True)
+    level = level.reshape(mean.shape).astype(np.int32)
+    latent = fresh_latent({s: x.correlation(s) for s in x.latent.corr})
+    if _length(x):  # certain, so that x / statistic stays a function of x's latent
+        if numbers.shape[1] > MAX_LEVELS:
+            values, level = compress(np.repeat(numbers[0][:, None], grid.POINTS, 1), level)
+            return Law(shape, axes, values, level, latent)
+        loose = np.stack([_chi_square(m, v) for m, v in numbers.T])
+        return Law(shape, axes, np.repeat(numbers[0][:, None], grid.POINTS, 1), level, latent, loose=loose)
     if np.all(numbers[1] <= 0.1 * np.maximum(numbers[0] ** 2, 1e-300)):
-        # it concentrates: certain, so that x / statistic stays a function of x's latent
         values = np.repeat(numbers[0][:, None], grid.POINTS, 1)
     else:
         values = numbers[0][:, None] + np.sqrt(numbers[1])[:, None] * grid.Z_UNIT
-    values, level = compress(values, level.reshape(mean.shape).astype(np.int32))
-    corr = {s: x.correlation(s) for s in x.latent.corr}
-    return Law(shape, axes, values, level, fresh_latent(corr))
+    values, level = compress(values, level)
+    return Law(shape, axes, values, level, latent)
+
+
+def _length(x: Law) -> bool:
+    """Whether x is nowhere negative and an even function of its latent: a square, whose mean is a length."""
+    return bool(x.values.min() >= 0 and np.all(np.abs(x.slopes) <= 1e-6 * np.sqrt(np.maximum(x.variances, 1e-300))))
+
+
+def _chi_square(mean: float, variance: float) -> np.ndarray:
+    """Values of a mean of squares: a chi square of as many degrees of freedom as give it its variance."""
+    if variance <= 1e-12 * mean**2:
+        return np.full(grid.POINTS, mean)
+    shape = mean**2 / variance
+    values = gammaincinv(shape, np.clip(grid.CDF, 1e-15, 1 - 1e-15)) * (mean / shape)
+    return matched(values, mean, variance + mean**2)
 
 
 def _spread_over(x: Law, dims, shape, axes, n: float, correction: float, op: str) -> Law:
