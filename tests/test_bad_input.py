@@ -178,7 +178,13 @@ def test_the_loss_raises_or_is_no_number() -> None:
     with pytest.raises(ModelError, match="the loss raised"):
         fanin.check(dense(), X, loss=nn.functional.cross_entropy, target=torch.tensor([99] * 8))
     with pytest.raises(ModelError, match="not a single number"):
-        fanin.check(dense(), X, loss=lambda out: out)
+        fanin.check(dense(), X, loss=lambda out: out.tolist())
+    with pytest.raises(ModelError, match="does not depend"):
+        fanin.check(dense(), X, loss=lambda out: out.detach().sum())
+    with pytest.raises(ArgumentError, match="there is none"):
+        fanin.predict(dense(), X, cotangent="loss")
+    with pytest.raises(ArgumentError, match="loss is a str"):
+        fanin.predict(dense(), X, loss="mse")
 
 
 @pytest.mark.parametrize("place", ["missing/report.html", "."])

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from fanin.signals import Signals
 
 
-def predict(model: Any, batch: Any, *, plan: Plan | None = None, cotangent: str = "output") -> Signals:
+def predict(
+    model: Any,
+    batch: Any,
+    *,
+    plan: Plan | None = None,
+    cotangent: str = "output",
+    loss: Callable | None = None,
+    target: Any = None,
+) -> Signals:
     """Signal in every tensor before anything runs.
 
     Args:
@@ -24,11 +32,16 @@ def predict(model: Any, batch: Any, *, plan: Plan | None = None, cotangent: str 
             are taken as N(0, 1), and ids as uniform.
         plan: what the weights would be drawn from; without it the weights as they are, and on the meta device the
             model's own default.
-        cotangent: "output" for i.i.d. N(0, 1) on the first floating-point output, or "loss".
+        cotangent: where gradients start: "output" for i.i.d. N(0, 1) on the first floating-point output, or "loss".
+        loss, target: ``loss(output, target)``, or ``loss(output)``: any callable of tensors, evaluated on samples of
+            the predicted output. It implies ``cotangent="loss"``. A model that returns its loss first (models of
+            transformers do, given labels) needs none.
 
     Returns:
         one row a floating-point tensor that depends on the batch or a weight; ``rms`` is None where an operation has no
-        rule.
+        rule. With a loss ``facts`` holds the expected ``loss``, its spread between networks (``loss_spread``), the
+        ``logit_rms``, the loss of zero scores (``uninformed_loss``, ln C for a cross-entropy), and of a cross-entropy
+        the ``accuracy``.
 
     Raises:
         FaninError: the model cannot be traced on this batch.
@@ -39,6 +52,9 @@ def predict(model: Any, batch: Any, *, plan: Plan | None = None, cotangent: str 
         >>> _ = torch.nn.init.kaiming_normal_(net[0].weight)
         >>> round(fanin.predict(net, torch.ones(8, 256))["1"].rms, 1)
         1.0
+        >>> said = fanin.predict(net, torch.ones(8, 256), loss=torch.nn.MSELoss(), target=torch.zeros(8, 256))
+        >>> round(said.facts["loss"], 1)
+        1.0
     """
     from fanin.theory import interpret
 
@@ -47,15 +63,31 @@ def predict(model: Any, batch: Any, *, plan: Plan | None = None, cotangent: str 
     reading = side.read_model(model, batch)
     laws = _laws(plan)
     side.require_finite(reading.graph, laws)
-    return interpret(reading.graph, laws)
+    head = side.loss_head(reading, loss, target)
+    if head is None and cotangent == "loss":
+        raise ArgumentError(
+            'cotangent is "loss", and there is none',
+            cause="no loss was given, and the model does not return one first",
+            remedy="give loss=f(output, target) and target=, or labels in the batch",
+        )
+    return interpret(reading.graph, laws, head)
 
 
-def measure(model: Any, batch: Any, *, seeds: int = 1, plan: Plan | None = None) -> Signals:
+def measure(
+    model: Any,
+    batch: Any,
+    *,
+    seeds: int = 1,
+    plan: Plan | None = None,
+    loss: Callable | None = None,
+    target: Any = None,
+) -> Signals:
     """Signal and gradient in every tensor, by running the model: one forward and one backward pass a seed.
 
     Args:
         seeds: runs; without a plan they differ in dropout and cotangent only, with one in the weights too.
         plan: draw the weights by this plan for each run, in storage of their own.
+        loss, target: as for ``predict``.
 
     Returns:
         the same rows as ``predict``, with ``source`` "measured"; low and high are the smallest and largest run.
@@ -72,7 +104,7 @@ def measure(model: Any, batch: Any, *, seeds: int = 1, plan: Plan | None = None)
     side = front_end(model)
     reading = side.read_model(model, batch)
     side.require_finite(reading.graph, _laws(plan))
-    return side.measure_signals(reading, seeds=seeds, plan=plan)
+    return side.measure_signals(reading, seeds=seeds, plan=plan, loss=loss, target=target)
 
 
 def check(
@@ -89,7 +121,8 @@ def check(
     """Predict, measure, compare, and say what is wrong, why, and what to do.
 
     Args:
-        loss, target: ``loss(output, target)``; the gradient is then of the loss, and its start is checked.
+        loss, target: ``loss(output, target)``; the gradient is then of the loss, predicted and measured, and the value
+            it starts from is checked. A loss without a reduction is averaged.
         seed: of dropout and of the cotangent.
         predict_only: run nothing; the model may be on the meta device.
         select, ignore: rule codes or their prefixes ("FAN1", ["FAN201", "FAN3"]).
@@ -108,19 +141,20 @@ def check(
     """
     from time import perf_counter
 
-    from fanin.checks import find
+    from fanin.checks import find, loss_facts
     from fanin.report import Report
     from fanin.theory import interpret
 
     start = perf_counter()
     side = front_end(model)
     reading = side.read_model(model, batch)
-    predicted = interpret(reading.graph)
+    predicted = interpret(reading.graph, head=side.loss_head(reading, loss, target))
     measured = None if predict_only else side.measure_signals(reading, seed=seed, loss=loss, target=target)
     findings = find(reading.graph, predicted, measured, target=target, select=select, ignore=ignore)
     facts = {
         "parameters": sum(p.size for n, p in reading.graph.parameters.items() if n == p.name and not p.buffer),
         "seconds": perf_counter() - start,
+        **loss_facts(predicted),
         **(dict(measured.facts) if measured is not None else {}),
     }
     return Report(tuple(findings), predicted, measured, type(model).__name__, facts)

@@ -11,14 +11,14 @@ from typing import Any
 
 from fanin.checks.case import Case
 from fanin.checks.finding import Finding
-from fanin.checks.loss import expected_loss
+from fanin.checks.loss import expected_loss, loss_facts
 from fanin.checks.rule import Rule
 from fanin.checks.table import RULES
 from fanin.errors import ArgumentError
 from fanin.graph import Graph
 from fanin.signals import Signals
 
-__all__ = ["RULES", "Finding", "Rule", "expected_loss", "find"]
+__all__ = ["RULES", "Finding", "Rule", "expected_loss", "find", "loss_facts"]
 
 Codes = str | Iterable[str] | None
 

@@ -9,6 +9,7 @@ from typing import Any
 from fanin.checks.case import Case
 from fanin.checks.rule import Seen
 from fanin.graph import Graph
+from fanin.signals import Signals
 
 
 def classes(graph: Graph, target: Any) -> int | None:
@@ -27,7 +28,8 @@ def classes(graph: Graph, target: Any) -> int | None:
         count = out[-1]
     else:
         return None
-    return int(count) if count > 1 and int(target.max()) < count else None
+    fits = str(getattr(target, "device", "")) == "meta" or int(target.max()) < count
+    return int(count) if count > 1 and fits else None
 
 
 def expected_loss(graph: Graph, target: Any) -> float | None:
@@ -36,12 +38,35 @@ def expected_loss(graph: Graph, target: Any) -> float | None:
     return math.log(count) if count else None
 
 
+def chance(case: Case) -> tuple[float, int] | None:
+    """The cross-entropy of knowing nothing and its number of classes; None where the loss is no cross-entropy."""
+    facts = case.predicted.facts if case.predicted is not None else {}
+    if "uninformed_loss" in facts:
+        return (facts["uninformed_loss"], int(facts["classes"])) if "classes" in facts else None
+    count = classes(case.graph, case.target) if case.target is not None else None
+    return (math.log(count), count) if count else None
+
+
+def loss_facts(predicted: Signals | None) -> dict[str, float]:
+    """What a report says of the predicted loss: ``predicted_loss``, ``predicted_accuracy``, ``expected_loss``, ..."""
+    facts = predicted.facts if predicted is not None else {}
+    names = {
+        "loss": "predicted_loss",
+        "loss_spread": "predicted_loss_spread",
+        "accuracy": "predicted_accuracy",
+        "logit_rms": "predicted_logit_rms",
+    }
+    found = {name: facts[key] for key, name in names.items() if key in facts}
+    return found | ({"expected_loss": facts["uninformed_loss"]} if "classes" in facts else {})
+
+
 def off(case: Case) -> Iterator[Seen]:
     """A cross-entropy that does not start at ln C."""
-    loss = case.measured.facts.get("loss") if case.measured is not None else None
-    wanted = expected_loss(case.graph, case.target)
-    if loss is None or wanted is None:
+    loss = (case.measured or case.predicted or Signals([])).facts.get("loss")
+    known = chance(case)
+    if loss is None or known is None:
         return
+    wanted, count = known
     name = case.graph.by_id[case.graph.outputs[0]].name
     if not math.isfinite(loss):
         why, fix = "the output is not finite, or far too large", "find the first tensor so; fanin.init_(model, batch)"
@@ -50,7 +75,7 @@ def off(case: Case) -> Iterator[Seen]:
         high = loss > wanted
         yield Seen(
             name,
-            f"the loss starts at {loss:.4g}; knowing nothing of {round(math.exp(wanted))} classes costs {wanted:.4g}",
+            f"the loss starts at {loss:.4g}; knowing nothing of {count} classes costs {wanted:.4g}",
             loss,
             (wanted - 0.3, wanted + 0.5),
             "the logits are too large, so that the net is sure of random answers"
@@ -65,7 +90,7 @@ def off(case: Case) -> Iterator[Seen]:
 
 def logits(case: Case) -> Iterator[Seen]:
     """Class scores so large that the softmax starts sure."""
-    if case.target is None or classes(case.graph, case.target) is None:
+    if chance(case) is None:
         return
     node = case.graph.by_id[case.graph.outputs[0]]
     rms = case.rms(node)

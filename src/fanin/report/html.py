@@ -24,6 +24,7 @@ from fanin.report.tree import row_of
 from fanin.signals import json_safe
 
 FIELDS = (("rms", "rms"), ("low", "rms_low"), ("high", "rms_high"), ("grad", "grad_rms"))
+LOSS = ("loss", "predicted_loss", "expected_loss", "accuracy", "predicted_accuracy", "predicted_logit_rms")
 GRAD_BOUNDS = (("gradLow", "grad_rms_low"), ("gradHigh", "grad_rms_high"))
 
 
@@ -103,7 +104,7 @@ def _data(report: Report) -> dict[str, Any]:
     tiles = [("parameters", count(facts["parameters"]))] if facts.get("parameters") is not None else []
     tiles += [
         (word.replace("_", " "), f"{facts[word]:.4g}")
-        for word in ("loss", "expected_loss")
+        for word in LOSS
         if facts.get(word) is not None
     ]
     tiles += [("seconds", f"{facts['seconds']:.1f}")] if facts.get("seconds") is not None else []

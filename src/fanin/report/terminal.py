@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
@@ -52,14 +53,28 @@ def _heading(report: Report, width: int) -> Text:
     if facts.get("parameters") is not None:
         parts.append(f"{count(facts['parameters'])} parameters")
     parts.append(f"{tensors} tensor{'' if tensors == 1 else 's'}")
-    if facts.get("loss") is not None:
-        expected = facts.get("expected_loss")
-        parts.append(f"loss {facts['loss']:.4g}" + (f" (expected {expected:.4g})" if expected is not None else ""))
+    parts += [text for text in (_loss(facts), _accuracy(facts)) if text]
     if facts.get("seconds") is not None:
         parts.append(f"{facts['seconds']:.1f} s")
     figures = " · ".join(parts)
     gap = "  " if cell_len(report.target) + cell_len(figures) + 2 <= width else "\n"
     return Text.assemble((report.target, "bold"), gap, (figures, "dim"))
+
+
+def _loss(facts: Mapping[str, Any]) -> str:
+    """Measured, predicted, and what knowing nothing costs."""
+    said = {"predicted": facts.get("predicted_loss"), "expected": facts.get("expected_loss")}
+    rest = [f"{word} {value:.4g}" for word, value in said.items() if value is not None]
+    if facts.get("loss") is None:
+        return f"loss {', '.join(rest)}" if rest else ""
+    return f"loss {facts['loss']:.4g}" + (f" ({', '.join(rest)})" if rest else "")
+
+
+def _accuracy(facts: Mapping[str, Any]) -> str:
+    measured, predicted = facts.get("accuracy"), facts.get("predicted_accuracy")
+    if measured is None:
+        return "" if predicted is None else f"accuracy predicted {predicted:.1%}"
+    return f"accuracy {measured:.1%}" + ("" if predicted is None else f" (predicted {predicted:.1%})")
 
 
 def _findings(report: Report) -> Iterator[RenderableType]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from fanin.theory.adjoint import backward
 from fanin.theory.contraction import dense, embed
 from fanin.theory.echo import Echo
 from fanin.theory.law import Law, fresh_latent
+from fanin.theory.loss import Head, Start, start
 from fanin.theory.rules import attention, convolution, move, norm, pointwise, pool, route, write
 from fanin.theory.state import Hidden, Known, Unmodelled, Value, batch_axes, feature_axes, free_axes
 from fanin.theory.width import Widths
@@ -62,11 +63,13 @@ class Interpreter:
     Args:
         graph: what to interpret.
         laws: laws of parameters that a plan sets, by name; others are the graph's own.
+        head: of a loss, whose gradient is then predicted.
     """
 
     graph: Graph
     laws: Mapping[str, Distribution] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
+    head: Head | None = None
 
     def run(self, *, gradients: bool = True) -> Signals:
         """Interpret every node in order, then in reverse, and collect the rows."""
@@ -81,17 +84,21 @@ class Interpreter:
 
     def signals(self, *, gradients: bool = True) -> Signals:
         """Read the graph in reverse and collect the rows."""
+        begun = start(self.graph, self.values, self.head) if gradients and self.head is not None else None
         widths = Widths(self.graph, self.values, self.laws)
         widths.forward()
-        found = backward(self.graph, self.values, watch=widths.behind.watch) if gradients else {}
+        found = backward(self.graph, self.values, begun, widths.behind.watch) if gradients else {}
         made = {node.id: row(node, self.values[node.id], found.get(node.id)) for node in self.graph.signals}
         rows = list(widths.bounded(made).values())
+        if begun is not None:
+            rows = [drawn(r, begun, node) for r, node in zip(rows, self.graph.signals, strict=True)]
         weights = {
             node.attrs["parameter"]: {"grad_rms": found[node.id]}
             for node in self.graph.nodes
             if node.kind is Kind.PARAMETER and node.id in found
         }
-        return Signals(rows, aliases=self.graph.aliases, parameters=weights, facts={"cotangent": "output"})
+        facts = begun.facts if begun is not None else {"cotangent": "output"}
+        return Signals(rows, aliases=self.graph.aliases, parameters=weights, facts=facts)
 
     def _value(self, node: Node) -> Value:
         if node.kind is Kind.PARAMETER:
@@ -214,4 +221,5 @@ def interpret(graph: Graph, laws: Mapping[str, Distribution] | None = None) -> S
         graph: from a front end.
         laws: distributions that replace the graph's own, by parameter name (a plan).
     """
-    return Interpreter(graph, laws or {}).run()
+    return Interpreter(graph, laws or {}, head=head).run()
+        head: of the loss whose gradient is wanted; without it the cotangent is i.i.d. N(0, 1) on the first output.

@@ -10,6 +10,7 @@ import torch
 
 from fanin.errors import ModelError
 from fanin.frameworks.torch.execute import execute
+from fanin.frameworks.torch.loss import measured_accuracy, own_loss, scalar_loss
 from fanin.frameworks.torch.quiet import untouched
 from fanin.frameworks.torch.reading import Reading
 from fanin.signals import Signal, Signals
@@ -24,8 +25,8 @@ def measure(
 
     Args:
         runs: a seed (of dropout and of the cotangent) and the parameters and buffers of each run.
-        loss: ``loss(output, target)`` or ``loss(output)``; without it the cotangent is i.i.d. N(0, 1) on the first
-            floating-point output.
+        loss: ``loss(output, target)`` or ``loss(output)``; without it the loss that the model returns first, and where
+            it returns none an i.i.d. N(0, 1) cotangent on the first floating-point output.
 
     Returns:
         rows whose rms is the root of the mean square over all runs; low and high are the smallest and largest run.
@@ -36,11 +37,12 @@ def measure(
             remedy="use predict, give a plan, or build the model with real weights",
         )
     _no_meta_batch(reading)
-    tally = _Tally(reading)
+    tally, has_loss = _Tally(reading), loss is not None or own_loss(reading.graph)
+    cotangent = _of_loss(loss, target, tally) if has_loss else _of_output
     for seed, tensors in runs:
         with untouched(seed):
-            tally.run(tensors, _cotangent(loss, target))
-    return tally.signals("loss" if loss is not None else "output")
+            tally.run(tensors, cotangent)
+    return tally.signals("loss" if has_loss else "output")
 
 
 def _no_meta_batch(reading: Reading) -> None:
@@ -52,26 +54,21 @@ def _no_meta_batch(reading: Reading) -> None:
             )
 
 
-def _cotangent(loss: Callable | None, target: Any) -> Callable:
-    def of_output(outputs: list[torch.Tensor]) -> torch.Tensor:
-        first = outputs[0]
-        return (first * torch.randn_like(first)).sum()
+def _of_output(outputs: list[torch.Tensor]) -> torch.Tensor:
+    first = outputs[0]
+    return (first * torch.randn_like(first)).sum()
 
-    def of_loss(outputs: list[torch.Tensor]) -> torch.Tensor:
-        try:
-            value = loss(outputs[0], target) if target is not None else loss(outputs[0])  # type: ignore[misc]
-        except Exception as error:
-            raise ModelError(
-                f"the loss raised {type(error).__name__}: {str(error)[:300]}",
-                cause=f"it was called with the first floating-point output, of shape {tuple(outputs[0].shape)}"
-                + (", and the target" if target is not None else ""),
-                remedy="give loss=f(output, target), with target=",
-            ) from error
-        if not isinstance(value, torch.Tensor) or value.numel() != 1:
-            raise ModelError("the loss is not a single number", remedy="reduce it: .mean()")
+
+def _of_loss(loss: Callable | None, target: Any, tally: _Tally) -> Callable:
+    scalar = scalar_loss(loss, target)
+
+    def of(outputs: list[torch.Tensor]) -> torch.Tensor:
+        value = scalar(outputs[0])
+        right = measured_accuracy(scalar, outputs[0], value) if loss is not None else None
+        tally.accuracies += [right] if right is not None else []
         return value
 
-    return of_loss if loss is not None else of_output
+    return of
 
 
 class _Tally:
@@ -86,6 +83,7 @@ class _Tally:
         self.extra: dict[str, dict[str, float]] = {}
         self.parameters: dict[str, list[float]] = {}
         self.losses: list[float] = []
+        self.accuracies: list[float] = []
 
     def run(self, tensors: Tensors, cotangent: Callable) -> None:
         """One forward and backward pass."""
@@ -140,6 +138,8 @@ class _Tally:
         facts: dict[str, Any] = {"cotangent": cotangent, "seeds": len(next(iter(self.squares.values()), []))}
         if cotangent == "loss" and self.losses:
             facts["loss"] = sum(self.losses) / len(self.losses)
+        if self.accuracies:
+            facts["accuracy"] = sum(self.accuracies) / len(self.accuracies)
         return Signals(rows, aliases=self.reading.graph.aliases, parameters=parameters, facts=facts)
 
 

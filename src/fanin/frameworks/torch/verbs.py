@@ -9,13 +9,14 @@ import torch
 
 from fanin.errors import ArgumentError
 from fanin.frameworks.torch.fitness import require_finite
+from fanin.frameworks.torch.loss import head as loss_head
 from fanin.frameworks.torch.measure import measure as _measure
 from fanin.frameworks.torch.quiet import untouched
 from fanin.frameworks.torch.reading import Reading, is_model, read
 from fanin.graph import Graph
 from fanin.signals import Signals
 
-__all__ = ["apply_plan", "graph_of", "is_model", "measure_signals", "read_model", "require_finite", "weights_of"]
+__all__ = ["apply_plan", "graph_of", "is_model", "loss_head", "measure_signals", "read_model", "require_finite", "weights_of"]
 
 
 def read_model(model: torch.nn.Module, batch: Any, *, seed: int = 0) -> Reading:

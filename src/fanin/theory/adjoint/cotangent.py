@@ -18,6 +18,8 @@ from fanin.theory import grid
 from fanin.theory.law import FEATURE, Axis, Groups, Law, mehler, subsets
 
 _bases = itertools.count()
+ALIGNED = -1
+"""Base of what is a function of the tensor's latent alone: one everywhere, known to the weights that made the tensor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,12 +126,20 @@ def gathered(law: Law, parts: list[Part]) -> Cotangent:
             by_base[next(_bases)] = part
     means = {id(p): float(np.mean(p.profile(law))) for p in by_base.values()}
     slight = 1e-2 * sum(means.values())  # what hardly counts need not follow the latent
-    parts = [replace(p, second=p.profile(law), values=None) if means[id(p)] < slight else p for p in by_base.values()]
+    parts = [_without_form(p, law) if means[id(p)] < slight else p for p in by_base.values()]
     plain = [p for p in parts if p.values is None]
     rest = [p for p in parts if p.values is not None]
     if len(plain) > 1:
         plain = [_merged(law, plain)]
     return Cotangent(law, (*plain, *rest))
+
+
+def _without_form(part: Part, law: Law) -> Part:
+    if part.base == ALIGNED:
+        return fresh(
+            part.profile(law), {s: part.pair(law, s) / max(part.pair(law, frozenset()), 1e-300) for s in part.ratio}
+        )
+    return replace(part, second=part.profile(law), values=None)
 
 
 def _plus(a: np.ndarray | None, b: np.ndarray | None, law: Law) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import numpy as np
 
@@ -15,6 +16,19 @@ from fanin.theory.state import Value
 FAILURES = (ValueError, IndexError, TypeError, AttributeError, KeyError, ZeroDivisionError)
 
 Rule = Callable[[Node, Cotangent, tuple[Value, ...]], list[list[Part]]]
+
+
+
+class Start(Protocol):
+    """Where the gradient of a loss starts (``theory.loss``); ``gradients`` are the rms of those behind it."""
+
+    @property
+    def node(self) -> str | None: ...
+    @property
+    def parts(self) -> tuple[Part, ...]: ...
+    @property
+    def gradients(self) -> Mapping[str, float]: ...
+
 
 RULES: dict[Kind, Rule] = {
     Kind.DENSE: linear.dense,
@@ -40,22 +54,27 @@ Watch = Callable[[Node, list[Part], Cotangent, list[list[Part]] | None], None]
 """Told of every node in reverse order: what was collected, its sum, and what it sends to each input."""
 
 
-def backward(graph: Graph, values: dict[str, Value], watch: Watch | None = None) -> dict[str, float]:
-    """Root mean square of the cotangent at every node's tensor, for an i.i.d. N(0, 1) cotangent on the first output.
+def backward(
+    graph: Graph, values: dict[str, Value], start: Start | None = None, watch: Watch | None = None
+) -> dict[str, float]:
+    """Root mean square of the cotangent at every node's tensor.
 
     Args:
         values: what the forward interpreter found at every node.
+        start: the gradient of a loss at the tensor where it starts; without it the cotangent is i.i.d. N(0, 1) on the
+            first output.
         watch: told of every node.
 
     Returns:
         rms by node id; a node whose cotangent is not modelled, or that no gradient reaches, is absent.
     """
-    output = values.get(graph.outputs[0]) if graph.outputs else None
-    if not isinstance(output, Law):
+    first = start.node if start is not None else graph.outputs[0] if graph.outputs else None
+    output = values.get(first) if first is not None else None
+    if first is None or not isinstance(output, Law):
         return {}
-    waiting: dict[str, list[Part]] = {graph.outputs[0]: [_start(output)]}
+    waiting: dict[str, list[Part]] = {first: list(start.parts) if start is not None else [_start(output)]}
     lost: set[str] = set()
-    found: dict[str, float] = {}
+    found: dict[str, float] = {} if start is None else dict(start.gradients)
     for node in reversed(graph.nodes):
         parts = waiting.pop(node.id, None)
         law = values[node.id]

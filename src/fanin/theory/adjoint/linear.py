@@ -8,6 +8,7 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory.adjoint import sequence
+from fanin.theory.adjoint.aligned import returned
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.weights import ONE, along_weights, moments_of, paired, weight_part
 from fanin.theory.contraction import _same_id, known_pairs
@@ -27,7 +28,8 @@ def dense(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
     n_out = weight.shape[0 if a["out_first"] else 1]
     if isinstance(x, Law):
         second = n_out * weight.second * profile.mean(-1, keepdims=True)
-        parts[a["x"]] = [fresh(second, _carried(g, x), matrix=sequence.correlation(g, x))]
+        along = returned(g, x, n_out * weight.second, lambda p: p.mean(-1, keepdims=True))
+        parts[a["x"]] = [fresh(second, _carried(g, x), matrix=sequence.correlation(g, x)), *along]
     places = tuple(range(len(g.law.shape) - 1))
     count = float(np.prod([g.law.shape[i] for i in places]))
     axes = g.law.axes[:-1]
@@ -59,7 +61,9 @@ def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     channels = node.shape[1] // a["groups"]
     if isinstance(x, Law):
         second = channels * weight.second * adjoint_taps(profile, node, kernel)
-        parts[a["x"]] = [fresh(second, _thinned(_carried(g, x), node, x))]
+        whole = lambda p: adjoint_taps(p.mean(1, keepdims=True), node, kernel)  # noqa: E731
+        along = returned(g, x, channels * weight.second, whole)
+        parts[a["x"]] = [fresh(second, _thinned(_carried(g, x), node, x)), *along]
     places = float(np.prod([node.shape[0], *node.shape[2:]]))
     axes = (g.law.axes[0], *g.law.axes[2:])
     pairs = _patches(node, x, kernel)

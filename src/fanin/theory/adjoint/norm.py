@@ -7,6 +7,7 @@ import numpy as np
 from fanin.graph import Node
 from fanin.theory import grid, places
 from fanin.theory.adjoint import sequence
+from fanin.theory.adjoint.aligned import across_features
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.adjoint.elementwise import levels_onto
 from fanin.theory.adjoint.weights import ONE, Moments, paired, weight_part
@@ -73,6 +74,8 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float) -> Part
     axes, groups, eps = a["axes"], a.get("groups", 1), a["eps"]
     centred = a.get("centred", True)
     features_only = _over_features(x, axes)
+    if FEATURE in {t for i in axes for t in axis_groups(x.axes[i])}:
+        g = across_features(g, centred)
     second = g.second
     if second <= 0:
         return fresh(np.zeros((1,) * len(x.shape)), {})
