@@ -196,9 +196,19 @@ def apply(plan: Plan, model: Any, *, seed: int) -> Any:
 
 
 def init_(
-    model: Any, batch: Any = None, *, recipe: str | Mapping[str, str] = "auto", seed: int = 0, **options: Any
+    model: Any,
+    batch: Any = None,
+    *,
+    recipe: str | Mapping[str, str] = "auto",
+    seed: int = 0,
+    loss: Callable | None = None,
+    target: Any = None,
+    **options: Any,
 ) -> Plan:
     """Plan and apply: the model starts right; the plan that was followed is returned.
+
+    Args:
+        loss, target: ``loss(output, target)``, for recipes that learn scales from it ("gradinit", "metainit").
 
     Example:
         >>> import torch, fanin
@@ -210,7 +220,7 @@ def init_(
     from fanin.recipes import calibrated
 
     made = plan(model, batch, recipe=recipe, **options)
-    made = calibrated(front_end(model), made, model, batch, seed=seed)
+    made = calibrated(front_end(model), made, model, batch, seed=seed, loss=loss, target=target)
     apply(made, model, seed=seed)
     return made
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fanin.distributions import DeltaOrthogonal, Distribution, Identity, Normal, Orthogonal, Uniform, Zeros
+from fanin.recipes.data import LEARNED, started
 from fanin.recipes.lsuv import lsuv
 from fanin.recipes.plan import Entry
 from fanin.recipes.recipe import DISTRIBUTIONS, IID, MODES, WEIGHTS, Made, Option, Recipe, Weight, Weights
@@ -288,6 +289,18 @@ ROWS: list[Recipe] = [
         "Mishkin & Matas 2015, All you need is a good init, arXiv:1511.06422; in one pass",
         {"std": Option(1.0, low=0.0)},
         needs_batch=True,
+    ),
+    Recipe(
+        "gradinit",
+        started,
+        "Zhu et al. 2021, GradInit, arXiv:2102.08098, algorithm 1",
+        LEARNED["gradinit"],
+    ),
+    Recipe(
+        "metainit",
+        started,
+        "Dauphin & Schoenholz 2019, MetaInit, NeurIPS 32, algorithm 1",
+        LEARNED["metainit"],
     ),
     Recipe("zero", each(_zero, _zero), "every weight zero: for the last layer of a branch or a head"),
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -53,6 +53,11 @@ def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def _planned(reading: Reading, plan: Any, tensors: Mapping[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
     """Parameters as the plan draws them under a seed, in storage of their own: the model is not written to."""
+    return _tensors(planned_model(reading, plan, seed))
+
+
+def planned_model(reading: Reading, plan: Any, seed: int) -> torch.nn.Module:
+    """A copy of the model with the weights that the plan draws."""
     from fanin.frameworks.torch.program import shadow
 
     def own(tensor: torch.Tensor) -> torch.Tensor:
@@ -61,7 +66,7 @@ def _planned(reading: Reading, plan: Any, tensors: Mapping[str, torch.Tensor], s
     with untouched():
         copied = shadow(reading.model, own)
         apply_plan(plan, copied, seed=seed)
-    return _tensors(copied)
+    return copied
 
 
 def apply_plan(plan: Any, model: torch.nn.Module, *, seed: int) -> torch.nn.Module:
@@ -126,3 +131,31 @@ def calibrate(
     _no_meta_batch(reading)
     copied = _planned(reading, plan, _tensors(reading.model), seed)
     return passed(reading, copied, weights, std=std, seed=seed)
+
+
+def learned_scales(
+    model: torch.nn.Module,
+    batch: Any,
+    plan: Any,
+    names: Sequence[str],
+    method: str,
+    options: Mapping[str, Any],
+    loss: Callable | None,
+    target: Any,
+    *,
+    seed: int,
+) -> dict[str, float]:
+    """Factor by weight that a method learns, starting from the plan's draw; the model stays as it is."""
+    from fanin.frameworks.torch.learned import learned
+    from fanin.frameworks.torch.loss import own_loss
+
+    reading = read_model(model, batch)
+    if loss is None and not own_loss(reading.graph):
+        raise ArgumentError(
+            f"recipe {method!r} without a loss",
+            cause="it learns the scales from the gradient of one, and the model returns none",
+            remedy="give loss= and target=, such as loss=torch.nn.functional.cross_entropy",
+        )
+    copied = planned_model(reading, plan, seed)
+    with untouched(seed), torch.enable_grad():
+        return learned(copied, batch, names, method, options, loss, target)
