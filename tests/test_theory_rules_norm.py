@@ -45,9 +45,16 @@ CASES = {
     "batch norm of a vector": (dense(nn.BatchNorm1d(N)), normal(32, N), 0.0),
     "batch norm of an image": (conv(nn.BatchNorm2d(C)), IMAGE, 0.0),
     "batch norm of a padded image": (conv(nn.BatchNorm2d(C), padding=1), IMAGE, 0.0),
+    "batch norm of few taps, with a large eps": (
+        nn.Sequential(
+            nn.Conv2d(16, C, 1, bias=False), nn.BatchNorm2d(C), nn.ReLU(),
+            nn.Conv2d(C, C, 3, bias=False, groups=C), nn.BatchNorm2d(C, eps=0.3), nn.ReLU(),
+            nn.Conv2d(C, C, 1, bias=False), nn.BatchNorm2d(C, eps=0.3),
+        ), normal(4, 16, 16, 16), 0.01,
+    ),
     "instance norm": (conv(nn.InstanceNorm2d(C)), IMAGE, 1 / 36),
     "instance norm, affine": (conv(nn.InstanceNorm2d(C, affine=True)), IMAGE, 1 / 36),
-}
+}  # fmt: skip
 OPEN: dict[str, str] = {}
 
 

@@ -52,7 +52,6 @@ CASES = {
 }  # fmt: skip
 OPEN = {
     "max behind few channels": "places whose variances differ are pooled by the mean of their standard deviations",
-    "mean behind few channels": "pairs of pixels have correlations of their own: Mehler at the mean one is too low",
     "variance over positions": "the fluctuation of a variance over few elements, 2 / n of its square, is left out",
     "product with a mean": "a tensor and its own mean over few positions are taken for independent",
 }

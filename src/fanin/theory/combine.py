@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fanin.theory import grid, places
+from fanin.theory import grid, places, spread
 from fanin.theory.law import (
     FEATURE,
     Atom,
@@ -168,6 +168,10 @@ def _independent(shared: Law, fn: Function, fx, fy, x: Law, y: Law, pair: str, m
     law = replace(shared, values=values, level=level)
     moments = _pair_moments(pair, law, x, y, rho)
     law = replace(law, latent=latent_for(law, moments, law.groups))
+    if pair == "sum" and law.gaussian and (x.latent.spread or y.latent.spread):
+        whole = max(law.second - law.mean**2, 1e-300)
+        parts = [(part, (part.second - part.mean**2) / whole) for part in (x, y)]
+        law = replace(law, latent=replace(law.latent, spread=spread.of_sum(parts, law.groups)))
     return places.summed(law, x, y) if pair == "sum" else places.multiplied(law, x, y)
 
 

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from fanin.theory import grid, places
+from fanin.theory import grid, places, spread
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, constant, gaussian, gaussians, latent_for
 from fanin.theory.state import Known, Modelled, Value, as_law
 
@@ -104,8 +104,16 @@ def _dense(x: Law, weight: Law, in_axis: int, shape, axes, lay_x, lay_w) -> Law:
     return weighted_sum(x, weight, n, axis_groups(x.axes[-1]), diagonal, shape, axes)
 
 
-def weighted_sum(x: Law, weight: Law, n: float, along: Groups, diagonal: np.ndarray, shape, axes) -> Law:
-    """The Gaussian that a sum of n inputs with fresh weights tends to; ``diagonal`` is its variance profile."""
+def weighted_sum(
+    x: Law, weight: Law, n: float, along: Groups, diagonal: np.ndarray, shape, axes, *,
+    channels: float | None = None, grouped: bool = False,
+) -> Law:  # fmt: skip
+    """The Gaussian that a sum of n inputs with fresh weights tends to; ``diagonal`` is its variance profile.
+
+    Args:
+        channels: how many different features there are among the n (others are taps at other places).
+        grouped: whether features are summed in groups, each by itself.
+    """
     mu2 = weight.mean**2
     along = along or frozenset((FEATURE,))
     extra = n * (n - 1) * mu2 * x.pair(along) if mu2 else 0.0
@@ -119,7 +127,7 @@ def weighted_sum(x: Law, weight: Law, n: float, along: Groups, diagonal: np.ndar
     mean = n * weight.mean * x.mean
     if mean and mean**2 <= law.second:
         law = shifted(law, mean)
-    return _noted(places.scaled(law, x), x)
+    return _noted(places.scaled(spread.summed(x, n, law, channels or n, grouped), x), x)
 
 
 def known_pairs(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> tuple[np.ndarray, dict[Groups, float]]:
@@ -175,7 +183,9 @@ def dense_known(x: Known, weight: Law, in_axis: int) -> Law:
     sums = np.asarray(x.array, float).sum(-1)
     diagonal = n * variance * second + weight.mean**2 * sums**2
     if weight.mean**2 <= 1e-12 * weight.second:
-        return gaussian(shape, axes, diagonal[..., None], lambda s: n * variance * pairs.get(s, 0.0))
+        law = gaussian(shape, axes, diagonal[..., None], lambda s: n * variance * pairs.get(s, 0.0))
+        scatter = spread.known(x.array, x.axes, len(x.shape) - 1)
+        return replace(law, latent=replace(law.latent, spread=scatter))
     _, sum_pairs = known_pairs(sums[..., None], (*x.axes[:-1], ()), len(x.shape) - 1)
     return about_sums(shape, axes, weight, n * variance * second[..., None], sums[..., None], n, pairs, sum_pairs)
 

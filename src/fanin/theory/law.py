@@ -13,6 +13,7 @@ position; ``{"position"}``: another position of the same sample; and so on).
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -50,6 +51,8 @@ class Latent:
         feature_view, place_view: how the tensor was rearranged since the latent was made, along features and along
             places; two tensors are aligned where both agree.
         matrix: correlation between every two positions, where they differ (see ``places``).
+        spread: standard deviations of the correlation over the pairs that ``corr`` is the mean of: as inputs are known,
+            and by chance, for every feature anew (see ``spread``).
     """
 
     id: int
@@ -57,6 +60,7 @@ class Latent:
     feature_view: tuple = ()
     place_view: tuple = ()
     matrix: np.ndarray | None = None
+    spread: Mapping[Groups, tuple[float, float]] = field(default_factory=dict)
 
     def aligned(self, other: Latent) -> bool:
         """Whether elements at one place are functions of the same z."""
@@ -182,13 +186,29 @@ class Law:
         known = [k for k in self.latent.corr if k <= key]
         return min((self.latent.corr[k] for k in known), default=1.0)
 
+    def spread(self, differ: Iterable[str]) -> tuple[float, float]:
+        """Standard deviations of that correlation: over known pairs of places, and by chance over few features."""
+        key = frozenset(differ) & self.groups
+        table = self.latent.spread
+        return table[max((k for k in table if k <= key), key=len)] if table and key else (0.0, 0.0)
+
     def pair(self, differ: Iterable[str]) -> float:
-        """E[x x'] of two elements that differ in these groups; a differing feature leaves the product of means."""
+        """E[x x'] of two elements that differ in these groups; a differing feature leaves the product of means.
+
+        Where known pairs of places have correlations r of their own, Mehler's sum is averaged over two of them, which
+        have the mean and the variance of r.
+        """
         differ = frozenset(differ)
+        s, _ = self.spread(differ)
+        if s and not self.gaussian and FEATURE not in differ:
+            return sum(w * self.moment_at(differ, r) for w, r in two_points(self.correlation(differ), s))
+        return self.moment_at(differ, self.correlation(differ))
+
+    def moment_at(self, differ: Groups, r: float) -> float:
+        """E[x x'] of two elements that differ in these groups, were their latents' correlation r."""
         apart = differ & self.level_groups
         if FEATURE in differ:
             return self.mean**2 if apart else float(self.level_weight @ self.means**2)
-        r = self.correlation(differ)
         if r == 1.0 and not apart:
             return self.second
         if apart:
@@ -232,6 +252,24 @@ def mehler(coefficients: np.ndarray, second: np.ndarray | float, r: float) -> np
     squares = coefficients**2
     tail = np.maximum(second - squares.sum(-1), 0)
     return squares @ powers + tail * max(r, 0.0) ** (1.5 * coefficients.shape[-1])
+
+
+def two_points(r: float, s: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Two correlations in [-1, 1] with weights, of mean r and standard deviation s (or as much as there is room for).
+
+    Example:
+        >>> two_points(0.0, 0.5)
+        ((0.5, 0.5), (0.5, -0.5))
+    """
+    s = min(s, math.sqrt(max((1 - r) * (1 + r), 0.0)))
+    up = min(s, 1 - r)
+    if up <= 0:
+        return (1.0, r), (0.0, r)
+    down = s * s / up
+    if r - down < -1:
+        down = 1 + r
+        up = s * s / down
+    return (down / (up + down), r + up), (up / (up + down), r - down)
 
 
 def solve_correlation(coefficients: np.ndarray, second: float, target: float) -> float:

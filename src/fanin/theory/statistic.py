@@ -17,6 +17,7 @@ from itertools import product
 import numpy as np
 
 from fanin.theory.law import FEATURE, Groups, Law
+from fanin.theory.spread import pair_deviation
 
 _LOG_T = np.linspace(-60.0, 60.0, 2401)  # log of t, for integrals over all t > 0
 
@@ -65,7 +66,8 @@ def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None
     spread = 0.0
     for differ, p in pair_counts(x, axes, groups):
         rho = ((x.pair(differ) if differ else x.second) - removed) / variance
-        spread += p * (2 * rho**2 + _fourth_cumulant(x, differ, shared is not None) / variance**2)
+        scatter = np.hypot(*pair_deviation(x, differ)) / variance if differ else 0.0
+        spread += p * (2 * (rho**2 + scatter**2) + _fourth_cumulant(x, differ, shared is not None) / variance**2)
     return 2 / spread if spread > 0 else np.inf
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from fanin.graph import Node
+from fanin.theory import spread
 from fanin.theory.contraction import about_sums, add_bias, known_pairs, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Law, gaussian
 from fanin.theory.state import Known
@@ -36,7 +39,8 @@ def conv(node: Node, *inputs: Law | Known) -> Law:
         source = x if isinstance(x, Law) else _summary(x)
         n = channels * float(np.prod(kernel))
         diagonal = channels * (weight.second - weight.mean**2) * taps + weight.mean**2 * channels * taps
-        law = weighted_sum(source, weight, n, frozenset((FEATURE,)), diagonal, shape, axes)
+        of = {"channels": channels, "grouped": a["groups"] > 1}
+        law = weighted_sum(source, weight, n, frozenset((FEATURE,)), diagonal, shape, axes, **of)
     return add_bias(law, bias, 1)
 
 
@@ -100,7 +104,9 @@ def _first(node: Node, x: Known, weight: Law, kernel, shape, axes) -> Law:
     second, pairs = known_pairs(patches, spatial_axes, patches.ndim - 1)
     variance = weight.second - weight.mean**2
     if weight.mean**2 <= 1e-12 * weight.second:
-        return gaussian(shape, axes, n * variance * second[:, None], lambda s: n * variance * pairs.get(s, 0.0))
+        law = gaussian(shape, axes, n * variance * second[:, None], lambda s: n * variance * pairs.get(s, 0.0))
+        scatter = spread.known(patches, spatial_axes, patches.ndim - 1)
+        return replace(law, latent=replace(law.latent, spread=scatter))
     sums = patches.sum(-1)
     _, sum_pairs = known_pairs(sums[..., None], (*spatial_axes[:-1], ()), patches.ndim - 1)
     return about_sums(shape, axes, weight, n * variance * second[:, None], sums[:, None], n, pairs, sum_pairs)

@@ -15,9 +15,10 @@ from fanin.graph import Node
 from fanin.theory import grid
 from fanin.theory.combine import binary
 from fanin.theory.contraction import axis_groups, axis_size
-from fanin.theory.law import FEATURE, Law, latent_for
+from fanin.theory.law import FEATURE, Law, latent_for, subsets
+from fanin.theory.spread import pair_deviation
 from fanin.theory.state import Value, as_law
-from fanin.theory.statistic import pair_counts, shared_moment
+from fanin.theory.statistic import freedom, mean_inverse, pair_counts, shared_moment
 
 
 def norm(node: Node, *inputs: Value) -> Law:
@@ -67,6 +68,10 @@ def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = Tru
     mean = x.mean if centred else 0.0
     values = (x.values - mean) * scale
     wanted = variance * scale**2
+    if eps > 1e-9 * variance > 0:  # channels differ in variance: those of little are held down by eps
+        f = freedom(x, axes, groups, shared if centred else None)
+        wanted = variance * mean_inverse(variance * (1 + 2 / f), eps, f + 2)  # E[s^2 / (s^2 + eps)] of a chi^2_f
+        scale = np.sqrt(wanted / variance)
     law = x.with_values(values)
     got = law.second
     if got > 0:
@@ -74,7 +79,14 @@ def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = Tru
     if features_only:
         return law
     pair = lambda s: max((x.pair(s) - shared) * scale**2, -wanted)  # noqa: E731
-    return replace(law, latent=latent_for(law, pair, law.groups))
+    law = replace(law, latent=latent_for(law, pair, law.groups))
+    if not x.latent.spread or not law.gaussian or wanted <= 0:
+        return law
+    scatter = {}
+    for s in subsets(law.groups):
+        common, own = pair_deviation(x, s)
+        scatter[s] = (common * scale**2 / wanted, own * scale**2 / wanted)
+    return replace(law, latent=replace(law.latent, spread=scatter))
 
 
 def _per_place(x: Law, axes: tuple[int, ...], eps: float, centred: bool) -> Law:

@@ -1,0 +1,117 @@
+"""How much the correlation of two places differs from pair to pair.
+
+One number a set of groups is the mean correlation of all pairs of places. Pairs scatter around it, in two ways:
+
+- Known inputs: two patches of 27 pixels have a correlation of their own, the same for every feature. What is not
+  linear in the correlation sees it: the mean of a ReLU over positions takes the mean of Mehler's sums.
+- By chance: over n random features even independent places agree, by ``1 / sqrt(n)``, anew in every network. In the
+  mean over networks pair moments do not see it to the first order (the mean squares of the two places fluctuate, too);
+  what is quadratic in the correlation does: the variance of a channel over its places, to which a pair adds 2 r^2.
+
+Of sums ``y = sum_i w_i x_i`` with n fresh weights the correlation of two places is that of their inputs over these n:
+to the first order in its fluctuations ``r + mean_i (x_i x_i' - r (x_i^2 + x_i'^2) / 2) / q``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fanin.theory import grid
+from fanin.theory.law import FEATURE, Axis, Groups, Law, subsets, two_points
+
+PAIRS = 4096  # drawn of known places, to estimate a standard deviation
+_SEED = 0
+
+
+def pair_deviation(x: Law, differ: Groups) -> tuple[float, float]:
+    """Standard deviations of E[x x'] over pairs of places: over known ones, and by chance."""
+    known_part, chance_part = x.spread(differ)
+    s = math.hypot(known_part, chance_part)
+    if not s or FEATURE in differ:
+        return 0.0, 0.0
+    (w, up), (v, down) = two_points(x.correlation(differ), s)
+    slope = math.sqrt(w * v) * abs(x.moment_at(differ, up) - x.moment_at(differ, down)) / s
+    return known_part * slope, chance_part * slope
+
+
+def summed(x: Law, n: float, law: Law, channels: float, grouped: bool = False) -> Law:
+    """The Gaussian law of sums of n elements of x with fresh weights, with the spread of its correlations.
+
+    Chance averages out over channels, unless each group of them has a sum of its own.
+    """
+    if x.deterministic or x.second <= 0 or not np.isfinite(x.second):
+        return law
+    spread, powers = {}, Powers.of(x)
+    for differ in subsets(law.groups):
+        same, random = (d / x.second for d in pair_deviation(x, differ))
+        inherited = random if grouped else random / math.sqrt(channels)
+        spread[differ] = (same, math.hypot(inherited, math.sqrt(chance(x, differ, powers) / n)))
+    return replace(law, latent=replace(law.latent, spread=spread))
+
+
+@dataclass(frozen=True, slots=True)
+class Powers:
+    """Of u = (x - E x) / rms: Hermite coefficients of u, u^2 and u^3, and E[u^4]; means over places."""
+
+    first: np.ndarray
+    second: np.ndarray
+    third: np.ndarray
+    fourth: float
+
+    @staticmethod
+    def of(x: Law) -> Powers:
+        u = (x.values - x.mean) / x.rms
+        square = u * u
+        means = np.stack([x.level_weight @ f for f in (u, square, square * u)])
+        return Powers(*grid.hermite_coefficients(means), float(x.level_weight @ grid.expectation(square * square)))
+
+
+def chance(x: Law, differ: Groups, powers: Powers) -> float:
+    """n times the variance that the correlation of two sums of n has by chance.
+
+    Of ``u = x - E x`` with correlation r: ``(m2 - 2 r m3 + r^2 (m4 + m2) / 2) / q^2`` with ``m2 = E[u^2 u'^2]``,
+    ``m3 = E[u^3 u']``, ``m4 = E[u^4]``. What the mean adds belongs to one place each and shifts all its pairs alike.
+    """
+    if not differ & x.groups:
+        return 0.0
+    f, power = powers, x.correlation(differ) ** np.arange(len(powers.first))
+    m2, m3, own = float(f.second**2 @ power), float(f.first * f.third @ power), float(f.second[0])
+    r = float(np.clip((f.first**2 @ power) / own, -1, 1)) if own > 0 else 0.0
+    return max(m2 - 2 * r * m3 + r**2 * (f.fourth + m2) / 2, 0.0)
+
+
+def known(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> dict[Groups, tuple[float, float]]:
+    """Standard deviation of the correlation between known rows (along one axis), by the groups in which they differ."""
+    x = np.moveaxis(np.asarray(array, float), reduce, -1)
+    others = [a for i, a in enumerate(axes) if i != reduce]
+    owner = [frozenset(atom.group for atom in a if atom.size > 1) for a in others]
+    rng = np.random.default_rng(_SEED)
+    spread = {}
+    for differ in subsets(frozenset(g for o in owner for g in o)):
+        first = [rng.integers(0, size, PAIRS) for size in x.shape[:-1]]
+        second = [
+            _another(at, size, rng) if o & differ else at for at, size, o in zip(first, x.shape, owner, strict=False)
+        ]
+        a, b = x[tuple(first)], x[tuple(second)]
+        norms = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
+        seen = norms > 0
+        spread[differ] = (float(np.std((a * b).sum(-1)[seen] / norms[seen])) if seen.any() else 0.0, 0.0)
+    return spread
+
+
+def _another(at: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Places along an axis that are not these."""
+    return (at + rng.integers(1, size, len(at))) % size if size > 1 else at
+
+
+def of_sum(parts: Sequence[tuple[Law, float]], groups: Groups) -> dict[Groups, tuple[float, float]]:
+    """Spread of a Gaussian sum of independent parts, given with their share of its variance."""
+    spread = {}
+    for differ in subsets(groups):
+        each = [(share, part.spread(differ)) for part, share in parts]
+        spread[differ] = (math.hypot(*(w * s[0] for w, s in each)), math.hypot(*(w * s[1] for w, s in each)))
+    return spread
