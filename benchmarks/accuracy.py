@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 import fanin
+from fanin.frameworks import front_end
 from fanin.targets import resolve, shrink
 
 REFERENCE = {
@@ -62,6 +63,8 @@ class Result:
     seconds: float = 0.0
     error: str = ""
     worst: list[tuple[str, str, float, float]] = field(default_factory=list)
+    worst_backward: list[tuple[str, str, float, float]] = field(default_factory=list)
+    worst_parameters: list[tuple[str, str, float, float]] = field(default_factory=list)
 
 
 def percentiles(errors: list[float]) -> dict[str, float]:
@@ -106,14 +109,15 @@ def compare(target: str, options: dict, seeds: int, training: bool) -> Result:
         if predicted is None:
             predicted = fanin.predict(model, batch)
             result.seconds = round(time.perf_counter() - start, 2)
-        measured = fanin.measure(model, batch)
+        side = front_end(model)
+        measured = side.measure_signals(side.read_model(model, batch), seed=k)  # its own cotangent and dropout
         for row in measured.rows:
             squares.setdefault(row.name, []).append(row.rms**2)
             if row.grad_rms is not None:
                 grads.setdefault(row.name, []).append(row.grad_rms**2)
         for name, row in measured.parameters.items():
             weights.setdefault(name, []).append(row["grad_rms"] ** 2)
-        del model, k
+        del model
     _fill(result, predicted, squares, grads, weights)
     return result
 
@@ -132,15 +136,33 @@ def _fill(result: Result, predicted, squares, grads, weights) -> None:
         result.worst.append((row.name, row.op, row.rms, error))
         if row.grad_rms is not None and row.name in grads:
             backward.append(relative(row.grad_rms, grads[row.name]))
+            result.worst_backward.append((row.name, row.op, row.grad_rms, backward[-1]))
+    floors = rounding(weights)
     for name, values in weights.items():
         said = predicted.parameters.get(name, {}).get("grad_rms")
         if said is not None:
-            parameters.append(relative(said, values))
+            zero = max(said, float(np.sqrt(np.mean(values)))) <= floors[name]
+            parameters.append(0.0 if zero else relative(said, values))
+            result.worst_parameters.append((name, "", said, parameters[-1]))
     result.forward, result.backward = percentiles(forward), percentiles(backward)
     result.parameters = percentiles(parameters)
     names = [name for name, *_ in result.worst]
     result.noise = percentiles([standard_error(squares[name]) for name in names])
-    result.worst = sorted(result.worst, key=lambda w: -w[3])[:12]
+    for listed in ("worst", "worst_backward", "worst_parameters"):
+        setattr(result, listed, sorted(getattr(result, listed), key=lambda w: -w[3])[:12])
+
+
+def rounding(weights: dict[str, list[float]]) -> dict[str, float]:
+    """What is zero but for rounding, for every parameter: float32's eps beside the largest gradient of its module.
+
+    The gradient of a key's bias is a sum of terms that cancel. Each is itself a difference that carries the rounding of
+    the larger numbers it was made of: of the order of ten roundings in all.
+    """
+    modules: dict[str, float] = {}
+    for name, values in weights.items():
+        module = name.rpartition(".")[0]
+        modules[module] = max(modules.get(module, 0.0), float(np.sqrt(np.mean(values))))
+    return {name: 10 * float(np.finfo(np.float32).eps) * modules[name.rpartition(".")[0]] for name in weights}
 
 
 def standard_error(squares: list[float]) -> float:
@@ -207,8 +229,10 @@ def show(r: Result, verbose: bool = False) -> None:
     if r.unmodelled:
         print(f"    {len(r.unmodelled)} unmodelled, the first: {r.unmodelled[0]}", flush=True)
     if verbose:
-        for name, op, rms, error in r.worst:
-            print(f"    {name} {op} {rms:.4g} {error:.1%}")
+        for head, entries in (("forward", r.worst), ("backward", r.worst_backward), ("weights", r.worst_parameters)):
+            print(f"    {head}:")
+            for name, op, rms, error in entries:
+                print(f"      {name} {op} {rms:.4g} {error:.1%}")
 
 
 def summary(results: list[Result]) -> None:
