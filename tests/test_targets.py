@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from types import SimpleNamespace
 
 import pytest
 
+import fanin
 from fanin.errors import FaninError, MissingDependency, TargetError
 from fanin.targets import InputSpec, parse_input, resolve
 
@@ -242,3 +244,19 @@ def test_special_ids_are_never_drawn():
     pytest.importorskip("transformers")
     target = resolve("hf:bert", small=True)
     assert int((target.batch["input_ids"] == target.model.config.pad_token_id).sum()) == 0
+
+
+@pytest.mark.parametrize("target", ["hf:gpt2", "hf:t5", "hf:bert:BertForMaskedLM", "hf:vit:ViTForImageClassification"])
+def test_a_transformers_model_carries_its_loss(target: str) -> None:
+    pytest.importorskip("transformers")
+    found = resolve(target, small=True)
+    assert found.loss is not None and any(note.startswith("loss:") for note in found.notes)
+    facts = fanin.predict(found.model, found.batch, loss=found.loss, target=found.target).facts
+    assert facts["uninformed_loss"] == pytest.approx(math.log(facts["classes"]))
+    assert 0 <= facts["loss"] - facts["uninformed_loss"] < 1
+    assert resolve(target, small=True, meta=True).target.device.type == "meta"
+
+
+def test_a_bare_model_has_no_loss() -> None:
+    pytest.importorskip("transformers")
+    assert resolve("hf:bert", small=True).loss is None

@@ -39,9 +39,11 @@ def build(request: Request) -> Target:
     model = _model(transformers, config, class_name)
     notes.append(f"built {type(model).__name__} with random weights")
     from fanin.targets.batches import default_batch
+    from fanin.targets.losses import default_loss
 
     batch, described = default_batch(model, config, meta=request.meta)
-    return Target(model, batch, request.text, (*notes, *described))
+    loss, target, said = default_loss(model, config, batch)
+    return Target(model, batch, request.text, (*notes, *described, *said), loss, target)
 
 
 def model_types() -> tuple[str, ...]:

@@ -81,6 +81,8 @@ def resolve(
             cause="a factory may return (model, batch); otherwise fanin must be told what the model takes",
             remedy=f'add --input "{guess_input(found.model)}" (or name:dtype[dims] for a keyword argument)',
         )
+    if inputs and found.loss is not None and text.startswith("hf:"):  # its target was made for another batch
+        found = replace(found, loss=None, target=None)
     return replace(found, batch=batch, label=text)
 
 
