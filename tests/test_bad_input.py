@@ -77,8 +77,8 @@ ANYWHERE: dict[str, tuple[Callable[[], Any], Any, type[FaninError], list[str]]] 
     "wrong keyword": (dense, {"pixels": X}, ModelError, ["Linear", "pixels"]),
     "forward raises": (lambda: Net(boom), X, ModelError, ["Net", "RuntimeError: boom", "run model(batch)"]),
     "forward exits": (lambda: Net(leave), X, ModelError, ["Net", "SystemExit"]),
-    "branch on data": (
-        lambda: Net(lambda layer, x: layer(x) if x.sum() > 0 else layer(-x)),
+    "branch on weights, without weights": (
+        lambda: Net(lambda layer, x: layer(x) if layer(x).sum() > 0 else layer(-x)).to("meta"),
         X,
         ModelError,
         ["Net", "branches on the values", "torch.where"],
@@ -217,9 +217,9 @@ class Branch(nn.Module):
         super().__init__()
         self.layer = nn.Linear(16, 4)
     def forward(self, x):
-        return self.layer(x) if x.sum() > 0 else self.layer(-x)
+        return self.layer(x) if self.layer(x).sum() > 0 else self.layer(-x)
 
-def branch(): return Branch(), torch.randn(8, 16)
+def branch(): return Branch().to("meta"), torch.randn(8, 16)
 
 def nan():
     net = nn.Linear(16, 4)
@@ -240,7 +240,7 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     "empty model": (["check", "{file}:empty"], ["no parameters"]),
     "ids beyond": (["check", "{file}:ids"], ["99"]),
     "lazy": (["check", "{file}:lazy"], ["no shape yet"]),
-    "branch on data": (["check", "{file}:branch"], ["branches on the values"]),
+    "branch on weights": (["check", "{file}:branch"], ["branches on the values"]),
     "unknown code": (["check", "{file}:good", "--select", "FAN7"], ["FAN7"]),
     "unknown recipe": (["plan", "{file}:good", "--recipe", "hee"], ["hee"]),
     "unknown activation": (["gain", "rellu"], ["rellu", "relu"]),

@@ -109,19 +109,6 @@ def test_the_mode_is_that_of_the_model():
     assert read_model(net.train(), batch).graph.training and not read_model(net.eval(), batch).graph.training
 
 
-def test_a_forward_that_branches_on_data_is_refused():
-    class Branching(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.fc = nn.Linear(4, 4)
-
-        def forward(self, x):
-            return self.fc(x) if x.sum() > 0 else x
-
-    with pytest.raises(fanin.FaninError, match="branches on the values"):
-        fanin.predict(Branching(), torch.randn(2, 4))
-
-
 # --- nothing is allocated -------------------------------------------------------------------------------------------
 
 LLAMA = """

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from fanin.frameworks.torch.ops import SPLITS, TABLE, Arguments, op_name, references, split_piece, substitute
+from fanin.frameworks.torch.ops import SPLITS, TABLE, Arguments, op_name, references, split_piece, substitute, written
 from fanin.frameworks.torch.program import Program, Ref, Step
 from fanin.graph import Kind
 
@@ -32,19 +32,6 @@ def functional(program: Program) -> Program:
         rewriter.step(step)
     outputs = tuple(rewriter.read(o) for o in program.outputs)
     return replace(program, steps=tuple(rewriter.steps), outputs=outputs)
-
-
-def written(step: Step) -> list[str]:
-    """Ids of the tensors that a step writes to, by its schema."""
-    schema = getattr(step.target, "_schema", None)
-    if schema is None:
-        return []
-    found = []
-    for i, argument in enumerate(schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = step.args[i] if i < len(step.args) else step.kwargs.get(argument.name)
-            found += [v.id for v in (value if isinstance(value, list | tuple) else [value]) if isinstance(v, Ref)]
-    return found
 
 
 def _storage(value: Any) -> int | None:

@@ -96,6 +96,19 @@ def references(step: Step) -> list[str]:
     return list(found)
 
 
+def written(step: Step) -> list[str]:
+    """Ids of the tensors that a step writes to, by its schema."""
+    schema = getattr(step.target, "_schema", None)
+    if schema is None:
+        return []
+    found = []
+    for i, argument in enumerate(schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = step.args[i] if i < len(step.args) else step.kwargs.get(argument.name)
+            found += [v.id for v in (value if isinstance(value, list | tuple) else [value]) if isinstance(v, Ref)]
+    return found
+
+
 def numpy_function(step: Step, booleans: frozenset[str] = frozenset()) -> Callable[..., np.ndarray]:
     """The step as a NumPy function of its tensors in float64: the framework's own operation, wrapped.
 

@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -143,28 +143,92 @@ def trace(model: torch.nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> Pro
     Raises:
         ModelError: the model raises on this batch or cannot be traced.
     """
-    with _fakes(model, args, kwargs) as (fake, fake_args, fake_kwargs):
-        exported = _export(fake, fake_args, fake_kwargs)
-    return _flatten(exported, model, args, kwargs)
+    try:
+        with _fakes(model, args, kwargs) as (fake, fake_args, fake_kwargs):
+            exported = _export(fake, fake_args, fake_kwargs)
+        program = _flatten(exported, model, args, kwargs)
+    except ModelError:
+        recorded = _recorded(model, args, kwargs)
+        if recorded is None:
+            raise
+        return recorded
+    return program if _sized(program) else _recorded(model, args, kwargs) or _unsized(model)
 
 
-@contextmanager
-def _fakes(model, args, kwargs) -> Iterator[tuple]:
+def _sized(program: Program) -> bool:
+    """Whether the shape of every tensor is known: a mask that picks rows leaves a number open."""
+    values = (v for step in program.steps for v in tree_leaves(step.value) if isinstance(v, torch.Tensor))
+    return all(isinstance(n, int) for v in values for n in v.shape)
+
+
+def _unsized(model: torch.nn.Module) -> Program:
+    raise ModelError(
+        f"{type(model).__name__} has tensors whose shapes depend on the values of others",
+        cause="the model is on the meta device, or these values depend on weights",
+        remedy="give a model with weights and a batch with values",
+    )
+
+
+def _recorded(model: torch.nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> Program | None:
+    """What runs on this batch, for a model that branches on it; with the model's own weights where it branches on them.
+
+    None where the model cannot be run that way either.
+    """
+    from fanin.frameworks.torch.record import record
+
+    paths = frozenset(name for name, _ in model.named_modules())
+    leaves = tuple(tree_leaves((tuple(args), dict(kwargs))))
+    real = all(t.device.type != "meta" for t in itertools.chain(model.parameters(), model.buffers()))
+    for weights in (False, True) if real else (False,):
+        fake = _faker()
+        known = lambda t, fake=fake: fake(t) if t.device.type == "meta" else t.detach().clone()  # noqa: E731
+        make = (
+            known if weights else lambda t, fake=fake, k=known: fake(t) if isinstance(t, torch.nn.Parameter) else k(t)
+        )
+        copied = _readable(shadow(model, make))
+        own = lambda x, known=known: known(x) if isinstance(x, torch.Tensor) else x  # noqa: E731
+        try:
+            with warnings.catch_warnings(), hushed():
+                warnings.simplefilter("ignore")
+                program = record(copied, tree_map(own, tuple(args)), tree_map(own, dict(kwargs)), paths)
+        except (Exception, SystemExit):  # whatever the model raises without values, or with its own
+            continue
+        return replace(program, leaves=leaves)
+    return None
+
+
+def _faker() -> Callable[[torch.Tensor], torch.Tensor]:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
 
     def fake(tensor: torch.Tensor) -> torch.Tensor:
         with mode:
             return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
 
-    copied = shadow(model, fake)
+    return fake
+
+
+@contextmanager
+def _fakes(model, args, kwargs) -> Iterator[tuple]:
+    fake = _faker()
+    copied = _readable(shadow(model, fake))
+    to_fake = lambda x: fake(x) if isinstance(x, torch.Tensor) else x  # noqa: E731
+    yield copied, tree_map(to_fake, tuple(args)), tree_map(to_fake, dict(kwargs))
+
+
+def _readable(copied: torch.nn.Module) -> torch.nn.Module:
+    """The copy without what is not part of its signal: caches, and whole layers dropped at random."""
     config = getattr(copied, "config", None)
     if config is not None and getattr(config, "use_cache", None):
         config.use_cache = False
-    for module in copied.modules():  # whole layers dropped at random: a branch on data; the full net is what is read
-        if isinstance(getattr(module, "layerdrop", None), float):
-            cast(Any, module).layerdrop = 0.0  # a plain number; torch types attributes as tensors or modules
-    to_fake = lambda x: fake(x) if isinstance(x, torch.Tensor) else x  # noqa: E731
-    yield copied, tree_map(to_fake, tuple(args)), tree_map(to_fake, dict(kwargs))
+    for holder in {id(h): h for h in (*copied.modules(), *_configs(copied))}.values():
+        for name in ("layerdrop", "encoder_layerdrop", "decoder_layerdrop"):
+            if isinstance(getattr(holder, name, None), float):
+                setattr(cast(Any, holder), name, 0.0)  # a branch on a random number; the full net is what is read
+    return copied
+
+
+def _configs(model: torch.nn.Module) -> Iterator[Any]:
+    return (module.config for module in model.modules() if hasattr(module, "config"))
 
 
 def _export(model, args, kwargs):

@@ -10,7 +10,7 @@ from scipy.special import betaincinv
 from fanin.graph import Node
 from fanin.theory import grid
 from fanin.theory.contraction import axis_groups, axis_size, weighted_sum
-from fanin.theory.law import FEATURE, Atom, Axis, Law, fresh_latent
+from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, fresh_latent, latent_for, subsets
 from fanin.theory.state import Hidden, Known, Modelled, Value, as_law
 
 SLOT = "slot"  # the experts that one token is sent to: never the same one
@@ -59,6 +59,8 @@ def index(node: Node, *inputs: Modelled) -> Value:
     if isinstance(x, Hidden) or (isinstance(x, Known) and not node.is_float):
         return Hidden(node.shape, _index_axes(node, x.axes, arrays, where))
     law = as_law(x)
+    if len(arrays) == 1 and isinstance(arrays[0], Known) and arrays[0].array.dtype == bool:
+        return _picked(law, node, arrays[0].array, where[0])
     axes = _index_axes(node, law.axes, arrays, where)
     if all(isinstance(v, Known) for v in arrays):
         level = _indexed_level(law, node, [np.asarray(v.array) for v in arrays if isinstance(v, Known)])
@@ -70,6 +72,53 @@ def index(node: Node, *inputs: Modelled) -> Value:
     if any(FEATURE in axis_groups(x.axes[d]) for d in where):
         latent = replace(latent, feature_view=(*latent.feature_view, view))
     return replace(law, shape=node.shape, axes=axes, latent=latent)
+
+
+def _picked(law: Law, node: Node, mask: np.ndarray, first: int) -> Law:
+    """x[mask]: the places where a known mask is true, one after another, told apart by one group."""
+    dims = tuple(range(first, first + mask.ndim))
+    at = np.nonzero(mask)
+    level = law.level
+    if any(level.shape[d] > 1 for d in dims):
+        wide = [law.shape[d] if d in dims else n for d, n in enumerate(level.shape)]
+        level = np.broadcast_to(level, wide)[(slice(None),) * first + at]
+    else:
+        level = level.reshape((*level.shape[:first], 1, *level.shape[first + mask.ndim :]))
+    inner = frozenset(g for d in dims for g in axis_groups(law.axes[d])) - {FEATURE}
+    group = next(iter(sorted(inner)), FEATURE)
+    axes = (*law.axes[:first], _resized_to(group, len(at[0])), *law.axes[first + mask.ndim :])
+    out = replace(law, shape=node.shape, axes=axes, level=level)
+    shares = _differing([law.axes[d] for d in dims], at)
+
+    def pair(differ: Groups) -> float:
+        if group not in differ:
+            return law.pair(differ)
+        return sum(share * law.pair((differ - inner) | s) for s, share in shares.items())
+
+    latent = latent_for(out, pair, out.groups)
+    return replace(out, latent=latent)
+
+
+def _resized_to(group: str, n: int) -> Axis:
+    return (Atom(n, group),) if n > 1 else ()
+
+
+def _differing(axes: list[Axis], at: tuple[np.ndarray, ...]) -> dict[Groups, float]:
+    """In which groups two different picked places differ: the share of ordered pairs for each set of them."""
+    names = sorted({g for axis in axes for g in axis_groups(axis)})
+    n = len(at[0])
+    alike: dict[Groups, float] = {}
+    for same in [frozenset(), *subsets(frozenset(names))]:
+        chosen = [i for i, axis in enumerate(axes) if axis_groups(axis) & same or not axis_groups(axis)]
+        rows = np.stack([at[i] for i in chosen]) if chosen else np.zeros((1, n), int)
+        counts = np.unique(rows, axis=1, return_counts=True)[1].astype(float)
+        alike[same] = float((counts**2).sum())
+    exact = {}
+    for same in sorted(alike, key=len, reverse=True):  # equal in these and in no other
+        exact[same] = alike[same] - sum(v for other, v in exact.items() if same < other)
+    total = max(n * n - n, 1)
+    everything = frozenset(names)
+    return {everything - same: v / total for same, v in exact.items() if same != everything}
 
 
 def take(node: Node, *inputs: Modelled) -> Value:

@@ -75,10 +75,11 @@ def _known(value: Modelled) -> np.ndarray:
 
 def _each(index: np.ndarray, along: int, x_shape: tuple[int, ...]) -> Places:
     """scatter: every element has a place of its own along one axis."""
-    grids = list(np.indices(index.shape))
+    every = np.indices(index.shape)
+    grids = [every[i] for i in range(index.ndim)]
     grids[along] = index
     full = np.full(x_shape, -1, np.int64)
-    full[tuple(grids)] = np.arange(index.size).reshape(index.shape)
+    np.put(full, np.ravel_multi_index(_wrapped(grids, x_shape), x_shape), np.arange(index.size))
     return Places(tuple(range(len(x_shape))), full, index.shape, 0)
 
 
