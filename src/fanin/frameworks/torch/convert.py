@@ -203,7 +203,7 @@ def evaluator(step: Step) -> Callable[..., Any]:
     refs = references(step)
 
     def run(*arrays: np.ndarray) -> Any:
-        tensors = dict(zip(refs, (torch.from_numpy(np.array(a)) for a in arrays), strict=True))
+        tensors = dict(zip(refs, (torch.from_numpy(np.array(a, order="C")) for a in arrays), strict=True))
         args, kwargs = substitute(step, tensors)
         kwargs.pop("device", None) if kwargs.get("device") is not None and str(kwargs["device"]) == "meta" else None
         with torch.no_grad():
