@@ -14,7 +14,19 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from fanin.theory import grid, places, spread
-from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, constant, gaussian, gaussians, latent_for
+from fanin.theory.law import (
+    FEATURE,
+    Atom,
+    Axis,
+    Groups,
+    Law,
+    constant,
+    fresh_latent,
+    gaussian,
+    gaussians,
+    latent_for,
+    subsets,
+)
 from fanin.theory.state import Known, Modelled, Value, as_law
 
 
@@ -214,8 +226,6 @@ def embed(ids: Modelled, weight: Law) -> Law:
         numbers = weight.level_weight @ weight.values
         law = law.with_values(numbers[None])
     corr = _same_id(ids) if isinstance(ids, Known) else {}
-    from fanin.theory.law import fresh_latent, subsets
-
     default = 1.0 / weight.shape[0]
     latent = fresh_latent({s: corr.get(s, default) for s in subsets(law.groups)})
     if isinstance(ids, Known):  # the same rows again are the same numbers
@@ -226,16 +236,25 @@ def embed(ids: Modelled, weight: Law) -> Law:
 
 def _same_id(ids: Known) -> dict[Groups, float]:
     """Fraction of pairs of places with the same id, for every set of groups in which they differ."""
-    flat = ids.array.astype(np.int64)
-    _, codes = np.unique(flat, return_inverse=True)
-    codes = codes.reshape(flat.shape)
-    if codes.size > 4096:  # the one-hot table would not fit: estimate from the share of each id
-        codes = codes[tuple(slice(0, 16 if i == 0 and codes.ndim > 1 else 256) for i in range(codes.ndim))]
-        _, again = np.unique(codes, return_inverse=True)
-        codes = again.reshape(codes.shape)
-    onehot = np.eye(codes.max() + 1)[codes] * np.sqrt(codes.max() + 1)
-    _, pairs = known_pairs(onehot, (*ids.axes, ((Atom(onehot.shape[-1], FEATURE)),)), onehot.ndim - 1)
+    _, codes = np.unique(np.asarray(ids.array).astype(np.int64), return_inverse=True)
+    codes = codes.reshape(ids.shape)
+    groups = frozenset(g for axis in ids.axes for g in axis_groups(axis))
+    totals, pairs = {}, {}
+    for chosen in [frozenset(), *subsets(groups)]:
+        dims = tuple(i for i, axis in enumerate(ids.axes) if axis_groups(axis) & chosen)
+        together = np.moveaxis(codes, dims, range(-len(dims), 0)).reshape(-1, _count(ids.shape, dims))
+        _, counts = np.unique(together + (codes.max() + 1) * np.arange(len(together))[:, None], return_counts=True)
+        totals[chosen] = (
+            float((counts.astype(float) ** 2).sum() / together.size / together.shape[1]),
+            together.shape[1],
+        )
+    for chosen in subsets(groups):
+        pairs[chosen] = _strictly_apart(chosen, totals, pairs, 1.0)
     return {s: float(np.clip(p, 0, 1)) for s, p in pairs.items()}
+
+
+def _count(shape: tuple[int, ...], dims: tuple[int, ...]) -> int:
+    return int(np.prod([shape[d] for d in dims]))
 
 
 __all__ = [

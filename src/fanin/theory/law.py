@@ -325,8 +325,7 @@ def compress(values: np.ndarray, level: np.ndarray, limit: int | None = None) ->
         rms = np.sqrt(second)
         key = np.round(np.stack([np.log(np.maximum(rms, 1e-300)), mean / rms, slope / rms]), 5)  # to five digits each
     key = np.nan_to_num(key)
-    _, group = np.unique(key, axis=1, return_inverse=True)
-    group = group.ravel()
+    group = _alike(key)
     if limit is None:
         limit = MAX_LEVELS if np.ptp(mean[np.isfinite(mean)]) > 0 else MAX_VARIANCES
     if group.max() + 1 > limit:
@@ -334,6 +333,16 @@ def compress(values: np.ndarray, level: np.ndarray, limit: int | None = None) ->
     merged, group = _merge(values, second, weight, group)
     level = group[level].astype(np.int32)
     return merged, _thin(level)
+
+
+def _alike(key: np.ndarray) -> np.ndarray:
+    """Equal columns of (rows, K) numbered from zero; ``np.unique`` along an axis is much slower."""
+    order = np.lexsort(key)
+    ordered = key[:, order]
+    new = np.concatenate([[False], (ordered[:, 1:] != ordered[:, :-1]).any(0)])
+    group = np.empty(len(order), int)
+    group[order] = np.cumsum(new)
+    return group
 
 
 def _bins(mean: np.ndarray, second: np.ndarray, slope: np.ndarray, weight: np.ndarray, limit: int) -> np.ndarray:
@@ -365,9 +374,11 @@ def _merge(
     mass = np.bincount(group, weights=weight, minlength=count)
     used = mass > 0
     share = weight / np.where(mass[group] > 0, mass[group], 1)
-    merged = np.zeros((count, values.shape[1]))
+    order = np.argsort(group, kind="stable")
     with np.errstate(all="ignore"):
-        np.add.at(merged, group, share[:, None] * np.where(share[:, None] > 0, values, 0))
+        weighted = np.where(share[order, None] > 0, share[order, None] * values[order], 0)
+        starts = np.searchsorted(group[order], np.arange(count))
+        merged = weighted if count == len(group) else np.add.reduceat(weighted, starts, axis=0)
         wanted = np.bincount(group, weights=share * second, minlength=count)
         got = grid.expectation(merged**2)
         factor = np.where((got > 1e-300) & np.isfinite(wanted) & np.isfinite(got), np.sqrt(wanted / got), 1.0)

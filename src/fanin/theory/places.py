@@ -63,7 +63,8 @@ def weights(law: Law, size: int) -> np.ndarray:
                 where = len(dims)
             dims.append(atom.size)
     rows = np.moveaxis(law.level.reshape(dims), where, 0).reshape(size, -1)[at]
-    table = np.stack([np.bincount(row, minlength=count) for row in rows])
+    joint = rows + count * np.arange(len(rows))[:, None]
+    table = np.bincount(joint.ravel(), minlength=count * len(rows)).reshape(len(rows), count)
     return table / table.sum(1, keepdims=True)
 
 
@@ -121,18 +122,39 @@ def with_matrix(law: Law, wanted: np.ndarray, size: int) -> Law:
 
 
 def _solved(coefficients: np.ndarray, variance: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Invert Mehler's series for every pair by bisection."""
-    cross = [np.outer(c, c) for c in coefficients.T]
-    low, high = -np.ones_like(wanted), np.ones_like(wanted)
-    for _ in range(30):
-        middle = (low + high) / 2
-        value, power = cross[0].copy(), 1.0
-        for term in cross[1:]:
-            power = power * middle
-            value += term * power
-        below = value < wanted
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return (low + high) / 2
+    """Invert Mehler's series for every pair: Newton's steps, kept within a bracket by bisection."""
+    squares = (coefficients**2).max(0)
+    degree = int(np.flatnonzero(squares > 1e-14 * max(squares.max(), 1e-300))[-1]) if squares.any() else 0
+    terms = [np.outer(c, c) for c in coefficients.T[: degree + 1]]
+    up = wanted >= terms[0]
+    end = _series(terms, np.where(up, 1.0, -1.0))[0]
+    beyond = np.where(up, wanted >= end, wanted <= end)
+    low = np.where(up, np.where(beyond, 1.0, 0.0), -1.0)
+    high = np.where(up, 1.0, np.where(beyond, -1.0, 0.0))
+    with np.errstate(all="ignore"):
+        r = np.clip(np.nan_to_num((wanted - terms[0]) / np.sqrt(np.outer(variance, variance))), low, high)
+        for _ in range(40):
+            value, slope = _series(terms, r)
+            below = value < wanted
+            low, high = np.where(below, r, low), np.where(below, high, r)
+            step = r + (wanted - value) / slope
+            inside = (step >= low) & (step <= high)
+            new = np.where(inside, step, (low + high) / 2)  # also where both ends are one
+            moved, r = np.abs(new - r).max(), new
+            if moved < 1e-10:
+                break
+    return r
+
+
+def _series(terms: list[np.ndarray], r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A power series and its derivative, by Horner's rule."""
+    value, slope = terms[-1].copy(), np.zeros_like(r)
+    for term in terms[-2::-1]:
+        slope *= r
+        slope += value
+        value *= r
+        value += term
+    return value, slope
 
 
 def _holding(latent: Latent, r: np.ndarray, size: int) -> Latent:

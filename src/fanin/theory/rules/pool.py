@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import gammaincinv
@@ -239,9 +240,14 @@ def _chi_square(mean: float, variance: float) -> np.ndarray:
     """Values of a mean of squares: a chi square of as many degrees of freedom as give it its variance."""
     if variance <= 1e-12 * mean**2:
         return np.full(grid.POINTS, mean)
-    shape = mean**2 / variance
-    values = gammaincinv(shape, np.clip(grid.CDF, 1e-15, 1 - 1e-15)) * (mean / shape)
+    values = _unit_chi_square(float(f"{mean**2 / variance:.9e}")) * mean
     return matched(values, mean, variance + mean**2)
+
+
+@lru_cache(maxsize=256)
+def _unit_chi_square(shape: float) -> np.ndarray:
+    """Quantiles of a Gamma law of mean one; every place and every layer asks for the same few."""
+    return gammaincinv(shape, np.clip(grid.CDF, 1e-15, 1 - 1e-15)) / shape
 
 
 def _spread_over(x: Law, dims, shape, axes, n: float, correction: float, op: str) -> Law:
