@@ -120,3 +120,31 @@ def test_queries_keys_and_values(causal: bool) -> None:
     torch.manual_seed(1234)
     batch = torch.randn(3, 12, 128) + torch.randn(3, 1, 128)  # tokens of a sample have something in common
     hold(errors(lambda: Attention(2, causal), batch, 10), slack=0.04)
+
+
+def test_a_bias_that_shifts_all_keys_has_no_gradient() -> None:
+    """Softmax does not see what is added to all logits of a row, fused or spelled out."""
+
+    class Keys(nn.Module):
+        def __init__(self, fused: bool):
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(64, 64) for _ in range(3))
+            self.fused = fused
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            q, k, v = self.q(x), self.k(x), self.v(x)
+            if self.fused:
+                return nn.functional.scaled_dot_product_attention(*(y.unsqueeze(1) for y in (q, k, v)))
+            return torch.softmax(q @ k.transpose(1, 2) / 8, -1) @ v
+
+    for fused in (True, False):
+        found = fanin.predict(Keys(fused), torch.randn(2, 8, 64)).parameters
+        assert found["k.bias"]["grad_rms"] == 0
+        assert found["q.bias"]["grad_rms"] > 0
+
+
+def test_a_bias_before_batch_norm_has_no_gradient_in_training() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 4, 3))
+    batch = torch.randn(4, 3, 12, 12)
+    assert fanin.predict(net, batch).parameters["0.bias"]["grad_rms"] == 0
+    assert fanin.predict(net.eval(), batch).parameters["0.bias"]["grad_rms"] > 0

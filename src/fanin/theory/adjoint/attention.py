@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -73,6 +73,7 @@ def attention(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[
     parts: list[list[Part]] = [[] for _ in inputs]
     for i, (law, side) in enumerate(((q, query), (k, key), (v, key))):
         parts[i] = [_laid(law, side, found[i])]
+    parts[1] = [replace(p, balanced=key.groups - {FEATURE}) for p in parts[1]]  # a shift of all keys changes no weight
     return parts
 
 

@@ -32,6 +32,8 @@ class Part:
         ratio: correlation of the base between places that differ in the groups of the key.
         values: (levels, POINTS) the function of the tensor's latent, or None for one.
         matrix: correlation of the base between every two positions, where they differ (see ``sequence``).
+        balanced: groups over whose places the part sums to exactly zero: behind a softmax what a row has in common
+            drops out, and before a norm what its mean takes away. What adds to all of them has no gradient.
     """
 
     base: int
@@ -39,6 +41,7 @@ class Part:
     ratio: Mapping[Groups, float]
     values: np.ndarray | None = None
     matrix: np.ndarray | None = None
+    balanced: Groups = frozenset()
 
     @cached_property
     def mean_second(self) -> float:
@@ -97,6 +100,11 @@ class Cotangent:
         """E[g g'] of two places that differ in these groups (same feature)."""
         return sum(p.pair(self.law, frozenset(differ)) for p in self.parts)
 
+    @property
+    def balanced(self) -> Groups:
+        """Groups over whose places the sum is exactly zero; empty where there are none."""
+        return _both(*self.parts) if self.parts else frozenset()
+
     def ratios(self) -> dict[Groups, float]:
         """Pair moments over the mean square, for every set of groups."""
         second = self.second
@@ -108,9 +116,10 @@ def fresh(
     ratio: Mapping[Groups, float],
     values: np.ndarray | None = None,
     matrix: np.ndarray | None = None,
+    balanced: Groups = frozenset(),
 ) -> Part:
     """A part on a base of its own."""
-    return Part(next(_bases), second, dict(ratio), values, matrix)
+    return Part(next(_bases), second, dict(ratio), values, matrix, balanced)
 
 
 def gathered(law: Law, parts: list[Part]) -> Cotangent:
@@ -121,7 +130,7 @@ def gathered(law: Law, parts: list[Part]) -> Cotangent:
         if old is None:
             by_base[part.base] = part
         elif old.second.shape == part.second.shape and np.allclose(old.second, part.second, rtol=1e-9, atol=0):
-            by_base[part.base] = replace(old, values=_plus(old.values, part.values, law))
+            by_base[part.base] = replace(old, values=_plus(old.values, part.values, law), balanced=_both(old, part))
         else:  # the same base at different places (two slices of one tensor): they do not meet
             by_base[next(_bases)] = part
     means = {id(p): float(np.mean(p.profile(law))) for p in by_base.values()}
@@ -142,6 +151,11 @@ def _without_form(part: Part, law: Law) -> Part:
     return replace(part, second=part.profile(law), values=None)
 
 
+def _both(*parts: Part) -> Groups:
+    """What a sum of parts still sums to zero over."""
+    return parts[0].balanced if len({p.balanced for p in parts}) == 1 else frozenset()
+
+
 def _plus(a: np.ndarray | None, b: np.ndarray | None, law: Law) -> np.ndarray:
     one = np.ones((len(law.values), grid.POINTS))
     return (one if a is None else a) + (one if b is None else b)
@@ -157,7 +171,7 @@ def _merged(law: Law, parts: list[Part]) -> Part:
     from fanin.theory.adjoint import sequence
 
     matrix = sequence.correlation(Cotangent(law, tuple(parts)))
-    return fresh(sum((p.second for p in parts), np.zeros(())), ratio, matrix=matrix)
+    return fresh(sum((p.second for p in parts), np.zeros(())), ratio, matrix=matrix, balanced=_both(*parts))
 
 
 def translated(differ: Groups, source: tuple[Axis, ...], target: tuple[Axis, ...]) -> Groups:

@@ -77,17 +77,23 @@ def _unary(fn: Function, g: Cotangent, x: Law) -> list[Part]:
     return [_through(part, g.law, x, slope) for part in g.parts]
 
 
+def _followed(part: Part, values: np.ndarray | None) -> Part:
+    """The part with another function; only one number for all places leaves a sum over them zero."""
+    one = values is None or np.ptp(values) <= 1e-6 * np.abs(values).max()  # differences leave rounding
+    return replace(part, values=values, balanced=part.balanced if one else frozenset())
+
+
 def _through(part: Part, out: Law, x: Law, slope: np.ndarray) -> Part:
     """B d(z) through a function with slope f'(x(z)) on the same latent."""
     onto = levels_onto(out, x)
     if part.values is None:
-        return replace(part, values=slope)
+        return _followed(part, slope)
     if onto is not None:
-        return replace(part, values=part.values[onto] * slope)
+        return _followed(part, part.values[onto] * slope)
     of_x, of_out, share = _levels_of(out, x)
     table = _one_a_level(part.values[of_out] * slope[of_x], of_x, share, len(x.values))
     if table is not None:
-        return replace(part, values=table)
+        return _followed(part, table)
     form = np.sqrt(out.level_weight @ part.values**2)
     return fresh(part.profile(out) / max(float(grid.expectation(form**2)), 1e-300), part.ratio, form * slope)
 
@@ -155,10 +161,10 @@ def _known_other(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     if len(of_x) == len(x.values):
         table = np.empty_like(values)
         table[of_x] = values
-        return replace(part, values=table)
+        return _followed(part, table)
     alike = _one_a_level(values, of_x, share, len(x.values))
     if alike is not None:
-        return replace(part, values=alike)
+        return _followed(part, alike)
     squares = np.zeros((len(x.values), values.shape[1]))
     np.add.at(squares, of_x, share[:, None] * values**2)
     form = np.sqrt(squares)
@@ -189,7 +195,10 @@ def _beside_another(fn: Function, part: Part, out: Law, x: Law, y: Law) -> list[
 def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     """The other operand has a latent of its own: the root mean square of the factor given x's latent."""
     if part.values is not None and np.all(np.ptp(part.values, axis=1) <= 1e-6 * np.abs(part.values).max(axis=1)):
-        part = replace(part, second=part.profile(out), values=None)  # a factor that does not follow the latent
+        kept = part.balanced if len(part.values) == 1 else frozenset()
+        part = replace(
+            part, second=part.profile(out), values=None, balanced=kept
+        )  # a factor that does not follow the latent
     if part.values is None and fn.__code__.co_argcount == 2 and _is_sum(fn):
         alpha = float(fn(1.0, 0.0) - fn(0.0, 0.0))
         if alpha == 1.0:
@@ -287,7 +296,7 @@ def _unbroadcast(part: Part, whole: Cotangent | None, out: Law, x: Law, x_laid: 
     if not spread:
         ratio = {s: part.ratio.get(t, 0.0) for s, t in names.items()}
         second = part.second.reshape(part.second.shape[lead:]) if lead else part.second
-        return replace(part, second=second, ratio=ratio)
+        return replace(part, second=second, ratio=ratio, balanced=part.balanced & x.groups)
     total = part.profile(x_laid) if part.values is not None else part.second
     groups = frozenset(a.group for i in spread for a in out.axes[i] if a.size > 1)
     gain = _multiplicity(out, spread, groups, lambda s: part.ratio.get(s, 0.0))

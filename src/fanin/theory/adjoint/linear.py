@@ -29,7 +29,10 @@ def dense(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
     if isinstance(x, Law):
         second = n_out * weight.second * profile.mean(-1, keepdims=True)
         along = returned(g, x, n_out * weight.second, lambda p: p.mean(-1, keepdims=True))
-        parts[a["x"]] = [fresh(second, _carried(g, x), matrix=sequence.correlation(g, x)), *along]
+        parts[a["x"]] = [
+            fresh(second, _carried(g, x), matrix=sequence.correlation(g, x), balanced=g.balanced & x.groups),
+            *along,
+        ]
     places = tuple(range(len(g.law.shape) - 1))
     count = float(np.prod([g.law.shape[i] for i in places]))
     axes = g.law.axes[:-1]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
+from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.adjoint.linear import dense
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Groups, Law, subsets
-from fanin.theory.rules.attention import _is_weight, _lift, _split_groups
+from fanin.theory.rules.attention import _is_weight, _lift
 from fanin.theory.state import Known, Value, as_law
 
 
@@ -31,34 +31,56 @@ def mix(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]
         return dense(plain, g, inputs)
     if len(x.shape) < 2 or len(y.shape) < 2:
         return parts
-    x, y = _split_groups(x, y)
     if not isinstance(inputs[ix], Known):
-        parts[ix] = [_against(g, y, -1, -1, x, alpha2)]
+        parts[ix] = [_against(g, y, X_SIDE, x, alpha2)]
     if not isinstance(inputs[iy], Known):
-        parts[iy] = [_against(g, x, -2, -2, y, alpha2)]
+        parts[iy] = [_against(g, x, Y_SIDE, y, alpha2)]
     return parts
 
 
-def _against(g: Cotangent, other: Law, g_axis: int, other_axis: int, to: Law, factor: float) -> Part:
-    """Contract g with the other operand over one axis: n E g^2 E y^2 + n (n - 1) pairs."""
-    n = g.law.shape[g_axis]
-    gx, gy = axis_groups(g.law.axes[g_axis]), axis_groups(other.axes[other_axis])
+@dataclass(frozen=True)
+class Side:
+    """Axes of x (.., i, c) y (.., c, j) = out (.., i, j), seen from one operand.
+
+    Attributes:
+        free, inner: of the operand: the axis that the result keeps, and the one that forward sums over.
+        kept, summed: of the result: the operand's free axis, and the other operand's, over which the gradient sums.
+        other: of the other operand: the axis that forward sums over; its free one is the last but this.
+    """
+
+    free: int
+    inner: int
+    kept: int
+    summed: int
+    other: int
+
+
+X_SIDE, Y_SIDE = Side(-2, -1, -2, -1, -2), Side(-1, -2, -1, -2, -1)
+
+
+def _against(g: Cotangent, other: Law, side: Side, to: Law, factor: float) -> Part:
+    """Contract g with the other operand over its free axis: n E g^2 E y^2 + n (n - 1) pairs."""
+    n = g.law.shape[side.summed]
+    gx, gy = axis_groups(g.law.axes[side.summed]), axis_groups(other.axes[-3 - side.other])
     cross_g = g.pair(gx) if FEATURE not in gx else 0.0
     cross = cross_g * other.pair(gy) if n > 1 else 0.0
-    pg, po = g.profile(), other.profile(other.seconds)
-    diagonal = _pairwise(pg, po, g_axis, to, g.law.shape, n)
+    diagonal = _pairwise(g.profile(), other.profile(other.seconds), side.summed, to, g.law.shape, n)
     second = factor * np.maximum(diagonal + n * (n - 1) * cross, 0)
     whole, base = float(np.mean(second)), float(np.mean(diagonal)) * factor
+    free, inner = axis_groups(to.axes[side.free]), axis_groups(to.axes[side.inner])
+    kept, within = axis_groups(g.law.axes[side.kept]), axis_groups(other.axes[side.other])
 
     def ratio(s: Groups) -> float:
-        in_g, in_o = translated(s, to.axes, g.law.axes), translated(s, to.axes, other.axes)
+        lead = s - free - inner
+        in_g, in_o = lead | (kept if s & free else frozenset()), lead | (within if s & inner else frozenset())
         if FEATURE in in_g:
             return 0.0
         same = _ratio(g.pair(in_g), g.second) * _ratio(other.pair(in_o), other.second) * base
         apart = n * (n - 1) * factor * g.pair(in_g | gx) * other.pair(in_o | gy) if FEATURE not in gx else 0.0
         return (same + apart) / whole if whole > 0 else 0.0
 
-    return fresh(second, {s: ratio(s) for s in subsets(to.groups)})
+    balanced = free if g.balanced and g.balanced == kept else frozenset()  # the same numbers stand beside all of a row
+    return fresh(second, {s: ratio(s) for s in subsets(to.groups)}, balanced=balanced)
 
 
 def _pairwise(pg: np.ndarray, po: np.ndarray, axis: int, to: Law, shape, n: int) -> np.ndarray:
@@ -94,10 +116,10 @@ def softmax(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Pa
     n = x.shape[axis]
     own = max(1 - (_ratio(g.pair(groups), g.second) if FEATURE not in groups else 0.0), 0.0)
     if node.attrs.get("log"):
-        return [[fresh(g.profile() * (1 - 1 / n), g.ratios())]]
+        return [[fresh(g.profile() * (1 - 1 / n), g.ratios(), balanced=groups - {FEATURE})]]
     weight2 = out.profile(out.seconds)
     row = weight2.sum(axis, keepdims=True) if weight2.shape[axis] > 1 else weight2 * n
     second = weight2 * g.profile() * own * np.maximum(1 - row, 0)
     ratios = g.ratios()
     ratio = {s: r * max(_ratio(out.pair(s), out.second), 0.0) for s, r in ratios.items()}
-    return [[fresh(second, ratio)]]
+    return [[fresh(second, ratio, balanced=groups - {FEATURE})]]

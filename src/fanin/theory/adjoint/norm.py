@@ -94,7 +94,13 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float) -> Part
         s: float(np.clip((g.pair(s) - removed_mean - removed_signal * unit(s)) / left, -1, 1))
         for s in subsets(x.groups)
     }
-    return fresh(g.profile() * keep * factor, ratio)
+    return fresh(g.profile() * keep * factor, ratio, balanced=_removed(x, axes) if centred else frozenset())
+
+
+def _removed(x: Law, axes) -> Groups:
+    """Places whose common part the mean takes away, where a statistic holds one feature."""
+    over = frozenset(t for i in axes for t in axis_groups(x.axes[i]))
+    return over if FEATURE not in over else frozenset()
 
 
 def _mean_pair(g: Cotangent, axes, groups: int, pair) -> float:

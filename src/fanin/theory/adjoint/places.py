@@ -224,7 +224,7 @@ def _shared_among_features(part: Part, out: Law, x: Law, axis: int) -> Part:
     """Features are drawn alike: a part of them got the gradient, which is kept as the mean over all."""
     second, values = _flat(part, out, x)
     mean = second.mean(axis, keepdims=True) if second.shape[axis] > 1 else second
-    return fresh(mean * (out.shape[axis] / x.shape[axis]), part.ratio, values, part.matrix)
+    return fresh(mean * (out.shape[axis] / x.shape[axis]), part.ratio, values, part.matrix, part.balanced)
 
 
 def select(node: Node, part: Part, out: Law, x: Law) -> Part:
@@ -297,7 +297,7 @@ def _apart(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
             result.append([])
             continue
         words = {s: ratios.get(forward_words(s, value, g.law), 0.0) for s in subsets(value.groups)}
-        result.append([fresh(piece, words, matrix=sequence.correlation(g, value))])
+        result.append([fresh(piece, words, matrix=sequence.correlation(g, value), balanced=g.balanced & value.groups)])
     return result
 
 

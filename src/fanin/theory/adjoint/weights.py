@@ -84,6 +84,8 @@ def paired(g: Cotangent, x: Moments | Callable[[Groups], float], axes: tuple[Axi
     """Mean over one place, sum over the other, of E[g g'] E[x x']: the square of a sum over places, per place."""
     x = x if isinstance(x, Moments) else Moments(x)
     sizes = sizes_of(axes)
+    if x is ONE and g.balanced and g.balanced <= frozenset(sizes):
+        return 0.0
     total = _own(g, x)
     for s in subsets(frozenset(n for n, k in sizes.items() if k > 1)):
         between = _between_positions(g, x, sizes) if s == ALONG else None
