@@ -20,6 +20,7 @@ from fanin.distributions import (
 from fanin.errors import ArgumentError
 from fanin.fill import arithmetic, arithmetic64, draw, laws, philox
 from fanin.fill.formats import FORMATS, encode
+from fanin.fill.jobs import Job, run
 from fanin.fill.keys import Key, key
 
 ELEMENTWISE = [Normal(0.5), Normal(2.0, mean=1.0), Uniform(0.5), TruncatedNormal(0.5), TruncatedNormal(1.0, bound=4.0),
@@ -172,3 +173,25 @@ def test_empty_and_scalar_shapes():
     assert draw((), Normal(1.0), seed=0, name="w").shape == ()
     assert draw((3, 0), Orthogonal(), seed=0, name="w").shape == (3, 0)
     assert draw(np.int64(3), Normal(1.0), seed=np.uint64(2**64 - 1), name="w", dtype=np.float16).dtype == np.float16
+
+
+def test_stacked_blocks_go_on_in_the_stream_and_any_slice_is_the_same():
+    from fanin.distributions import Stacked
+
+    law = Stacked((Constant(0.0), Normal(0.5), Uniform(0.1), Orthogonal()))
+    full = draw((32, 8), law, seed=3, name="w")
+    assert (full[:8] == 0).all()
+    assert np.array_equal(full[8:16], draw((8, 8), Normal(0.5), seed=3, name="w", offset=64))
+    assert np.abs(full[24:] @ full[24:].T - np.eye(8)).max() < 1e-6
+    for offset, count in ((0, 5), (60, 10), (63, 130), (190, 66)):
+        piece = np.empty(count, np.float32)
+        run([Job(piece.ctypes.data, count, "w", (32, 8), law, FORMATS["float32"], offset)], 3)
+        assert np.array_equal(piece, full.reshape(-1)[offset : offset + count])
+    columns = np.empty((32, 3), np.float32)  # what a rank with columns 2 to 4 draws
+    run([Job(columns.ctypes.data, 3, "w", (32, 8), law, FORMATS["float32"], 2, count=32, stride=8)], 3)
+    assert np.array_equal(columns, full[:, 2:5])
+    assert np.array_equal(
+        draw((8,), Stacked((Normal(1.0),) * 4), seed=0, name="b"), draw((8,), Normal(1.0), seed=0, name="b")
+    )
+    with pytest.raises(ArgumentError, match="multiple of 4"):
+        draw((30, 8), law, seed=3, name="w")

@@ -16,8 +16,17 @@ from fanin.errors import ArgumentError
 BY_KIND: dict[str, type[Distribution]] = {
     law.kind: law
     for law in (
-        Normal, TruncatedNormal, Uniform, Rademacher, Sparse, Constant, Orthogonal, DeltaOrthogonal, Identity, Stacked
-    )  # fmt: skip
+        Normal,
+        TruncatedNormal,
+        Uniform,
+        Rademacher,
+        Sparse,
+        Constant,
+        Orthogonal,
+        DeltaOrthogonal,
+        Identity,
+        Stacked,
+    )
 }
 
 

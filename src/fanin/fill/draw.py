@@ -41,10 +41,10 @@ def draw(
         True
     """
     sizes, format, start = _shape(shape), format_of(dtype), _offset(offset)
-    if start and getattr(distribution, "kind", None) in STRUCTURED:
+    if start and getattr(distribution, "kind", None) in (*STRUCTURED, "stacked"):
         raise ArgumentError(
             f"{distribution} asked for {name!r} from offset {start} on",
-            cause="its elements depend on each other",
+            cause="its elements depend on each other, or on their place in the full tensor",
             remedy="draw the full tensor and slice it",
         )
     out = np.empty(math.prod(sizes) * format.parts, format.storage)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,4 +88,28 @@ def _structured(job: Job, seed: int) -> None:
     _out(job)[...] = encode(full, job.format)
 
 
-_DRAWN = {"constant": _constant}
+def _stacked(job: Job, seed: int) -> None:
+    """Block by block: i.i.d. laws go on in the tensor's own stream, matrices have a stream of their own name."""
+    block = job.distribution.block(job.shape)
+    size = math.prod(block)
+    run([part for at in range(job.count) for part in _blocks(job, at, block, size)], seed)
+
+
+def _blocks(job: Job, run_: int, block: tuple[int, ...], size: int) -> Iterator[Job]:
+    first = job.start + run_ * job.stride
+    stop = first + job.size // job.format.parts
+    address = job.address + run_ * job.size * job.format.storage.itemsize
+    for i in range(first // size if size else 0, -(-stop // size) if size else 0):
+        law, low, high = job.distribution.parts[i], max(first, i * size), min(stop, (i + 1) * size)
+        own = {} if law.iid else {"name": f"{job.name}#{i}", "shape": block}
+        yield job._replace(
+            address=address + (low - first) * job.format.parts * job.format.storage.itemsize,
+            size=(high - low) * job.format.parts,
+            distribution=law,
+            start=low if law.iid else low - i * size,
+            count=1,
+            **own,
+        )
+
+
+_DRAWN = {"constant": _constant, "stacked": _stacked}

@@ -32,7 +32,7 @@ RAW = Law(BITS, 1.0)  # the words themselves
 
 
 def law(distribution: Any) -> Law | None:
-    """The Law of an i.i.d. distribution; None for one that is drawn as a whole (or is constant).
+    """The Law of an i.i.d. distribution; None for one drawn as a whole or in blocks, and for a constant.
 
     Errors: ArgumentError for what is no distribution.
 
@@ -45,7 +45,7 @@ def law(distribution: Any) -> Law | None:
     make = _LAWS.get(kind)
     if make is not None:
         return make(distribution)
-    if kind in STRUCTURED or kind == "constant":
+    if kind in KINDS:
         return None
     raise ArgumentError(
         f"{distribution!r} is nothing that can be drawn",
@@ -66,7 +66,7 @@ _LAWS = {
 }
 
 ELEMENTWISE = frozenset(_LAWS)
-KINDS = frozenset((*_LAWS, *STRUCTURED, "constant"))
+KINDS = frozenset((*_LAWS, *STRUCTURED, "constant", "stacked"))
 
 
 @functools.cache

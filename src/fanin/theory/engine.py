@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from fanin.distributions import Distribution
+from fanin.distributions import Distribution, Stacked
 from fanin.errors import ModelError
 from fanin.graph import Graph, Kind, Node, Parameter
 from fanin.signals import Signal, Signals
@@ -15,7 +15,7 @@ from fanin.theory import grid, state
 from fanin.theory.adjoint import backward
 from fanin.theory.contraction import dense, embed
 from fanin.theory.echo import Echo
-from fanin.theory.law import Law, fresh_latent
+from fanin.theory.law import Law, compress, fresh_latent
 from fanin.theory.loss import Head, Start, start
 from fanin.theory.rules import attention, convolution, move, norm, pointwise, pool, route, write
 from fanin.theory.state import Hidden, Known, Unmodelled, Value, batch_axes, feature_axes, free_axes
@@ -142,6 +142,8 @@ class Interpreter:
 
 def weight_law(shape: tuple[int, ...], distribution: Distribution) -> Law:
     """A weight as a law: independent elements with the distribution's quantiles, its moments exact."""
+    if isinstance(distribution, Stacked):
+        return _stacked_law(shape, distribution)
     mean, std = distribution.moments(shape)
     try:
         values = np.asarray(distribution.quantile(grid.CDF), float)
@@ -153,6 +155,16 @@ def weight_law(shape: tuple[int, ...], distribution: Distribution) -> Law:
     return Law(
         tuple(shape), feature_axes(tuple(shape)), values[None], np.zeros((1,) * len(shape), np.int32), fresh_latent({})
     )
+
+
+def _stacked_law(shape: tuple[int, ...], distribution: Stacked) -> Law:
+    """A level for each block of rows."""
+    block = distribution.block(shape)
+    values = np.concatenate([weight_law(block, part).values for part in distribution.parts])
+    level = np.repeat(np.arange(len(distribution.parts), dtype=np.int32), block[0])
+    level = level.reshape(-1, *(1,) * (len(shape) - 1))
+    values, level = compress(values, level)
+    return Law(tuple(shape), feature_axes(tuple(shape)), values, level, fresh_latent({}))
 
 
 def source(node: Node) -> Value:

@@ -115,11 +115,8 @@ def gradinit(problem: Problem, options: Mapping[str, Any]) -> None:
         used = [w for w in weights.values() if w.requires_grad]
         grads = torch.autograd.grad(loss, used, create_graph=True, allow_unused=True)
         found = [(w, g) for w, g in zip(used, grads, strict=True) if g is not None]
-        norm = (
-            sum(g.abs().sum() for _, g in found)
-            if adam
-            else torch.stack([g.square().sum() for _, g in found]).sum().sqrt()
-        )
+        norm = torch.stack([g.abs().sum() if adam else g.square().sum() for _, g in found]).sum()
+        norm = norm if adam else norm.sqrt()
         if float(norm.detach()) > options["gamma"]:
             objective = norm
         else:
