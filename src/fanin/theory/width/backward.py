@@ -19,7 +19,7 @@ from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.state import Value
 from fanin.theory.width import pairs
 from fanin.theory.width.forward import Setting
-from fanin.theory.width.state import DEGREES, NOTHING, STILL, Spread, coefficients, of_square
+from fanin.theory.width.state import COLUMNS, DEGREES, NOTHING, STILL, Spread, coefficients, logged, of_square, squares
 from fanin.theory.width.weights import matrix
 
 FAILURES = (NotImplementedError, ValueError, IndexError, TypeError, AttributeError, KeyError, ZeroDivisionError)
@@ -124,13 +124,13 @@ class Behind:
         if base.rows is None:
             base.rows = self._rows(law, part, base, spread)
         if part.values is None:
-            return base.drift + base.rows[0]
+            return base.drift + logged(base.rows[0])
         squares = part.values**2
         mean = float(law.level_weight @ grid.expectation(squares))
         if mean <= 0:
             return base.drift
         form = coefficients(law, squares / mean)
-        return base.drift + form @ spread.moments + base.rows[0] + form @ base.rows[1:]
+        return base.drift + logged(form @ spread.moments + base.rows[0] + form @ base.rows[1:])
 
     def _rows(self, law: Law, part: Part, base: Base, spread: Spread) -> np.ndarray:
         powers = 2 * self._powers(law, part, base, spread) / pairs.features(law)
@@ -190,10 +190,18 @@ class Behind:
         drift = -of_square(about, spread)
         over = frozenset(t.group for k in a["axes"] for t in x.axes[k] if t.size > 1)
         if FEATURE in over or not over:
-            return drift
+            return drift + self._apart(about, spread)
         dispersion = 2 * float(pairs.powers(x, spread.wander)[1])
         kept = 1 + 2.0
         return drift + self.setting.sources.single(dispersion * kept / pairs.features(x))
+
+    @staticmethod
+    def _apart(x: Law, spread: Spread) -> np.ndarray:
+        """Each place is divided by its own variance: E[1/s^2] exceeds 1/E[s^2] by what is not common to all places."""
+        form = squares(x) ** 2
+        shift = np.zeros(COLUMNS)
+        shift[-1] = max(float(form.sum()) / pairs.features(x) - float(form @ spread.own), 0.0)
+        return shift
 
     def _is_product_with_weight(self, node: Node, i: int) -> bool:
         if node.kind is not Kind.MIX or i != 0 or len(node.inputs) != 2:

@@ -74,8 +74,8 @@ class Widths:
 def _ends(deltas: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
     if not deltas:
         return {}
-    cumulants = np.array([interval.log_cumulants(d) for d in deltas.values()])
-    low, high = interval.ends(cumulants[:, 0], cumulants[:, 1])
+    cumulants = np.array([(*interval.log_cumulants(d), d[-1]) for d in deltas.values()])
+    low, high = interval.ends(*cumulants.T)
     return {i: (float(a), float(b)) for i, a, b in zip(deltas, low, high, strict=True)}
 
 

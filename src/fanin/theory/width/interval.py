@@ -3,13 +3,14 @@
 A mean of n squares is near enough a gamma variable of shape k = 1/V, with V its relative variance; its logarithm has
 the variance trigamma(k) and the third cumulant of a log gamma. Logarithms of layers add up. The sum is again taken as a
 scaled log gamma variable with these two cumulants, which is one gamma variable exactly for one layer, and log-normal
-for many; its mean is that E of the mean square is what the prediction says, so that the median lies below.
+for many. Its mean is carried along with the sources: it is where E of the mean square is what the prediction says as
+far as factors are multiplied, and elsewhere where division and curvature put it.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import gammaincinv, gammaln, ndtri, polygamma
+from scipy.special import gammaincinv, ndtri, polygamma
 
 from fanin.theory.width.state import BLOCKS, DEGREES
 
@@ -20,7 +21,7 @@ RESOLUTION = 2.0**-20  # relative: the quadrature's grid, and what is measured i
 
 def relative(delta: np.ndarray) -> np.ndarray:
     """Relative variance of each source's factor, shape (..., BLOCKS)."""
-    return (delta.reshape(*delta.shape[:-1], BLOCKS, DEGREES) ** 2).sum(-1)
+    return (delta[..., :-1].reshape(*delta.shape[:-1], BLOCKS, DEGREES) ** 2).sum(-1)
 
 
 def relative_variance(delta: np.ndarray) -> float:
@@ -56,20 +57,20 @@ def factors(delta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         delta: fluctuations of the log mean square by source, shape (..., COLUMNS).
     """
     second, third = log_cumulants(delta)
-    return ends(second, third)
+    return ends(second, third, delta[..., -1])
 
 
-def ends(second: np.ndarray, third: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same from the two cumulants."""
+def ends(second: np.ndarray, third: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same from mean, variance and third cumulant of the logarithm of the mean square."""
     k = shape_of(second, third)
     tails = (1 - LEVEL) / 2, (1 + LEVEL) / 2
     width = np.sqrt(second)
     steep = np.sqrt(second / polygamma(1, k))
     out = []
     for p in tails:
-        normal = -second / 2 + width * ndtri(p)
+        normal = mean + width * ndtri(p)
         with np.errstate(all="ignore"):
-            skewed = steep * np.log(np.maximum(gammaincinv(k, p), 1e-300)) - gammaln(k + steep) + gammaln(k)
+            skewed = mean + steep * (np.log(np.maximum(gammaincinv(k, p), 1e-300)) - polygamma(0, k))
         out.append(np.where((k > NORMAL / 10) | ~np.isfinite(skewed), normal, skewed) / 2)
     low, high = np.exp(out[0]) * (1 - RESOLUTION), np.exp(out[1]) * (1 + RESOLUTION)
     return low, high

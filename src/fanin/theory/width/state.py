@@ -6,7 +6,8 @@ tensor, with orthonormal Hermite polynomials h_k, one network's mean of any func
 independent sources (a source is a layer's draw of weights), kept as its coefficients. So what branches share adds up
 coherently, and what a norm removes is gone.
 
-Columns come in blocks, one a source; past ``BLOCKS`` sources a block is used again under random signs, which keeps
+The last column is no source but the mean: of a moment, what finite width adds to it; of a log mean square, by how much
+its mean lies from the log of the mean. Columns come in blocks, one a source; past ``BLOCKS`` sources a block is used again under random signs, which keeps
 variances in the mean.
 """
 
@@ -22,7 +23,7 @@ from fanin.theory.law import Groups, Law
 
 DEGREES = 8  # Hermite degrees 1 to 7 apart; the last row stands for all higher ones
 BLOCKS = 128
-COLUMNS = BLOCKS * DEGREES
+COLUMNS = BLOCKS * DEGREES + 1
 
 _PROJECT = (grid.HERMITE[1:DEGREES] * grid.WEIGHT).T  # (POINTS, DEGREES - 1)
 
@@ -106,7 +107,19 @@ def squares(law: Law) -> np.ndarray:
 
 def of_square(law: Law, spread: Spread) -> np.ndarray:
     """Fluctuation of the log mean square, (COLUMNS,)."""
-    return squares(law) @ spread.moments + 2 * spread.scale
+    return logged(squares(law) @ spread.moments) + 2 * spread.scale
+
+
+def variance(delta: np.ndarray) -> float:
+    """Sum of the sources' variances."""
+    return float(delta[:-1] @ delta[:-1])
+
+
+def logged(delta: np.ndarray) -> np.ndarray:
+    """From a relative fluctuation to that of the logarithm, whose mean is lower by half the variance."""
+    out = delta.copy()
+    out[-1] -= variance(delta) / 2
+    return out
 
 
 def of_mean(law: Law, spread: Spread) -> np.ndarray:

@@ -21,7 +21,7 @@ from fanin.theory.law import Groups, Law, subsets
 from fanin.theory.rules.convolution import unfold
 from fanin.theory.state import Known, Value
 from fanin.theory.width import pairs
-from fanin.theory.width.state import DEGREES, NOTHING, Sources, Spread, of_square
+from fanin.theory.width.state import DEGREES, NOTHING, Sources, Spread, of_square, variance
 
 SAMPLE = 4096  # places of a known input that are looked at
 
@@ -89,8 +89,9 @@ def drawn(
     own = pairs.powers(out, wander)
     if whole is not None:
         own[1] = whole
-    rigid = 1.0
+    rigid, kurtosis = 1.0, 0.0
     if weight is not None and weight.orthogonal:
+        kurtosis = -6 / (max(weight.fan, weight.outputs) + 2)  # of a coordinate of a point on the sphere
         large, small = max(weight.fan, weight.outputs), min(weight.fan, weight.outputs)
         rigid = 0.0 if weight.outputs >= weight.fan else 1 - small / large
         own[1] = max(own[1] - 1 / large, 0.0) * rigid
@@ -98,10 +99,13 @@ def drawn(
     covariance = own
     if weight is not None and weight.excess:
         one = 1 / pairs.places(out)
+        kurtosis = weight.excess / weight.fan * fourth[0]
         cumulants = weight.excess / weight.fan * np.array(fourth)
         covariance = np.diag(own) + (cumulants[0] * one * ONE_PLACE + cumulants[1] * (1 - one) * TWO_PLACES) / n
     moments = sources.rows(covariance)
     moments[1] += drift / np.sqrt(2)
+    moments[1, -1] += variance(drift) / 2 / np.sqrt(2)
+    moments[3, -1] += (kurtosis + 3 * variance(drift)) / np.sqrt(24)
     return Spread(moments, NOTHING, drift, own, wander, rigid)
 
 
