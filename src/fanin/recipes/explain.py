@@ -14,6 +14,8 @@ from fanin.recipes.plan import Entry, Plan
 from fanin.recipes.recipe import Weights, read_weights
 from fanin.recipes.response import Response
 from fanin.recipes.structure import Structure
+from fanin.theory import Interpreter
+from fanin.theory.depth import told
 
 KURTOSIS = {"normal": 3.0, "uniform": 1.8, "truncated_normal": 2.365537}
 
@@ -41,7 +43,8 @@ def explain(side: Any, model: Any, batch: Any, name: str | None = None) -> str:
     solver.run()
     default = make_plan(side, model, None, "torch_default", {})
     if name is None:
-        return _whole(plan, solver)
+        interpreter = Interpreter(reading.graph)
+        return "\n".join([_whole(plan, solver), *told(interpreter, interpreter.run())])
     names = _named(plan, name)
     return "\n\n".join(_one(n, plan, default, weights, solver) for n in names)
 

@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fanin.distributions import DeltaOrthogonal, Distribution, Identity, Normal, Orthogonal, Uniform, Zeros
+from fanin.recipes.adapters import lora
 from fanin.recipes.data import LEARNED, started
+from fanin.recipes.heads import ppo, retinanet
 from fanin.recipes.lsuv import lsuv
 from fanin.recipes.plan import Entry
 from fanin.recipes.recipe import DISTRIBUTIONS, IID, MODES, WEIGHTS, Made, Option, Recipe, Weight, Weights
+from fanin.recipes.recurrent import lstm
 from fanin.recipes.residual import fixup, gpt2, mup, skipinit
 from fanin.recipes.shared import drawn, kept, sized
 from fanin.recipes.transformer import deepnorm, t_fixup
@@ -290,6 +293,27 @@ ROWS: list[Recipe] = [
         {"std": Option(1.0, low=0.0)},
         needs_batch=True,
     ),
+    Recipe(
+        "lstm",
+        lstm,
+        "Jozefowicz et al. 2015, PMLR 37:2342-2350; Saxe et al. 2013, arXiv:1312.6120",
+        {"distribution": Option("uniform", IID), "forget": Option(1.0)},
+    ),
+    Recipe(
+        "ppo",
+        ppo,
+        "Huang et al. 2022, The 37 implementation details of proximal policy optimization; arXiv:2006.05990",
+        {"policy": Option(0.01, low=0.0)},
+        needs_batch=True,
+    ),
+    Recipe(
+        "retinanet",
+        retinanet,
+        "Lin et al. 2017, Focal loss for dense object detection, arXiv:1708.02002, section 4.1",
+        {"prior": Option(0.01, low=0.0, high=1.0), "std": Option(0.01, low=0.0)},
+        needs_batch=True,
+    ),
+    Recipe("lora", lora, "Hu et al. 2021, LoRA, arXiv:2106.09685, section 4.1", needs_batch=True),
     Recipe(
         "gradinit",
         started,

@@ -195,11 +195,20 @@ def dense_known(x: Known, weight: Law, in_axis: int) -> Law:
     sums = np.asarray(x.array, float).sum(-1)
     diagonal = n * variance * second + weight.mean**2 * sums**2
     if weight.mean**2 <= 1e-12 * weight.second:
-        law = gaussian(shape, axes, diagonal[..., None], lambda s: n * variance * pairs.get(s, 0.0))
+        profile = diagonal[..., None] * _by_output(weight, in_axis)
+        law = gaussian(shape, axes, profile, lambda s: n * variance * pairs.get(s, 0.0))
         scatter = spread.known(x.array, x.axes, len(x.shape) - 1)
         return replace(law, latent=replace(law.latent, spread=scatter))
     _, sum_pairs = known_pairs(sums[..., None], (*x.axes[:-1], ()), len(x.shape) - 1)
     return about_sums(shape, axes, weight, n * variance * second[..., None], sums[..., None], n, pairs, sum_pairs)
+
+
+def _by_output(weight: Law, in_axis: int) -> np.ndarray:
+    """Mean square of each output's weights over that of all, shape (outputs or 1,): blocks may have laws of their own."""
+    profile = weight.profile(weight.seconds)
+    if profile.shape[1 - in_axis] == 1 or weight.second == 0:
+        return np.ones(1)
+    return mean_over(profile, in_axis).reshape(-1) / weight.second
 
 
 def about_sums(shape, axes, weight: Law, variance, sums, n: float, pairs, sum_pairs) -> Law:
