@@ -13,4 +13,6 @@ from fanin.activations.moments import Moments as Moments
 from fanin.activations.moments import gain as gain
 from fanin.activations.moments import moments as moments
 from fanin.activations.named import ROWS as ROWS
+from fanin.activations.phase import Phase as Phase
+from fanin.activations.phase import phase as phase
 from fanin.activations.quadrature import Samples as Samples

@@ -60,7 +60,8 @@ def notes(report: Report) -> list[str]:
     """What a reader of the figures should know."""
     scale = gradient_scale(report)
     scaled = [f"predicted gradients are scaled to the loss's gradient at {scale.at}"] if scale.at else []
-    return [*report.facts.get("notes", ()), *scaled]
+    depth = report.predicted.facts.get("depth", ()) if report.predicted is not None else ()
+    return [*report.facts.get("notes", ()), *scaled, *(found["text"] for found in depth)]
 
 
 def _scaled(row: Signal, factor: float) -> Signal:

@@ -14,6 +14,7 @@ from fanin.signals import Signal, Signals
 from fanin.theory import grid, state
 from fanin.theory.adjoint import backward
 from fanin.theory.contraction import dense, embed
+from fanin.theory.depth.record import depths
 from fanin.theory.echo import Echo
 from fanin.theory.law import Law, compress, fresh_latent
 from fanin.theory.loss import Head, Start, start
@@ -98,6 +99,8 @@ class Interpreter:
             if node.kind is Kind.PARAMETER and node.id in found
         }
         facts = begun.facts if begun is not None else {"cotangent": "output"}
+        by_id = {node.id: r for node, r in zip(self.graph.signals, rows, strict=True)}
+        facts = {**facts, "depth": [found.to_dict() for found in depths(self.graph, self.values, by_id)]}
         return Signals(rows, aliases=self.graph.aliases, parameters=weights, facts=facts)
 
     def _value(self, node: Node) -> Value:
