@@ -181,3 +181,31 @@ def test_text_folds_repeated_blocks():
 
 def test_every_kind_of_distribution_is_stored():
     assert {law.kind for law in LAWS} <= set(BY_KIND)
+
+
+def test_undo_puts_every_bit_back_once():
+    model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    first, second = fanin.plan(model, recipe="he"), fanin.plan(model, recipe="glorot")
+    fanin.apply(first, model, seed=0, undo=True)
+    middle = {n: p.detach().clone() for n, p in model.named_parameters()}
+    fanin.apply(second, model, seed=0, undo=True)
+    fanin.undo(second, model)
+    assert all(torch.equal(p, middle[n]) for n, p in model.named_parameters())
+    fanin.undo(first, model)
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+    with pytest.raises(PlanError, match="nothing is kept"):
+        fanin.undo(first, model)
+
+
+def test_what_is_protected_stays():
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 2))
+    model[0].weight.requires_grad_(False)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    fanin.apply(fanin.plan(model, recipe="he"), model, seed=0, frozen=False, keep="1.bias")
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == {"0.bias", "1.weight"}
+    with pytest.raises(PlanError):
+        fanin.apply(fanin.plan(nn.Linear(6, 4), recipe="he"), model, seed=0, undo=True)
+    with pytest.raises(PlanError, match="nothing is kept"):  # the failed apply left nothing behind
+        fanin.undo(fanin.plan(nn.Linear(6, 4), recipe="he"), model)

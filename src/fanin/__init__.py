@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fanin.recipes import Plan
     from fanin.report import Report
     from fanin.signals import Signals
-    from fanin.verbs import apply, check, explain, identify, init_, measure, plan, predict, save, verify
+    from fanin.verbs import apply, check, explain, identify, init_, measure, plan, predict, save, undo, verify
 
 __version__ = "0.1.0"
 
@@ -33,6 +33,7 @@ _HOME = {  # public name -> module that holds it, in pipeline order
     "measure": "fanin.verbs",
     "plan": "fanin.verbs",
     "apply": "fanin.verbs",
+    "undo": "fanin.verbs",
     "init_": "fanin.verbs",
     "save": "fanin.verbs",
     "verify": "fanin.verbs",
@@ -54,6 +55,7 @@ __all__ = [
     "measure",
     "plan",
     "apply",
+    "undo",
     "init_",
     "save",
     "verify",

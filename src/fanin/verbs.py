@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,16 +183,54 @@ def plan(model: Any, batch: Any = None, *, recipe: str | Mapping[str, str] = "au
     return make_plan(side, model, batch, recipe, options)
 
 
-def apply(plan: Plan, model: Any, *, seed: int) -> Any:
+def apply(
+    plan: Plan,
+    model: Any,
+    *,
+    seed: int,
+    keep: Collection[str] = (),
+    frozen: bool = True,
+    loaded: bool = True,
+    undo: bool = False,
+) -> Any:
     """Draw every parameter of the plan in place; the model is returned.
 
     Args:
         seed: non-negative; value i of a parameter depends on (seed, name, i) and its distribution alone.
+        keep: parameters to leave as they are: names, or patterns such as "encoder.*".
+        frozen: False leaves parameters that do not require a gradient as they are.
+        loaded: False leaves parameters that transformers marked as loaded from a checkpoint as they are.
+        undo: keep a copy of what is overwritten, for ``undo``.
 
     Raises:
         FaninError: the plan was made for other shapes or names; nothing has been written then.
+
+    Example:
+        >>> import torch, fanin
+        >>> layer = torch.nn.Linear(8, 4)
+        >>> made = fanin.plan(layer, recipe="zero")
+        >>> bool(fanin.apply(made, layer, seed=0).weight.any())
+        False
     """
-    return front_end(model).apply_plan(plan, model, seed=seed)
+    side = front_end(model)
+    return side.apply_plan(plan, model, seed=seed, keep=keep, frozen=frozen, loaded=loaded, undo=undo)
+
+
+def undo(plan: Plan, model: Any) -> Any:
+    """Put back, bit for bit, what ``apply(plan, model, undo=True)`` overwrote; the model is returned.
+
+    Raises:
+        FaninError: nothing was kept: applied without ``undo=True``, to another model object, or undone already.
+
+    Example:
+        >>> import torch, fanin
+        >>> layer = torch.nn.Linear(8, 4)
+        >>> before, made = layer.weight.detach().clone(), fanin.plan(layer, recipe="he")
+        >>> _ = fanin.undo(made, fanin.apply(made, layer, seed=0, undo=True))
+        >>> bool(torch.equal(layer.weight, before))
+        True
+    """
+    return front_end(model).undo_plan(plan, model)
 
 
 def init_(

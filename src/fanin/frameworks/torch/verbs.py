@@ -16,7 +16,16 @@ from fanin.frameworks.torch.reading import Reading, is_model, read
 from fanin.graph import Graph
 from fanin.signals import Signals
 
-__all__ = ["apply_plan", "graph_of", "is_model", "loss_head", "measure_signals", "read_model", "require_finite", "weights_of"]
+__all__ = [
+    "apply_plan",
+    "graph_of",
+    "is_model",
+    "loss_head",
+    "measure_signals",
+    "read_model",
+    "require_finite",
+    "weights_of",
+]
 
 
 def read_model(model: torch.nn.Module, batch: Any, *, seed: int = 0) -> Reading:
@@ -69,11 +78,26 @@ def planned_model(reading: Reading, plan: Any, seed: int) -> torch.nn.Module:
     return copied
 
 
-def apply_plan(plan: Any, model: torch.nn.Module, *, seed: int) -> torch.nn.Module:
-    """Fill the model's parameters in place."""
+def apply_plan(plan: Any, model: torch.nn.Module, *, seed: int, undo: bool = False, **kept: Any) -> torch.nn.Module:
+    """Fill the model's parameters in place; with ``undo`` what is overwritten can be put back."""
     from fanin.frameworks.torch.fill import apply
+    from fanin.frameworks.torch.undo import forget, remember
 
-    return apply(plan, model, seed=seed)
+    if undo:
+        remember(plan, model)
+    try:
+        return apply(plan, model, seed=seed, **kept)
+    except BaseException:
+        if undo:
+            forget(model)
+        raise
+
+
+def undo_plan(plan: Any, model: torch.nn.Module) -> torch.nn.Module:
+    """Put back what the plan's last apply with ``undo`` overwrote."""
+    from fanin.frameworks.torch.undo import restore
+
+    return restore(plan, model)
 
 
 def weights_of(model: torch.nn.Module) -> dict[str, tuple[Any, str, Any]]:
