@@ -229,12 +229,23 @@ def row(node: Node, value: Value, gradient: float | None = None) -> Signal:
     return Signal(**base, exact=False, note=f"unmodelled: {why}")
 
 
-def interpret(graph: Graph, laws: Mapping[str, Distribution] | None = None) -> Signals:
+def drawn(found: Signal, begun: Start, node: Node) -> Signal:
+    """A row of a tensor behind the start of a loss: where no rule says what it is, what the samples say."""
+    seen = (begun.tensors or {}).get(node.id)
+    if seen is None or found.rms is not None:
+        return found
+    note = "evaluated on samples of the predicted output"
+    return replace(found, rms=seen[0], mean=seen[1], grad_rms=seen[2], note=note)
+
+
+def interpret(
+    graph: Graph, laws: Mapping[str, Distribution] | None = None, head: Head | None = None
+) -> Signals:
     """Predicted signals of a graph.
 
     Args:
         graph: from a front end.
         laws: distributions that replace the graph's own, by parameter name (a plan).
+        head: of the loss whose gradient is wanted; without it the cotangent is i.i.d. N(0, 1) on the first output.
     """
     return Interpreter(graph, laws or {}, head=head).run()
-        head: of the loss whose gradient is wanted; without it the cotangent is i.i.d. N(0, 1) on the first output.
