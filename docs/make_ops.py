@@ -30,7 +30,9 @@ BUILDERS = {  # function that builds the row -> kind
     "_turned": Kind.MOVE, "_movedim": Kind.MOVE, "_gather": Kind.MOVE, "<lambda>": Kind.MOVE,
     "slice_scatter": Kind.MOVE, "select_scatter": Kind.MOVE, "index_put": Kind.MOVE, "along": Kind.MOVE,
     "scatter": Kind.MOVE, "scatter_add": Kind.MOVE, "masked_scatter": Kind.MOVE, "fill": Kind.CONSTANT,
-    "_view": Kind.MOVE,
+    "_view": Kind.MOVE, "_uniform": Kind.CONSTANT, "_normal": Kind.CONSTANT, "_bernoulli": Kind.CONSTANT,
+    "norm": Kind.REDUCE, "weight_norm": Kind.PRODUCT, "fold": Kind.MOVE, "channel_shuffle": Kind.MOVE,
+    "joined": Kind.MOVE, "outer": Kind.PRODUCT, "cosine_similarity": Kind.REDUCE, "fourier": Kind.REDUCE,
     # chains: the kind that counts
     "prelu": Kind.POINTWISE, "glu": Kind.PRODUCT, "triangle": Kind.PRODUCT, "logsumexp": Kind.REDUCE,
     "cumsum": Kind.REDUCE, "interpolation": Kind.REDUCE, "filled": Kind.CONSTANT, "copied": Kind.MOVE,
@@ -54,6 +56,7 @@ CLAIMS: dict[Kind, tuple[str, str]] = {
     Kind.REDUCE: (EXACT, "but for variances over few elements, which fluctuate by 2/n"),
     Kind.MOVE: (EXACT, "places and features are told apart by axis"),
     Kind.DROP: (EXACT, "plain and alpha dropout"),
+    Kind.CONSTANT: (EXACT, "a constant, or the law of what is drawn"),
     Kind.EXPERTS: (APPROXIMATE, "every expert alike"),
     Kind.ROUTE: (APPROXIMATE, "order statistics of independent entries; after a softmax 12 %"),
 }
@@ -65,6 +68,9 @@ SPECIAL = {
         (EXACT, "a constant"),
     ),
     "logsumexp": (APPROXIMATE, "sums of exponentials as lognormal"),
+    **dict.fromkeys(("fft_fft", "fft_fft2", "fft_fftn"), (APPROXIMATE, "the real part, as Gaussian: 2 %")),
+    "cosine_similarity": (APPROXIMATE, "lengths as certain: 2 %"),
+    **dict.fromkeys(("view_as_complex", "view_as_real", "real"), (EXACT, "rotations by known complex numbers")),
 }
 MISSING = {
     "einsum", "glu", "repeat", "repeat_interleave", "tile", "movedim", "mT", "gather", "tril", "triu", "cumsum",
@@ -85,7 +91,7 @@ def lines() -> list[str]:
     """The table, operations by name."""
     out = ["| operation | kind | prediction | remark |", "|---|---|---|---|"]
     for name in sorted({*TABLE, *SPLITS, *MULTIPLE}):
-        kind = Kind.MOVE if name in SPLITS else kind_of(TABLE[MULTIPLE.get(name, name)])
+        kind = Kind.MOVE if name in SPLITS else kind_of(TABLE[MULTIPLE.get(name, (name,))[0]])
         claim, remark = SPECIAL.get(name) or (
             CLAIMS.get(kind, (NONE, "")) if kind in RULES else (NONE, "the kind has no rule")
         )

@@ -164,6 +164,10 @@ def _independent(shared: Law, fn: Function, fx, fy, x: Law, y: Law, pair: str, m
         if len(fx) > PAIRS:
             fx, fy, shared = _fewer(fx, fy, shared, fn)
         values = np.stack([_transport(fn, a, b, rho) for a, b in zip(fx, fy, strict=True)])
+        if pair == "product" and not rho:  # moments of independent factors multiply, whatever their steps
+            mean = grid.expectation(fx) * grid.expectation(fy)
+            second = grid.expectation(fx**2) * grid.expectation(fy**2)
+            values = np.stack([matched(v, float(m), float(s)) for v, m, s in zip(values, mean, second, strict=True)])
     values, level = compress(values, shared.level)
     law = replace(shared, values=values, level=level)
     moments = _pair_moments(pair, law, x, y, rho)

@@ -147,9 +147,9 @@ def known_pairs(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> tuple[n
 
     For every set S of groups the mean over ordered pairs of distinct places follows from sums over the axes of S.
     """
-    x = np.moveaxis(np.asarray(array, float), reduce, -1)
+    x = np.moveaxis(np.asarray(array, complex if np.iscomplexobj(array) else float), reduce, -1)
     others = [a for i, a in enumerate(axes) if i != reduce]
-    second = np.mean(x**2, axis=-1)
+    second = np.mean(np.abs(x) ** 2, axis=-1)
     names = sorted({g for a in others for g in axis_groups(a)})
     totals = {}
     for mask in range(1 << len(names)):
@@ -157,7 +157,7 @@ def known_pairs(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> tuple[n
         dims = tuple(i for i, a in enumerate(others) if axis_groups(a) & chosen)
         summed = x.sum(axis=dims, keepdims=True) if dims else x
         count = np.prod([x.shape[d] for d in dims]) if dims else 1
-        totals[chosen] = (float(np.mean(np.mean((summed / count) ** 2, axis=-1))), count)
+        totals[chosen] = (float(np.mean(np.mean(np.abs(summed / count) ** 2, axis=-1))), count)
     pairs: dict[Groups, float] = {}
     for chosen in sorted(totals, key=len):
         if chosen:

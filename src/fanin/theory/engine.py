@@ -18,7 +18,7 @@ from fanin.theory.depth.record import depths
 from fanin.theory.echo import Echo
 from fanin.theory.law import Law, compress, fresh_latent
 from fanin.theory.loss import Head, Start, start
-from fanin.theory.rules import attention, convolution, move, norm, pointwise, pool, route, write
+from fanin.theory.rules import attention, convolution, move, noise, norm, pointwise, pool, route, write
 from fanin.theory.state import Hidden, Known, Unmodelled, Value, batch_axes, feature_axes, free_axes
 from fanin.theory.width import Widths
 
@@ -49,6 +49,7 @@ RULES: dict[Kind, Rule] = {
     Kind.EXPERTS: route.experts,
     Kind.ROUTE: route.top,
     Kind.DROP: pointwise.drop,
+    Kind.CONSTANT: noise.noise,
 }
 """The table: what is not in it, is unmodelled."""
 
@@ -106,6 +107,8 @@ class Interpreter:
     def _value(self, node: Node) -> Value:
         if node.kind is Kind.PARAMETER:
             return self._parameter(self.graph.parameters[node.attrs["parameter"]])
+        if "noise" in node.attrs:
+            return self._ruled(node, tuple(self.values[i] for i in node.inputs))
         if node.kind in (Kind.INPUT, Kind.CONSTANT):
             return source(node)
         inputs = tuple(self.values[i] for i in node.inputs)

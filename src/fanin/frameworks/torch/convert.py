@@ -47,6 +47,7 @@ class _Builder:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.floating: dict[str, bool] = {}
         self.booleans: set[str] = set()
+        self.complex: set[str] = set()
         self.alive: dict[str, bool] = {}  # depends on the batch or a weight
         self.multiple: dict[str, Step] = {}
 
@@ -90,6 +91,8 @@ class _Builder:
         self.floating[node.id] = node.is_float
         if node.dtype == "bool":
             self.booleans.add(node.id)
+        if node.dtype.startswith("complex"):
+            self.complex.add(node.id)
         self.alive[node.id] = alive
 
     def _step(self, step: Step) -> None:
@@ -112,6 +115,8 @@ class _Builder:
         if row is None or not hasattr(step.target, "_schema"):
             return Kind.OPAQUE, {}
         known = [r for r in references(step) if r in self.current]
+        if name not in OF_COMPLEX and any(self.current[r] in self.complex for r in known):
+            return Kind.OPAQUE, {}
         booleans = frozenset(r for r in known if self.current[r] in self.booleans)
         shapes = {r: self.shapes[self.current[r]] for r in known}
         try:
@@ -138,7 +143,7 @@ class _Builder:
         dtype = _dtype(step.value)
         # numbers made of integers alone (expert ids, counts) carry no signal, whatever the integers depend on
         alive = any(self.alive[i] and (self.floating[i] or kind is Kind.EMBED) for i in inputs)
-        signal = row and alive and dtype.startswith(("float", "bfloat", "complex"))
+        signal = row and alive and dtype.startswith(("float", "bfloat"))
         module = step.calls[-1].path if step.calls else ""
         self._add(Node(id_, id_, kind, op, inputs, shape, dtype, attrs, module, signal, run), alive)
 
@@ -153,25 +158,33 @@ class _Builder:
         built: Built = (Kind.OPAQUE, {})
         if op in SPLITS:
             built = Kind.MOVE, split_piece(whole, op, index, self.shapes[self.current[refs[0]]])
-        elif op in MULTIPLE and index == 0:
-            built = self._built(replace(whole, value=step.value), MULTIPLE[op])
+        elif index < len(MULTIPLE.get(op, ())):
+            built = self._built(replace(whole, value=step.value), MULTIPLE[op][index])
         run = evaluator(whole)
         self._emit(step, op, built, refs, lambda *arrays: run(*arrays)[index])
 
 
-MULTIPLE = {
-    "native_layer_norm": "layer_norm",
-    "native_batch_norm": "batch_norm",
-    "native_group_norm": "group_norm",
-    "native_dropout": "dropout",
-    "topk": "topk",
-    "sort": "sort",
-    **{f"adaptive_max_pool{d}d": f"adaptive_max_pool{d}d" for d in (1, 2, 3)},
-    **{f"max_pool{d}d_with_indices": f"max_pool{d}d" for d in (1, 2, 3)},
-    "max": "amax",
-    "min": "amin",
+MULTIPLE: dict[str, tuple[str, ...]] = {
+    "native_layer_norm": ("layer_norm",),
+    "native_batch_norm": ("batch_norm",),
+    "native_group_norm": ("group_norm",),
+    "native_dropout": ("dropout",),
+    "_weight_norm_interface": ("_weight_norm_interface",),
+    "topk": ("topk",),
+    "sort": ("sort",),
+    **{f"adaptive_max_pool{d}d": (f"adaptive_max_pool{d}d",) for d in (1, 2, 3)},
+    **{f"max_pool{d}d_with_indices": (f"max_pool{d}d",) for d in (1, 2, 3)},
+    "max": ("amax",),
+    "min": ("amin",),
+    "aminmax": ("amin", "amax"),
+    "var_mean": ("var", "mean"),
+    "std_mean": ("std", "mean"),
 }
-"""Operations whose first output is what a row of the table describes."""
+"""Operations with several outputs: what rows of the table describe the first ones."""
+
+OF_COMPLEX = ("view_as_real", "real", "mul", "add", "sub", "view", "reshape", "transpose", "permute", "unsqueeze",
+              "squeeze", "clone", "to", "contiguous", "expand", "slice", "select", "flatten")  # fmt: skip
+"""What may be done to complex numbers by the law of their real part."""
 
 
 def _writes_in_place(step: Step) -> bool:

@@ -14,6 +14,8 @@ import torch
 
 from fanin.frameworks.torch import writes
 from fanin.frameworks.torch.chains import CHAINS, Chain
+from fanin.frameworks.torch.composed import COMPOSED
+from fanin.frameworks.torch.noise import RANDOM
 from fanin.frameworks.torch.program import Ref, Step
 from fanin.graph import Kind
 
@@ -38,7 +40,7 @@ class Arguments:
         weights: Container[str] = (),
     ):
         self.step, self._shapes, self.booleans, self.weights = step, shapes, booleans, weights
-        self.shape = tuple(step.value.shape) if isinstance(step.value, torch.Tensor) else ()
+        self.shape: tuple[int, ...] = tuple(step.value.shape) if isinstance(step.value, torch.Tensor) else ()
         self.refs = references(step)
         names = [(a.name, a.default_value if a.has_default_value() else None) for a in step.target._schema.arguments]
         given = dict(zip((n for n, _ in names), step.args, strict=False)) | dict(step.kwargs)
@@ -466,7 +468,8 @@ _POINTWISE = [
     "softsign", "sign", "clamp", "clamp_min", "clamp_max", "pow", "rsub", "floor", "ceil", "round", "trunc", "frac",
     "nan_to_num", "sinc", "logit", "logaddexp", "maximum", "minimum", "rrelu", "heaviside", "xlogy", "atan2",
     "remainder", "fmod", "addcmul", "addcdiv", "lerp", "hypot", "polar", "div",
-    "float_power", "positive", "true_divide", "clip", "fmax", "fmin",
+    "float_power", "positive", "true_divide", "divide", "floor_divide", "erfinv", "special_expit", "special_erf",
+    "lgamma", "digamma", "deg2rad", "sgn", "clip", "fmax", "fmin",
     "where", "masked_fill", "gt", "ge", "lt", "le", "eq", "ne", "greater", "greater_equal", "less", "less_equal",
     "not_equal", "isfinite", "isinf", "isnan", "signbit", "logical_and", "logical_or", "logical_not", "logical_xor",
     "bitwise_and", "bitwise_or", "bitwise_not", "bitwise_xor", "__and__", "__or__", "__xor__",
@@ -477,6 +480,8 @@ _POINTWISE = [
 TABLE: dict[str, Callable[[Arguments], Built]] = {
     **dict.fromkeys(_POINTWISE, _pointwise),
     **CHAINS,
+    **COMPOSED,
+    **RANDOM,
     "add": _sum(1.0),
     "sub": _sum(-1.0),
     "subtract": _sum(-1.0),
@@ -514,12 +519,10 @@ TABLE: dict[str, Callable[[Arguments], Built]] = {
     **{name: _reduce(name) for name in ("mean", "sum", "var", "std")},
     "amax": _reduce("max"),
     "amin": _reduce("min"),
-    "linalg_vector_norm": _reduce("norm"),
-    "norm": _reduce("norm"),
     "view": _view,
     **{
         n: _how("reshape")
-        for n in ("reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "_unsafe_view", "view_as")
+        for n in ("reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "_unsafe_view", "view_as", "reshape_as", "ravel")
     },
     **{
         n: _how("same")
@@ -552,6 +555,7 @@ TABLE: dict[str, Callable[[Arguments], Built]] = {
     "select": _select,
     "cat": _cat("cat"),
     "concat": _cat("cat"),
+    "concatenate": _cat("cat"),
     "stack": _cat("stack"),
     "pad": _pad,
     "constant_pad_nd": _pad,
@@ -572,6 +576,9 @@ TABLE: dict[str, Callable[[Arguments], Built]] = {
     "scatter": writes.scatter,
     "scatter_add": writes.scatter_add,
     "masked_scatter": writes.masked_scatter,
+    "view_as_complex": _how("parts"),
+    "view_as_real": _how("whole"),
+    "real": _how("same"),
     "fill": writes.fill,
     "zero": writes.fill,
 }

@@ -182,6 +182,18 @@ def _reshaped(node: Node, carrier: _Profile) -> np.ndarray:
     return fine.reshape(shape)
 
 
+def parts(node: Node, part: Part, out: Law, x: Law) -> Part:
+    """Each part its own."""
+    second, values = _flat(part, out, x)
+    return _kept(part, second[..., None], part.ratio, values)
+
+
+def whole(node: Node, part: Part, out: Law, x: Law) -> Part:
+    """Both parts together."""
+    second, values = _flat(part, out, x)
+    return _kept(part, second.mean(-1), part.ratio, values)
+
+
 def permute(node: Node, part: Part, out: Law, x: Law) -> Part:
     """The inverse order."""
     second, values = _flat(part, out, x)
@@ -312,6 +324,8 @@ def forward_words(differ, x: Law, out: Law):
 
 BACK = {
     "same": same,
+    "parts": parts,
+    "whole": whole,
     "reshape": reshape,
     "permute": permute,
     "expand": expand,

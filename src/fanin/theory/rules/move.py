@@ -195,6 +195,17 @@ def same(node: Node, value):
     return value.axes, _level(value)
 
 
+def parts(node: Node, value):
+    """Pairs of reals as complex numbers: the law of either part."""
+    level = _level(value)
+    return value.axes[:-1], level[..., 0]
+
+
+def whole(node: Node, value):
+    """Complex numbers as pairs of reals, which are two features."""
+    return (*value.axes, (Atom(2, FEATURE),)), _level(value)[..., None]
+
+
 def flip(node: Node, value):
     """Reverse or rotate along axes: places of one axis among themselves."""
     level = _level(value)
@@ -327,6 +338,8 @@ HOW = {
     "select": select,
     "gather": gather,
     "same": same,
+    "parts": parts,
+    "whole": whole,
     "flip": flip,
     "roll": roll,
     "pad": pad,

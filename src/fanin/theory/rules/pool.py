@@ -266,7 +266,7 @@ def _extreme(x: Law, dims, shape, axes, n: float, op: str) -> Law:
         values, level = x.values, x.level
     else:
         values, level = _mixed(x, dims)
-    values = np.stack([sign * largest(np.sort(sign * v), int(n), r) for v in values])
+    values = np.stack([sign * largest(v, int(n), r) for v in grid.increasing(sign * values)])
     corr = {s: x.correlation(s) for s in x.latent.corr}
     return Law(shape, axes, values, level, fresh_latent(corr))
 

@@ -22,7 +22,7 @@ def top(node: Node, *inputs: Value) -> Law:
     axis = node.attrs["axis"] % len(x.shape)
     n, k = x.shape[axis], node.shape[axis]
     values = x.values if len(x.values) == 1 else (x.level_weight @ x.values)[None]
-    values = np.sort(values[0])
+    values = grid.increasing(values)[0]
     ranks = np.arange(1, k + 1) if node.attrs.get("largest", True) else np.arange(n, n - k, -1)
     rows = np.stack([grid.at(values, _order_statistic(n, int(j))) for j in ranks])
     level = np.arange(k, dtype=np.int32).reshape([k if i == axis else 1 for i in range(len(x.shape))])
