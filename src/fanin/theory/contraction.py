@@ -25,6 +25,7 @@ from fanin.theory.law import (
     gaussian,
     gaussians,
     latent_for,
+    relabel,
     subsets,
 )
 from fanin.theory.state import Known, Modelled, Value, as_law
@@ -198,9 +199,17 @@ def dense_known(x: Known, weight: Law, in_axis: int) -> Law:
         profile = diagonal[..., None] * _by_output(weight, in_axis)
         law = gaussian(shape, axes, profile, lambda s: n * variance * pairs.get(s, 0.0))
         scatter = spread.known(x.array, x.axes, len(x.shape) - 1)
-        return replace(law, latent=replace(law.latent, spread=scatter))
+        law = replace(law, latent=replace(law.latent, spread=scatter))
+        return _by_distance(law, x, n * variance)
     _, sum_pairs = known_pairs(sums[..., None], (*x.axes[:-1], ()), len(x.shape) - 1)
     return about_sums(shape, axes, weight, n * variance * second[..., None], sums[..., None], n, pairs, sum_pairs)
+
+
+def _by_distance(law: Law, x: Known, factor: float) -> Law:
+    """Pair moments of every two positions, where those of known inputs are not all alike."""
+    along = [i for i, a in enumerate(x.axes[:-1]) if axis_groups(a) == {places.POSITION}]
+    rows = np.moveaxis(x.array, along[0], 0) if len(along) == 1 else x.array[:1]
+    return places.with_products(law, rows, factor) if places.structured(rows) else law
 
 
 def _by_output(weight: Law, in_axis: int) -> np.ndarray:
@@ -225,8 +234,8 @@ def about_sums(shape, axes, weight: Law, variance, sums, n: float, pairs, sum_pa
 _LOOKED_UP: WeakKeyDictionary[Law, dict] = WeakKeyDictionary()  # ids of latents by table and rows
 
 
-def embed(ids: Modelled, weight: Law) -> Law:
-    """Rows of a table: the table's own law; two places share a row where their ids agree."""
+def embed(ids: Modelled, weight: Law, padding: int = -1) -> Law:
+    """Rows of a table: the table's own law, zero at the row of padding; places share a row where their ids agree."""
     width = weight.shape[-1]
     shape = (*ids.shape, width)
     axes = (*ids.axes, (Atom(width, FEATURE),))
@@ -240,6 +249,10 @@ def embed(ids: Modelled, weight: Law) -> Law:
     if isinstance(ids, Known):  # the same rows again are the same numbers
         rows = (ids.shape, ids.array.astype(np.int64).tobytes())
         latent = replace(latent, id=_LOOKED_UP.setdefault(weight, {}).setdefault(rows, latent.id))
+        if padding >= 0 and (ids.array == padding).any():
+            empty = (ids.array == padding)[..., None].astype(np.int32)
+            used, level = relabel(empty, 2)
+            law = replace(law, values=np.stack([law.values[0], 0 * law.values[0]])[used], level=level)
     return replace(law, latent=latent)
 
 

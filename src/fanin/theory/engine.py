@@ -35,7 +35,7 @@ RULES: dict[Kind, Rule] = {
         v[node.attrs["x"]], v[node.attrs["weight"]], _optional(v, node.attrs["bias"]), node.attrs["out_first"]
     ),
     Kind.CONV: convolution.conv,
-    Kind.EMBED: lambda node, *v: embed(v[node.attrs["ids"]], v[node.attrs["weight"]]),
+    Kind.EMBED: lambda node, *v: embed(v[node.attrs["ids"]], v[node.attrs["weight"]], node.attrs.get("padding", -1)),
     Kind.POINTWISE: pointwise.pointwise,
     Kind.SUM: pointwise.total,
     Kind.PRODUCT: pointwise.product,

@@ -190,7 +190,8 @@ class Law:
         """Standard deviations of that correlation: over known pairs of places, and by chance over few features."""
         key = frozenset(differ) & self.groups
         table = self.latent.spread
-        return table[max((k for k in table if k <= key), key=len)] if table and key else (0.0, 0.0)
+        known = [k for k in table if k <= key]
+        return table[max(known, key=len)] if known and key else (0.0, 0.0)
 
     def pair(self, differ: Iterable[str]) -> float:
         """E[x x'] of two elements that differ in these groups; a differing feature leaves the product of means.
@@ -327,7 +328,8 @@ def compress(values: np.ndarray, level: np.ndarray, limit: int | None = None) ->
     key = np.nan_to_num(key)
     group = _alike(key)
     if limit is None:
-        limit = MAX_LEVELS if np.ptp(mean[np.isfinite(mean)]) > 0 else MAX_VARIANCES
+        finite = mean[np.isfinite(mean)]
+        limit = MAX_LEVELS if finite.size and np.ptp(finite) > 0 else MAX_VARIANCES
     if group.max() + 1 > limit:
         group = _bins(mean, second, slope, weight, limit)
     merged, group = _merge(values, second, weight, group)

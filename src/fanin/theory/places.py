@@ -7,6 +7,7 @@ neighbours, short ones first. Everything that is not attention passes the matrix
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -121,6 +122,28 @@ def with_matrix(law: Law, wanted: np.ndarray, size: int) -> Law:
     return replace(law, latent=_holding(law.latent, r, size))
 
 
+def with_products(law: Law, rows: np.ndarray, factor: float) -> Law:
+    """The law with the mean products of known rows (one a position) as pair moments."""
+    size = len(rows)
+    if length(law) != size:
+        return law
+    flat = _runs_of(rows)
+    return with_matrix(law, factor * (flat @ flat.T) / flat.shape[1], size)
+
+
+def structured(rows: np.ndarray) -> bool:
+    """Whether products of rows differ by more than chance, which is one over the root of their length."""
+    flat = _runs_of(rows)
+    pairs = flat @ flat.T / flat.shape[1]
+    beside = pairs[~np.eye(len(pairs), dtype=bool)]
+    return len(flat) > 2 and beside.std() > 1.5 * np.diag(pairs).mean() / np.sqrt(flat.shape[1])
+
+
+def _runs_of(rows: np.ndarray) -> np.ndarray:
+    index = runs(len(rows)).index
+    return np.asarray(rows, float)[index].reshape(len(index), -1)
+
+
 def _solved(coefficients: np.ndarray, variance: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Invert Mehler's series for every pair: Newton's steps, kept within a bracket by bisection."""
     squares = (coefficients**2).max(0)
@@ -206,6 +229,15 @@ def multiplied(law: Law, x: Law, y: Law) -> Law:
     if size is None or not _fit(size, law, x, y):
         return law
     return with_matrix(law, pair_matrix(x, size) * pair_matrix(y, size), size)
+
+
+def mixed(law: Law, parts: Sequence[Law], sizes: Sequence[int]) -> Law:
+    """Carry the matrices of tensors that lie side by side along features on to the whole: their mean, by size."""
+    size = carried(*parts)
+    if size is None or any(length(p) != size for p in parts):
+        return law
+    total = sum((n * pair_matrix(p, size) for p, n in zip(parts, sizes, strict=True)), np.zeros(()))
+    return with_matrix(law, total / sum(sizes), size)
 
 
 def scaled(law: Law, x: Law) -> Law:

@@ -201,7 +201,7 @@ def _conv(dims: int, transposed: bool = False) -> Callable[[Arguments], Built]:
 
 
 def _embedding(a: Arguments) -> Built:
-    return Kind.EMBED, {"ids": a.at("indices"), "weight": a.at("weight")}
+    return Kind.EMBED, {"ids": a.at("indices"), "weight": a.at("weight"), "padding": int(a.get("padding_idx", -1))}
 
 
 def _layer_norm(a: Arguments) -> One:
@@ -317,6 +317,11 @@ def _reduce(op: str) -> Callable[[Arguments], Built]:
         }
 
     return build
+
+
+def _extreme(op: str) -> Callable[[Arguments], Built]:
+    """Of two tensors, element by element, or of all elements of one."""
+    return lambda a: _pointwise(a) if "other" in a._values else _reduce(op)(a)
 
 
 def _matmul(a: Arguments) -> Built:
@@ -517,6 +522,8 @@ TABLE: dict[str, Callable[[Arguments], Built]] = {
     **{f"adaptive_avg_pool{d}d": _adaptive("mean", d) for d in (1, 2, 3)},
     **{f"adaptive_max_pool{d}d": _adaptive("max", d) for d in (1, 2, 3)},
     **{name: _reduce(name) for name in ("mean", "sum", "var", "std")},
+    "max": _extreme("max"),
+    "min": _extreme("min"),
     "amax": _reduce("max"),
     "amin": _reduce("min"),
     "view": _view,

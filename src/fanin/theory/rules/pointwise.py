@@ -10,9 +10,9 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import grid, places
-from fanin.theory.combine import apply, binary, matched
-from fanin.theory.contraction import axis_groups, known_pairs
-from fanin.theory.law import FEATURE, Atom, Law, fresh_latent, gaussian, latent_for
+from fanin.theory.combine import apply, binary, matched, renamed
+from fanin.theory.contraction import axis_groups, axis_size, known_pairs
+from fanin.theory.law import FEATURE, Atom, Law, fresh_latent, gaussian, gaussians, latent_for
 from fanin.theory.state import Hidden, Known, Value, as_law
 
 
@@ -123,7 +123,7 @@ def choose(index: Law, pieces: list[Law], shape: tuple[int, ...]) -> Law:
 
 def total(node: Node, *inputs: Value) -> Law:
     """x + alpha y."""
-    x, y = laid_out(inputs)
+    x, y = laid_out(inputs, rows=True)
     alpha = node.attrs.get("alpha", 1.0)
     if alpha != 1:
         y = apply(lambda v: alpha * v, y)
@@ -137,36 +137,48 @@ def product(node: Node, *inputs: Value) -> Law:
     return binary(np.multiply, x, y, node.shape, pair="product", moments_only=table)
 
 
-def laid_out(inputs: tuple[Value, ...]) -> list[Law]:
-    """Two operands as laws; known numbers that vary along features (sinusoids, rotations) count as drawn along them."""
+def laid_out(inputs: tuple[Value, ...], *, rows: bool = False) -> list[Law]:
+    """Two operands as laws; known numbers that vary along features (sinusoids, rotations) count as drawn along them.
+
+    Args:
+        rows: whether each row of such a table keeps a mean of its own, which a norm behind a sum removes.
+    """
     signal = next((v for v in inputs if isinstance(v, Law)), None)
-    return [featured(v, signal) if isinstance(v, Known) and signal is not None else as_law(v) for v in inputs]
+    if signal is None:
+        return [as_law(v) for v in inputs]
+    return [featured(v, signal, rows=rows) if isinstance(v, Known) else as_law(v) for v in inputs]
 
 
-_TABLES: WeakKeyDictionary[Known, dict[int, Law]] = WeakKeyDictionary()  # every layer reads the same rotations
+_TABLES: WeakKeyDictionary[Known, dict[tuple, Law]] = WeakKeyDictionary()  # every layer reads the same rotations
 
 
-def featured(known: Known, signal: Law) -> Law:
+def featured(known: Known, signal: Law, *, rows: bool = False) -> Law:
     """A known array seen by fresh weights: what counts is its mean square, and products between places, over features.
 
     Two places of a table of sinusoids have the mean product of their rows; rotations by them make keys at distance d
     agree by the mean cosine over frequencies. As numbers that are the same everywhere they would have none of this.
     Beside a weight (a mask beside a table of relative positions) it is what it is: a weight's axes are no features yet.
     """
-    if not signal.groups:
+    if not signal.groups or len(known.shape) > len(signal.shape):
         return known.law
     shape, ndim = known.shape, len(known.shape)
     axis = next((i for i in range(ndim) if shape[i] > 1 and axis_groups(signal.axes[i - ndim]) == {FEATURE}), None)
     if axis is None or shape[axis] != signal.shape[axis - ndim] or known.array.dtype == bool:
         return known.law
+    axes = tuple(
+        b if a and a[0].group.startswith("free") and axis_size(a) == axis_size(b) else a
+        for a, b in zip(known.axes, signal.axes[-ndim:], strict=True)
+    )
     tables = _TABLES.setdefault(known, {})
-    if axis not in tables:
-        tables[axis] = _table(known, axis)
-    law = tables[axis]
+    if (axis, rows, axes) not in tables:
+        tables[axis, rows, axes] = _table(replace(known, axes=axes), axis, rows)
+    law = tables[axis, rows, axes]
     return law if law.deterministic else replace(law, latent=replace(law.latent, id=fresh_latent({}).id))
 
 
-def _table(known: Known, axis: int) -> Law:
+def _table(known: Known, axis: int, rows: bool) -> Law:
+    if np.iscomplexobj(known.array):
+        return _turned(known, axis)
     array = np.asarray(known.array, float)
     if not np.isfinite(array).all() or np.ptp(array, axis=axis).max() == 0:
         return known.law
@@ -174,13 +186,43 @@ def _table(known: Known, axis: int) -> Law:
         (Atom(n, FEATURE),) if i == axis else a for i, (n, a) in enumerate(zip(array.shape, known.axes, strict=True))
     )
     second, pairs = known_pairs(array, known.axes, axis)
-    law = gaussian(array.shape, axes, np.expand_dims(second, axis), lambda s: 0.0)
-    mean = float(array.mean())
-    some = array.ravel()[:: max(array.size // 4096, 1)]
+    mean = array.mean(axis, keepdims=True)
+    if rows and np.ptp(mean) > 1e-3 * array.std():
+        law = gaussians(array.shape, axes, mean, np.expand_dims(second, axis) - mean**2)
+    else:
+        law = _formed(gaussian(array.shape, axes, np.expand_dims(second, axis), lambda s: 0.0), array)
+    law = replace(law, latent=latent_for(law, lambda s: pairs.get(s, float(second.mean())), law.groups))
+    return _by_distance(law, array, axis)
+
+
+def _turned(known: Known, axis: int) -> Law:
+    """Complex numbers that turn others: their squared size, and how far two places' turns agree."""
+    shape = known.array.shape
+    axes = tuple(
+        (Atom(n, FEATURE),) if i == axis else a for i, (n, a) in enumerate(zip(shape, known.axes, strict=True))
+    )
+    second, pairs = known_pairs(known.array, known.axes, axis)
+    return gaussian(shape, axes, np.expand_dims(second, axis), lambda s: pairs.get(s, float(second.mean())))
+
+
+def _formed(law: Law, array: np.ndarray) -> Law:
+    """Elements distributed as the array's, with one mean."""
+    mean, some = float(array.mean()), array.ravel()[:: max(array.size // 4096, 1)]
     form = matched(grid.quantile_grid(some, np.ones(len(some))), 0.0, 1.0)
     deviation = np.sqrt(np.maximum(law.seconds - mean**2, 0))
-    law = law.with_values(mean + deviation[:, None] * form)
-    return replace(law, latent=latent_for(law, lambda s: pairs.get(s, float(second.mean())), law.groups))
+    return law.with_values(mean + deviation[:, None] * form)
+
+
+def _by_distance(law: Law, array: np.ndarray, feature: int) -> Law:
+    """The products of every two rows, where there is one sequence of them: neighbours among sinusoids are alike."""
+    long = [i for i, n in enumerate(array.shape) if n > 1 and i != feature]
+    named = [i for i in long if axis_groups(law.axes[i]) == {places.POSITION}]
+    along = named if named else long
+    if len(along) != 1 or len(law.axes[along[0]]) != 1:
+        return law
+    group = law.axes[along[0]][0].group
+    laid = places.with_products(renamed(law, {group: places.POSITION}), np.moveaxis(array, along[0], 0), 1.0)
+    return replace(law, latent=replace(law.latent, matrix=laid.latent.matrix))
 
 
 def drop(node: Node, *inputs: Value) -> Law:
