@@ -48,3 +48,41 @@ def test_windows_that_are_shifted_and_masked():
     net = Made(forward, q=(N, N), k=(N, N), v=(N, N), table=(9, HEADS))
     laws = {n: Normal(math.sqrt(1 / N)) for n in "qkv"} | {"table": Normal(0.02)}
     assert compared(net, normal(8, SIDE, SIDE, N), laws).misses(1 / N) == []
+
+
+def joined(y, size: int = SIDE, n: int = WINDOW):
+    """(sample * windows, n * n, feature) -> (sample, height, width, feature)."""
+    return y.view(-1, size // n, size // n, n, n, y.shape[-1]).transpose(2, 3).reshape(-1, size, size, y.shape[-1])
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_windows_are_told_apart_from_the_places_within(fused):
+    """Places of one window become alike, windows do not: the mean over the map says which, and so does a residual's."""
+
+    def forward(m, x):
+        parts = windows(x)
+        q, k, v = (parts @ w for w in (m.q, m.k, m.v))
+        if fused:
+            y = F.scaled_dot_product_attention(q, k, v)
+        else:
+            y = torch.softmax(q @ k.transpose(1, 2) / N**0.5, -1) @ v
+        y = joined(y @ m.o)
+        return y.mean((1, 2)), (x + y).mean((1, 2)), F.conv2d(y.permute(0, 3, 1, 2), m.c).mean((2, 3))
+
+    net = Made(forward, q=(N, N), k=(N, N), v=(N, N), o=(N, N), c=(N, N, 1, 1))
+    laws = {n: Normal(math.sqrt(1 / N)) for n in "qkvoc"} | {"q": Normal(0.01)}
+    assert compared(net, normal(8, SIDE, SIDE, N), laws).misses(1 / N) == []
+
+
+def test_attention_over_patches_of_neighbours():
+    """Sequences that are split from the slow part of an axis: places of the fast part are windows then."""
+
+    def forward(m, x):
+        b, s, f = x.shape
+        parts = x.view(b, s // 4, 4, f).transpose(1, 2).reshape(-1, s // 4, f)
+        y = torch.softmax((parts @ m.q) @ (parts @ m.k).transpose(1, 2) / N**0.5, -1) @ (parts @ m.v)
+        return y.mean(1), y.view(b, 4, s // 4, f).mean((1, 2))
+
+    net = Made(forward, q=(N, N), k=(N, N), v=(N, N))
+    laws = {n: Normal(math.sqrt(1 / N)) for n in "qkv"} | {"q": Normal(0.01)}
+    assert compared(net, normal(8, 16, N), laws).misses(1 / N) == []

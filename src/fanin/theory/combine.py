@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fanin.theory import grid, places, spread
+from fanin.theory import grid, places, spread, windows
 from fanin.theory.law import (
     FEATURE,
     Atom,
@@ -54,8 +54,8 @@ def broadcast_axes(shape: tuple[int, ...], laws: tuple[Law, ...]) -> tuple[tuple
 def _best(candidates: list[Axis], size: int) -> Axis:
     if not candidates:
         return (Atom(size, FEATURE),) if size > 1 else ()
-    rank = lambda axis: max((0 if is_free(a.group) else 1 if a.group == FEATURE else 2) for a in axis)  # noqa: E731
-    return max(candidates, key=rank)
+    rank = lambda a: 0 if is_free(a.group) else 1 if a.group == FEATURE else 2 + a.group.count(windows.MARK)  # noqa: E731
+    return max(candidates, key=lambda axis: max(rank(a) for a in axis))
 
 
 def _size(axis: Axis) -> int:
@@ -70,6 +70,7 @@ def _in_words_of(law: Law, axes: tuple[Axis, ...]) -> Law:
     names: dict[str, str] = {}
     own = list(law.axes)
     gained: set[str] = set()
+    finer = False
     for i, axis in enumerate(own):
         whole = axes[i - len(own)]
         groups = {a.group for a in axis if a.size > 1}
@@ -82,8 +83,13 @@ def _in_words_of(law: Law, axes: tuple[Axis, ...]) -> Law:
         elif groups == {FEATURE} and FEATURE not in target:
             own[i] = whole
             gained |= target
+        elif windows.roots(frozenset(target)) == groups:
+            own[i] = whole
+            finer = True
     if tuple(own) == law.axes:
         return law
+    if finer:
+        return windows.worded(law, tuple(own))
     corr = {frozenset(names.get(g, g) for g in key): r for key, r in law.latent.corr.items()}
     law = replace(law, axes=tuple(own), latent=replace(law.latent, corr=corr))
     if not gained:

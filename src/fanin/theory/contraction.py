@@ -148,14 +148,13 @@ def known_pairs(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> tuple[n
 
     For every set S of groups the mean over ordered pairs of distinct places follows from sums over the axes of S.
     """
-    x = np.moveaxis(np.asarray(array, complex if np.iscomplexobj(array) else float), reduce, -1)
-    others = [a for i, a in enumerate(axes) if i != reduce]
-    second = np.mean(np.abs(x) ** 2, axis=-1)
-    names = sorted({g for a in others for g in axis_groups(a)})
+    second = np.mean(np.abs(np.asarray(array)) ** 2, axis=reduce)
+    x, others = spread.by_atoms(array, axes, reduce)
+    names = sorted(set(others) - {""})
     totals = {}
     for mask in range(1 << len(names)):
         chosen = frozenset(n for i, n in enumerate(names) if mask >> i & 1)
-        dims = tuple(i for i, a in enumerate(others) if axis_groups(a) & chosen)
+        dims = tuple(i for i, group in enumerate(others) if group in chosen)
         summed = x.sum(axis=dims, keepdims=True) if dims else x
         count = np.prod([x.shape[d] for d in dims]) if dims else 1
         totals[chosen] = (float(np.mean(np.mean(np.abs(summed / count) ** 2, axis=-1))), count)

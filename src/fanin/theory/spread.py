@@ -67,7 +67,8 @@ class Powers:
         u = (x.values - x.mean) / x.rms
         square = u * u
         means = np.stack([x.level_weight @ f for f in (u, square, square * u)])
-        return Powers(*grid.hermite_coefficients(means), float(x.level_weight @ grid.expectation(square * square)))
+        first, second, third = grid.hermite_coefficients(means)
+        return Powers(first, second, third, float(x.level_weight @ grid.expectation(square * square)))
 
 
 def chance(x: Law, differ: Groups, powers: Powers) -> float:
@@ -84,22 +85,32 @@ def chance(x: Law, differ: Groups, powers: Powers) -> float:
     return max(m2 - 2 * r * m3 + r**2 * (f.fourth + m2) / 2, 0.0)
 
 
+def by_atoms(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> tuple[np.ndarray, list[str]]:
+    """An array with an axis for every atom of its axes but one, which comes last; and the atoms' groups."""
+    x = np.moveaxis(np.asarray(array, complex if np.iscomplexobj(array) else float), reduce, -1)
+    shape, groups = [], []
+    for size, axis in zip(x.shape, (a for i, a in enumerate(axes) if i != reduce), strict=False):
+        atoms = [atom for atom in axis if atom.size > 1]
+        whole = math.prod(atom.size for atom in atoms) == size
+        shape += [atom.size for atom in atoms] if whole else [size]
+        groups += [atom.group for atom in atoms] if whole else [atoms[0].group if atoms else ""]
+    return x.reshape(*shape, x.shape[-1]), groups
+
+
 def known(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> dict[Groups, tuple[float, float]]:
     """Standard deviation of the correlation between known rows (along one axis), by the groups in which they differ."""
-    x = np.moveaxis(np.asarray(array, float), reduce, -1)
-    others = [a for i, a in enumerate(axes) if i != reduce]
-    owner = [frozenset(atom.group for atom in a if atom.size > 1) for a in others]
+    x, owner = by_atoms(array, axes, reduce)
     rng = np.random.default_rng(_SEED)
     spread = {}
-    for differ in subsets(frozenset(g for o in owner for g in o)):
+    for differ in subsets(frozenset(owner) - {""}):
         first = [rng.integers(0, size, PAIRS) for size in x.shape[:-1]]
         second = [
-            _another(at, size, rng) if o & differ else at for at, size, o in zip(first, x.shape, owner, strict=False)
+            _another(at, size, rng) if o in differ else at for at, size, o in zip(first, x.shape, owner, strict=False)
         ]
         a, b = x[tuple(first)], x[tuple(second)]
-        norms = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
+        norms = np.sqrt((np.abs(a) ** 2).sum(-1) * (np.abs(b) ** 2).sum(-1))
         seen = norms > 0
-        spread[differ] = (float(np.std((a * b).sum(-1)[seen] / norms[seen])) if seen.any() else 0.0, 0.0)
+        spread[differ] = (float(np.std((a * b.conj()).real.sum(-1)[seen] / norms[seen])) if seen.any() else 0.0, 0.0)
     return spread
 
 

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import grid, places
+from fanin.theory import grid, places, windows
 from fanin.theory.combine import apply, binary, renamed
 from fanin.theory.contraction import axis_groups, dense, shifted, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, compress, gaussian, latent_for
@@ -140,7 +140,7 @@ def mix(node: Node, *inputs: Value) -> Law:
         return dense(inputs[0], y, None, out_first=False)
     if len(y.shape) == 1 or len(x.shape) == 1:
         return _vector_product(node, x, y)
-    x, y = _split_groups(x, y)
+    x, y = _split_groups(windows.apart(x), windows.apart(y))
     shape = node.shape
     ndim = len(shape)
     axes = _mixed_axes(x, y, shape)
@@ -193,9 +193,12 @@ def _assemble(x: Law, y: Law, n: int, diagonal: np.ndarray, shape, axes) -> Law:
     if cross and x.level.size > 1 and not (gx & {FEATURE}):
         extra = _row_sums(x, n, diagonal) * y.pair(gy)
     whole = float(np.mean(diagonal))
+    # groups of what is not summed over: two queries see the same keys, though both may be positions
+    own_x = frozenset().union(*(axis_groups(a) for a in x.axes[:-1]))
+    own_y = frozenset().union(*(axis_groups(a) for a in (*y.axes[:-2], y.axes[-1])))
 
     def pair(differ: Groups) -> float:
-        dx, dy = differ & x.groups, differ & y.groups
+        dx, dy = differ & own_x, differ & own_y
         same = whole * _ratio(x.pair(dx), x.second) * _ratio(y.pair(dy), y.second)
         return same + n * (n - 1) * x.pair(dx | gx) * y.pair(dy | gy)
 
@@ -268,7 +271,7 @@ def _mixed_axes(x: Law, y: Law, shape: tuple[int, ...]) -> tuple[Axis, ...]:
 def attention(node: Node, *inputs: Value) -> Law:
     """softmax(scale q k^T + mask) v with fresh projections: see the module's docstring."""
     a = node.attrs
-    q, k, v = (as_law(inputs[i]) for i in range(3))
+    q, k, v = (windows.apart(as_law(inputs[i])) for i in range(3))
     prior = _prior(node, inputs[a["mask"]] if a.get("mask") is not None else None)
     counts = _lift(_row_counts(prior, a["causal"], q.shape[-2], k.shape[-2]), len(node.shape))
     key_groups, query_groups = axis_groups(k.axes[-2]), axis_groups(q.axes[-2])
@@ -324,6 +327,7 @@ class Prior:
         return bool((flat == flat[:1, :1]).all())
 
 
+MASKS = 16  # different masks of which a matrix over positions takes the mean
 _PRIORS: WeakKeyDictionary[Known, Prior | None] = WeakKeyDictionary()  # every layer reads the same mask
 
 
@@ -412,7 +416,10 @@ def _run_weights(prior: Prior | None, causal: bool, queries: int, keys: int) -> 
         return places.causal_counts(queries, keys), np.minimum(places.runs(queries).index + 1.0, keys)
     if prior is None or prior.array.shape[-2:] != (queries, keys) or prior.alike:
         return None  # one number for all pairs will do
-    picked = prior.share.reshape(-1, queries, keys)[:16, places.runs(queries).index]
+    share = prior.share.reshape(-1, queries, keys)
+    if len(share) > MASKS:
+        return None  # windows, each with a mask of its own: levels tell them apart
+    picked = share[:, places.runs(queries).index]
     counts = 1 / (picked**2).sum(-1)
     weights = np.add.reduceat(picked, places.runs(keys).start, axis=2)
     return weights.mean(0), counts.mean(0)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import spread
+from fanin.theory import spread, windows
 from fanin.theory.contraction import about_sums, add_bias, known_pairs, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Law, gaussian
 from fanin.theory.state import Known
@@ -17,6 +17,7 @@ def conv(node: Node, *inputs: Law | Known) -> Law:
     """Variance Var(W) * sum over existing taps of E[x^2] * c_in / groups, at every position."""
     a = node.attrs
     x, weight = inputs[0], inputs[a["weight"]]
+    x = windows.forgotten(x) if isinstance(x, Law) else x
     bias = inputs[a["bias"]] if a["bias"] is not None else None
     kernel = weight.shape[2:]
     channels = (weight.shape[0] if a["transposed"] else weight.shape[1] * a["groups"]) // a["groups"]

@@ -12,6 +12,10 @@ from fanin.theory import grid
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Atom, Axis, Law, compress, fresh_latent, latent_for, relabel
 from fanin.theory.state import Hidden, Known, Modelled, Value, as_law, is_free
+from fanin.theory.windows import forgotten
+
+STAYING = ("reshape", "permute", "expand", "same")
+"""Moves that leave places what they are."""
 
 
 def move(node: Node, *inputs: Modelled) -> Value:
@@ -22,6 +26,8 @@ def move(node: Node, *inputs: Modelled) -> Value:
     value = inputs[0]
     if isinstance(value, Known):
         value = as_law(value)
+    if isinstance(value, Law) and how not in STAYING:
+        value = forgotten(value)
     axes, level = HOW[how](node, value)
     if isinstance(value, Hidden):
         return Hidden(node.shape, axes)
@@ -262,7 +268,7 @@ def cat(node: Node, *inputs: Value) -> Value:
     if any(isinstance(v, Hidden) for v in inputs):
         axes = next(v.axes for v in inputs if isinstance(v, Hidden))
         return Hidden(node.shape, tuple(_resized(a, n) for a, n in zip(axes, node.shape, strict=False)))
-    laws = [as_law(v) for v in inputs if 0 not in v.shape]
+    laws = [forgotten(as_law(v)) for v in inputs if 0 not in v.shape]
     axis = node.attrs["axis"] % len(node.shape)
     if node.attrs["how"] == "stack":
         laws = [_unsqueezed(law, axis) for law in laws]

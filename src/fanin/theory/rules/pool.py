@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import gammaincinv
 
 from fanin.graph import Node
-from fanin.theory import grid
+from fanin.theory import grid, windows
 from fanin.theory.combine import apply, matched
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import (
@@ -31,7 +31,7 @@ from fanin.theory.statistic import pair_counts
 
 def pool(node: Node, *inputs: Value) -> Law:
     """Max or mean over windows of the trailing spatial axes."""
-    x = as_law(inputs[0])
+    x = windows.forgotten(as_law(inputs[0]))
     kernel = node.attrs["kernel"]
     first = len(node.shape) - len(kernel)
     axes = tuple(a if i < first else _resized(a, node.shape[i]) for i, a in enumerate(x.axes))
@@ -120,7 +120,7 @@ def reduce(node: Node, *inputs: Value) -> Law:
     op, dims, keep = node.attrs["op"], node.attrs["axes"], node.attrs["keepdim"]
     dims = tuple(d % len(x.shape) for d in dims) if dims else tuple(range(len(x.shape)))
     if op == "weighted":
-        return _weighted(x, dims, node.attrs["matrices"])
+        return _weighted(windows.forgotten(x), dims, node.attrs["matrices"])
     n = float(np.prod([x.shape[d] for d in dims]))
     axes = tuple(() if i in dims else a for i, a in enumerate(x.axes))
     shape = tuple(1 if i in dims else k for i, k in enumerate(x.shape))

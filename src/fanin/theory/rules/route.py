@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import betaincinv
 
 from fanin.graph import Node
-from fanin.theory import grid
+from fanin.theory import grid, windows
 from fanin.theory.contraction import axis_groups, axis_size, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, fresh_latent, latent_for, subsets
 from fanin.theory.state import Hidden, Known, Modelled, Value, as_law
@@ -58,7 +58,7 @@ def index(node: Node, *inputs: Modelled) -> Value:
     arrays = [inputs[p] for p in node.attrs["positions"]]
     if isinstance(x, Hidden) or (isinstance(x, Known) and not node.is_float):
         return Hidden(node.shape, _index_axes(node, x.axes, arrays, where))
-    law = as_law(x)
+    law = windows.forgotten(as_law(x))
     if len(arrays) == 1 and isinstance(arrays[0], Known) and arrays[0].array.dtype == bool:
         return _picked(law, node, arrays[0].array, where[0])
     axes = _index_axes(node, law.axes, arrays, where)
