@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from torch import nn
 
@@ -161,3 +162,43 @@ def test_spread_of_a_layer_by_kurtosis(kind):
     spread = (w**2).mean(1).std()
     assert spread == pytest.approx(math.sqrt((KURTOSIS[kind] - 1) / n), rel=0.03)
     assert f"{100 * math.sqrt(2 / n):.2g} %" in normal_or_uniform(Fans(n, 10))
+
+
+def _flax_and_keras() -> tuple[dict, dict[str, str]]:
+    """Defaults of Flax and Keras 3 by their own formulas, inputs before outputs."""
+    rng = np.random.default_rng(0)
+
+    def lecun(shape, fan_in):
+        draws = scipy.stats.truncnorm.rvs(-2, 2, size=shape, random_state=rng)
+        return (draws / 0.87962566103423978 / math.sqrt(fan_in)).astype(np.float32)
+
+    def glorot(shape, total):
+        return (rng.uniform(-1, 1, shape) * math.sqrt(6 / total)).astype(np.float32)
+
+    tensors = {
+        "params": {
+            "Dense_0": {"kernel": lecun((784, 256), 784), "bias": np.zeros(256, np.float32)},
+            "Conv_0": {"kernel": lecun((3, 3, 16, 64), 9 * 16)},
+            "attention": {"query": {"kernel": lecun((128, 4, 32), 128)}},
+            "Embed_0": {"embedding": (rng.standard_normal((1000, 64)) / 8).astype(np.float32)},
+        },
+        "dense/kernel:0": glorot((784, 256), 784 + 256),
+        "conv/kernel:0": glorot((3, 3, 16, 64), 9 * 16 + 9 * 64),
+        "embed/embeddings:0": rng.uniform(-0.05, 0.05, (1000, 64)).astype(np.float32),
+    }
+    return tensors, {
+        "params/Dense_0/kernel": "LeCun truncated normal",
+        "params/Conv_0/kernel": "LeCun truncated normal",
+        "params/attention/query/kernel": "LeCun truncated normal",
+        "params/Embed_0/embedding": "Flax's tables, normal of std 1/sqrt(64)",
+        "dense/kernel:0": "Glorot uniform",
+        "conv/kernel:0": "Glorot uniform",
+        "embed/embeddings:0": "Keras' tables, U(±0.05)",
+    }
+
+
+def test_defaults_of_flax_and_keras_are_named_in_their_own_layout():
+    tensors, expected = _flax_and_keras()
+    found = fanin.identify(tensors)
+    assert {name: found[name].schemes[:1] for name in expected} == {n: (s,) for n, s in expected.items()}
+    assert found["params/Dense_0/bias"].verdict == "constant"

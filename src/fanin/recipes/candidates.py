@@ -31,14 +31,17 @@ def candidates(name: str, shapes: Mapping[str, tuple[int, ...]], fans: Fans | No
         shapes: of all tensors; a bias is drawn by the fans of the weight beside it.
         fans: by the module's layer, where it is known; else torch's reading of the shape.
     """
-    shape = shapes[name]
+    shape, leaf = shapes[name], leaf_of(name)
     found: list[Candidate] = []
-    fan = torch_fan(name, shapes)
+    fan = None if KERNEL in leaf else torch_fan(name, shapes)
     if fan:
         found.append(Candidate(f"torch's default, U(±1/sqrt({fan:g}))", "uniform", 1 / math.sqrt(3 * fan)))
     if len(shape) >= 2:
-        for size in dict.fromkeys(f for f in (fans, _shape_fans(shape)) if f is not None and f.fan_in > 1):
+        for size in dict.fromkeys(f for f in (fans, *_shape_fans(shape, leaf)) if f is not None and f.fan_in > 1):
             found += _scaled(size)
+        if leaf == "embedding":
+            words = f"Flax's tables, normal of std 1/sqrt({shape[-1]})"
+            found.insert(0, Candidate(words, "normal", 1 / math.sqrt(shape[-1])))
         found.append(Candidate("Keras' tables, U(±0.05)", "uniform", 0.05 / math.sqrt(3)))
     for kind, stds in FIXED.items():
         found += [Candidate(f"{_words(kind)} of std {std:.3g}", kind, std) for std in stds]
@@ -63,12 +66,31 @@ def _words(kind: str) -> str:
     return kind.replace("_", " ")
 
 
-def _shape_fans(shape: tuple[int, ...]) -> Fans | None:
-    taps = math.prod(shape[2:])
-    try:
-        return Fans(shape[1] * taps, shape[0] * taps)
-    except ArgumentError:
-        return None
+KERNEL = "kernel"
+"""What Keras and Flax call a weight: inputs before outputs, as torch's ``weight`` has them the other way round."""
+
+
+def leaf_of(name: str) -> str:
+    """The parameter's own name: ``Dense_0/kernel`` -> ``kernel``, ``conv/bias:0`` -> ``bias``."""
+    return name.replace("/", ".").rpartition(".")[2].partition(":")[0]
+
+
+def _shape_fans(shape: tuple[int, ...], leaf: str) -> list[Fans]:
+    """By the order of axes that goes with the name; a kernel of three axes is a convolution or an attention's."""
+    *taps, rows, columns = shape
+    if KERNEL not in leaf:
+        rows, columns, *taps = shape
+        rows, columns = columns, rows
+    sizes = [(rows * math.prod(taps), columns * math.prod(taps))]
+    if KERNEL in leaf and len(shape) == 3:
+        sizes += [(shape[0], shape[1] * shape[2]), (shape[0] * shape[1], shape[2])]
+    found = []
+    for fan_in, fan_out in sizes:
+        try:
+            found.append(Fans(fan_in, fan_out))
+        except ArgumentError:
+            continue
+    return found
 
 
 def torch_fan(name: str, shapes: Mapping[str, tuple[int, ...]]) -> float | None:

@@ -27,7 +27,9 @@ def named_arrays(source: Any, *, buffers: bool = True) -> Named:
             yield name, tuple(tensor.shape), array_of(tensor)
     elif isinstance(source, Mapping):
         for name, tensor in source.items():
-            if hasattr(tensor, "shape") and (buffers or _is_float(tensor)):
+            if isinstance(tensor, Mapping):  # parameters of Flax are nested
+                yield from ((f"{name}/{n}", *rest) for n, *rest in named_arrays(tensor, buffers=buffers))
+            elif hasattr(tensor, "shape") and (buffers or _is_float(tensor)):
                 yield str(name), tuple(tensor.shape), array_of(tensor)
     elif isinstance(source, str | Path):
         yield from _stored(Path(source))
