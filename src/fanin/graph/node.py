@@ -40,7 +40,8 @@ class Kind(StrEnum):
     REDUCE = "reduce"  #       x; op: mean | sum | var | std | max | min | norm ...; axes, keepdim
     MOVE = "move"  #           x...; how: reshape | permute | slice | cat | expand | pad | gather | ... and its numbers
     DROP = "drop"  #           x; p, active; feature: whole channels
-    RECUR = "recur"  #         recurrent cells over time
+    RECUR = "recur"  #         x, w_ih, w_hh[, b_ih, b_hh, w_hr], initial states: positions by name; one layer and
+    #                          direction; cell; gates; time: axis of the steps; reverse; piece: output | cell
     ROUTE = "route"  #         top-k selection among experts
     OUTPUT = "output"
     OPAQUE = "opaque"  #       an operation without a rule; shown as unmodelled

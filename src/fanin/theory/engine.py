@@ -18,7 +18,7 @@ from fanin.theory.depth.record import depths
 from fanin.theory.echo import Echo
 from fanin.theory.law import Law, compress, fresh_latent
 from fanin.theory.loss import Head, Start, start
-from fanin.theory.rules import attention, convolution, move, noise, norm, pointwise, pool, route, write
+from fanin.theory.rules import attention, convolution, move, noise, norm, pointwise, pool, recurrent, route, write
 from fanin.theory.state import Hidden, Known, Unmodelled, Value, batch_axes, feature_axes, free_axes
 from fanin.theory.width import Widths
 
@@ -51,6 +51,7 @@ RULES: dict[Kind, Rule] = {
     Kind.DROP: pointwise.drop,
     Kind.CONSTANT: noise.noise,
 }
+    Kind.RECUR: recurrent.recur,
 """The table: what is not in it, is unmodelled."""
 
 
@@ -127,7 +128,7 @@ class Interpreter:
             return Hidden(node.shape, _axes_like(node, inputs))
         rule = RULES.get(node.kind)
         if rule is None:
-            return Unmodelled(node.shape, f"{node.op} has no rule")
+            return Unmodelled(node.shape, node.attrs.get("why") or f"{node.op} has no rule")
         try:
             return rule(node, *inputs)
         except NotImplementedError as error:

@@ -158,6 +158,8 @@ class _Builder:
         built: Built = (Kind.OPAQUE, {})
         if op in SPLITS:
             built = Kind.MOVE, split_piece(whole, op, index, self.shapes[self.current[refs[0]]])
+        elif f"{op}/{index}" in TABLE:
+            built = self._built(replace(whole, value=step.value), f"{op}/{index}")
         elif index < len(MULTIPLE.get(op, ())):
             built = self._built(replace(whole, value=step.value), MULTIPLE[op][index])
         run = evaluator(whole)

@@ -17,6 +17,7 @@ from fanin.frameworks.torch.chains import CHAINS, Chain
 from fanin.frameworks.torch.composed import COMPOSED
 from fanin.frameworks.torch.noise import RANDOM
 from fanin.frameworks.torch.program import Ref, Step
+from fanin.frameworks.torch.recurrent import RECURRENT
 from fanin.graph import Kind
 
 One = tuple[Kind, dict[str, Any]]
@@ -487,6 +488,7 @@ TABLE: dict[str, Callable[[Arguments], Built]] = {
     **CHAINS,
     **COMPOSED,
     **RANDOM,
+    **RECURRENT,
     "add": _sum(1.0),
     "sub": _sum(-1.0),
     "subtract": _sum(-1.0),

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
-from fanin.distributions import Constant, Distribution, Normal, Uniform
+from fanin.distributions import Constant, Distribution, Normal, Stacked, Uniform
 from fanin.errors import ModelError
 from fanin.frameworks.torch.convert import array_of
 from fanin.graph import Parameter
@@ -82,10 +82,27 @@ def _record(name, tensor, buffer, tied, owners, laws, arrays) -> Parameter:
             remedy="register it as a buffer, or check the model before quantization",
         )
     stats = statistics(tensor) | alike(tensor)
+    if gates := GATES.get(common["kind"]) if "bias" in name.rpartition(".")[2] else None:
+        law = _by_gate(tensor, gates)
+        return Parameter(**common, law=law if law is not None else _law(stats), stats=MappingProxyType(stats))
     if not tensor.requires_grad and "Embedding" in common["kind"] and tensor.numel() <= TABLE:
         # a fixed table, such as sinusoids: known, not drawn
         return Parameter(**common, law=_law(stats), value=array_of(tensor), stats=MappingProxyType(stats))
     return Parameter(**common, law=_law(stats), stats=MappingProxyType(stats))
+
+
+GATES = {"LSTM": 4, "LSTMCell": 4, "GRU": 3, "GRUCell": 3}
+"""Modules whose biases are blocks, a gate each."""
+
+
+def _by_gate(tensor: torch.Tensor, gates: int) -> Distribution | None:
+    """A law for each block of a recurrent layer's bias, where their means differ (forget gates of one); else None."""
+    blocks = [statistics(block) for block in tensor.detach().chunk(gates)]
+    means, error = [b["mean"] for b in blocks], max(b["std"] / max(b["size"], 1) ** 0.5 for b in blocks)
+    laws = [_law(b) for b in blocks]
+    if max(means) - min(means) <= 6 * error or any(law is None for law in laws):
+        return None
+    return Stacked(tuple(law for law in laws if law is not None))
 
 
 def statistics(tensor: torch.Tensor) -> dict[str, float]:

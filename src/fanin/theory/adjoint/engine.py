@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from fanin.graph import Graph, Kind, Node
-from fanin.theory.adjoint import attention, elementwise, linear, mixing, norm, places
+from fanin.theory.adjoint import attention, elementwise, linear, mixing, norm, places, recurrent
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, gathered
 from fanin.theory.law import Law, subsets
 from fanin.theory.state import Value
@@ -39,6 +39,7 @@ RULES: dict[Kind, Rule] = {
     Kind.SUM: elementwise.elementwise,
     Kind.PRODUCT: elementwise.elementwise,
     Kind.DROP: elementwise.drop,
+    Kind.RECUR: recurrent.recur,
     Kind.NORM: norm.norm,
     Kind.SOFTMAX: mixing.softmax,
     Kind.MIX: mixing.mix,

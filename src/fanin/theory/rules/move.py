@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import grid
+from fanin.theory import grid, places
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Atom, Axis, Law, compress, fresh_latent, latent_for, relabel
 from fanin.theory.state import Hidden, Known, Modelled, Value, as_law, is_free
@@ -280,7 +280,8 @@ def cat(node: Node, *inputs: Value) -> Value:
     values, level = compress(values, level)
     exact, note = all(law.exact for law in laws), "; ".join(dict.fromkeys(law.note for law in laws if law.note))
     out = Law(node.shape, axes, values, level, fresh_latent({}), exact, note)
-    return replace(out, latent=latent_for(out, _cat_pairs(laws, sizes, out, axis), out.groups))
+    out = replace(out, latent=latent_for(out, _cat_pairs(laws, sizes, out, axis), out.groups))
+    return places.mixed(out, laws, sizes) if axis_groups(out.axes[axis]) <= {FEATURE} else out
 
 
 def _unsqueezed(law: Law, axis: int) -> Law:
