@@ -179,7 +179,7 @@ def _flax_and_keras() -> tuple[dict, dict[str, str]]:
         "params": {
             "Dense_0": {"kernel": lecun((784, 256), 784), "bias": np.zeros(256, np.float32)},
             "Conv_0": {"kernel": lecun((3, 3, 16, 64), 9 * 16)},
-            "attention": {"query": {"kernel": lecun((128, 4, 32), 128)}},
+            "attention": {"query": {"kernel": lecun((96, 4, 32), 96)}},
             "Embed_0": {"embedding": (rng.standard_normal((1000, 64)) / 8).astype(np.float32)},
         },
         "dense/kernel:0": glorot((784, 256), 784 + 256),

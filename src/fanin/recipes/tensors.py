@@ -28,7 +28,7 @@ def named_arrays(source: Any, *, buffers: bool = True) -> Named:
     elif isinstance(source, Mapping):
         for name, tensor in source.items():
             if isinstance(tensor, Mapping):  # parameters of Flax are nested
-                yield from ((f"{name}/{n}", *rest) for n, *rest in named_arrays(tensor, buffers=buffers))
+                yield from ((f"{name}/{n}", shape, array) for n, shape, array in named_arrays(tensor, buffers=buffers))
             elif hasattr(tensor, "shape") and (buffers or _is_float(tensor)):
                 yield str(name), tuple(tensor.shape), array_of(tensor)
     elif isinstance(source, str | Path):
