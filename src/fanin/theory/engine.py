@@ -15,6 +15,7 @@ from fanin.theory import grid, state
 from fanin.theory.adjoint import backward
 from fanin.theory.contraction import dense, embed
 from fanin.theory.depth.record import depths
+from fanin.theory.doubt import doubted
 from fanin.theory.echo import Echo
 from fanin.theory.law import Law, compress, fresh_latent
 from fanin.theory.loss import Head, Start, start
@@ -24,7 +25,7 @@ from fanin.theory.width import Widths
 
 Rule = Callable[..., Value]
 
-FAILURES = (ValueError, IndexError, TypeError, AttributeError, KeyError, ZeroDivisionError)
+FAILURES = (ValueError, IndexError, TypeError, AttributeError, KeyError, ArithmeticError)
 """What a rule raises that met a case it was not written for: the row says so instead of a traceback."""
 
 MOVES: dict[str, Rule] = {"index": route.index, "take": route.take, "put": write.put}
@@ -50,8 +51,8 @@ RULES: dict[Kind, Rule] = {
     Kind.ROUTE: route.top,
     Kind.DROP: pointwise.drop,
     Kind.CONSTANT: noise.noise,
-}
     Kind.RECUR: recurrent.recur,
+}
 """The table: what is not in it, is unmodelled."""
 
 
@@ -79,12 +80,14 @@ class Interpreter:
         self.forward()
         return self.signals(gradients=gradients)
 
+    @np.errstate(all="ignore")  # what overflows is infinite in its row
     def forward(self) -> None:
         """Interpret every node in order."""
         echo = Echo(self.graph)
         for node in self.graph.nodes:
             self.values[node.id] = echo.heard(node, self.values, self._value(node))
 
+    @np.errstate(all="ignore")
     def signals(self, *, gradients: bool = True) -> Signals:
         """Read the graph in reverse and collect the rows."""
         begun = start(self.graph, self.values, self.head) if gradients and self.head is not None else None
@@ -100,9 +103,9 @@ class Interpreter:
             for node in self.graph.nodes
             if node.kind is Kind.PARAMETER and node.id in found
         }
-        facts = begun.facts if begun is not None else {"cotangent": "output"}
+        facts = dict(begun.facts or {}) if begun is not None else {"cotangent": "output"}
         by_id = {node.id: r for node, r in zip(self.graph.signals, rows, strict=True)}
-        facts = {**facts, "depth": [found.to_dict() for found in depths(self.graph, self.values, by_id)]}
+        facts["depth"] = [deep.to_dict() for deep in depths(self.graph, self.values, by_id)]
         return Signals(rows, aliases=self.graph.aliases, parameters=weights, facts=facts)
 
     def _value(self, node: Node) -> Value:
@@ -130,7 +133,7 @@ class Interpreter:
         if rule is None:
             return Unmodelled(node.shape, node.attrs.get("why") or f"{node.op} has no rule")
         try:
-            return rule(node, *inputs)
+            return doubted(node, rule(node, *inputs), inputs)
         except NotImplementedError as error:
             why = f"{node.op}: {error}"
         except FAILURES as error:
@@ -180,6 +183,9 @@ def source(node: Node) -> Value:
     if array is None:
         return Unmodelled(node.shape, f"the values of {node.name} are not known")
     batch = node.kind is Kind.INPUT
+    if batch and node.is_float and np.isnan(array).any():
+        count = int(np.isnan(array).sum())
+        return Unmodelled(node.shape, f"{count} of {array.size} values of {node.name} in the batch are not numbers")
     axes = batch_axes(array.shape) if batch else free_axes(array.shape)
     return Known(array, axes, batch)
 

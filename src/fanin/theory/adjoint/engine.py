@@ -13,7 +13,7 @@ from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, gathered
 from fanin.theory.law import Law, subsets
 from fanin.theory.state import Value
 
-FAILURES = (ValueError, IndexError, TypeError, AttributeError, KeyError, ZeroDivisionError)
+FAILURES = (ValueError, IndexError, TypeError, AttributeError, KeyError, ArithmeticError)
 
 Rule = Callable[[Node, Cotangent, tuple[Value, ...]], list[list[Part]]]
 

@@ -1,0 +1,40 @@
+"""What cannot be believed of a rule's result: values that are not numbers, moments that rare values decide."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fanin.graph import Kind, Node
+from fanin.theory import grid
+from fanin.theory.law import Law
+from fanin.theory.state import Unmodelled, Value
+
+ONE_NODE, TAIL = 0.2, 0.05  # shares of a mean square: of one node of the grid, and of its ends beyond TAIL_FROM sigma
+TAIL_FROM = 7.5
+RARE = "its mean square is decided by rare values, or infinite: the figure is a lower bound"
+NOT_A_NUMBER = "not a number for a part of its inputs: a logarithm or root below zero, 0/0, or infinities that cancel"
+
+_ends = np.abs(grid.Z_UNIT) > TAIL_FROM
+
+
+def doubted(node: Node, value: Value, inputs: tuple[Value, ...]) -> Value:
+    """What a rule made of the inputs: as it is, marked, or unmodelled.
+
+    Infinities stay: masks are made of them, and a sum that overflows is infinite in the model, too.
+    """
+    if not isinstance(value, Law):
+        return value
+    if node.kind is Kind.REDUCE and 0 in inputs[0].shape and 0 not in node.shape:
+        return Unmodelled(node.shape, f"{node.op} over no elements")
+    if np.isnan(value.values).any():
+        return Unmodelled(node.shape, f"{node.op}: {NOT_A_NUMBER}")
+    if node.kind is Kind.POINTWISE and _rare(value):
+        return value.marked(RARE)
+    return value
+
+
+def _rare(law: Law) -> bool:
+    """Whether, at some level, one node of the grid or its ends hold what the mean square is made of."""
+    with np.errstate(all="ignore"):
+        shares = grid.WEIGHT * law.values**2 / law.seconds[:, None]
+    return bool(np.any(shares.max(1) > ONE_NODE) or np.any(shares[:, _ends].sum(1) > TAIL))
