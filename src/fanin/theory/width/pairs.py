@@ -144,7 +144,7 @@ def fourth(law: Law, spread: Spread) -> tuple[float, float]:
     """E[x^4] / q^2, and E[x^2 x'^2] / q^2 over pairs of different places."""
     c = squares_of(law)
     total = 1 + float(c**2 @ powers(law, spread.wander))
-    whole = float(law.level_weight @ grid.expectation(law.values**4)) / max(law.second**2, 1e-300)
+    whole = float(law.level_weight @ grid.expectation(law.values**4)) / max(law.second * law.second, 1e-300)
     many = places(law)
     return whole, max((total - whole / many) / (1 - 1 / many), 0.0) if many > 1 else whole
 
