@@ -21,6 +21,17 @@ def pooled(layer: nn.Module, kernel: int = 1, relu: bool = True) -> nn.Module:
     return nn.Sequential(nn.Conv2d(C, C, kernel, bias=False), *middle, layer, nn.Conv2d(C, C, 1, bias=False))
 
 
+class LessItself(nn.Module):
+    """What mixes tokens in PoolFormer: the pool of x less x."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x) - x
+
+
 # With kernel 1 neighbours are independent and the order statistics are exact. With kernel 3 they correlate by how far
 # apart they are, and the rule takes the mean correlation of neighbours for that of all places. Known pixels have mean
 # squares and correlations of their own, of order 1 / channels around what is the same for all: the slack of 0.01.
@@ -36,6 +47,10 @@ CASES = {
     "mean, padding not counted": (pooled(nn.AvgPool2d(3, 2, padding=1, count_include_pad=False)), IMAGE, 0.01),
     "global mean": (pooled(nn.AdaptiveAvgPool2d(1)), IMAGE, 0.01),
     "mean to 3 by 3": (pooled(nn.AdaptiveAvgPool2d(3)), IMAGE, 0.01),
+    "mean of neighbours less itself": (
+        nn.Sequential(nn.Conv2d(C, C, 1, bias=False), LessItself(nn.AvgPool2d(3, 1, 1, count_include_pad=False)),
+                      nn.ReLU(), nn.Conv2d(C, C, 1, bias=False)), IMAGE, 0.01,
+    ),
     "global max": (pooled(nn.AdaptiveMaxPool2d(1)), IMAGE, 0.01),
     "1d max": (
         nn.Sequential(nn.Conv1d(C, C, 1), nn.ReLU(), nn.MaxPool1d(3), nn.Conv1d(C, C, 1)), LINE, 0.01,
@@ -53,7 +68,6 @@ CASES = {
 OPEN = {
     "max behind few channels": "places whose variances differ are pooled by the mean of their standard deviations",
     "variance over positions": "the fluctuation of a variance over few elements, 2 / n of its square, is left out",
-    "product with a mean": "a tensor and its own mean over few positions are taken for independent",
 }
 
 
@@ -96,6 +110,8 @@ REDUCTIONS = {
     "logsumexp over features": lambda y: y.logsumexp(-1),
     "cumulative sum over positions": lambda y: y.cumsum(1),
     "product with a mean": lambda y: y * y.mean(1, keepdim=True),
+    "difference from a mean": lambda y: (y - y.mean(1, keepdim=True)).relu().mean(1),
+    "variance over positions, spelled out": lambda y: (y - y.mean(1, keepdim=True)).square().mean(1).mean(-1),
 }
 
 

@@ -186,7 +186,9 @@ def _independent(shared: Law, fn: Function, fx, fy, x: Law, y: Law, pair: str, m
 
 
 def _shared_correlation(x: Law, y: Law) -> float:
-    """Correlation of two latents that are one latent seen at other places (a token and the token before it)."""
+    """Correlation of two latents: one seen at other places (a token and the token before it), or a law and its mean."""
+    if rho := x.latent.as_mean_of(y.latent) or y.latent.as_mean_of(x.latent):
+        return rho
     if x.latent.id != y.latent.id or x.latent.feature_view != y.latent.feature_view:
         return 0.0
     return x.correlation(x.groups & {"position"}) if "position" in x.groups else 0.0
@@ -255,7 +257,8 @@ def _pair_moments(pair: str, law: Law, x: Law, y: Law, rho: float) -> Callable[[
         return lambda s: x.pair(s) * y.pair(s)
     if pair == "sum":
         spare = law.second - x.second - y.second - 2 * x.mean * y.mean if rho else 0.0
-        return lambda s: x.pair(s) + y.pair(s) + 2 * x.mean * y.mean + spare * x.correlation(s)
+        shared = x if x.latent.as_mean_of(y.latent) else y if y.latent.as_mean_of(x.latent) else x
+        return lambda s: x.pair(s) + y.pair(s) + 2 * x.mean * y.mean + spare * shared.correlation(s)
     m2 = law.mean**2
     share = lambda s: _variance_share(x, s) * _variance_share(y, s)  # noqa: E731
     return lambda s: m2 + (law.second - m2) * share(s)

@@ -53,6 +53,7 @@ class Latent:
         matrix: correlation between every two positions, where they differ (see ``places``).
         spread: standard deviations of the correlation over the pairs that ``corr`` is the mean of: as inputs are known,
             and by chance, for every feature anew (see ``spread``).
+        mean_of: of means over places: id and views of the latent that was averaged, and its correlation with this one.
     """
 
     id: int
@@ -61,10 +62,18 @@ class Latent:
     place_view: tuple = ()
     matrix: np.ndarray | None = None
     spread: Mapping[Groups, tuple[float, float]] = field(default_factory=dict)
+    mean_of: tuple[int, tuple, tuple, float] | None = None
 
     def aligned(self, other: Latent) -> bool:
         """Whether elements at one place are functions of the same z."""
         return self.id == other.id and self.feature_view == other.feature_view and self.place_view == other.place_view
+
+    def as_mean_of(self, other: Latent) -> float:
+        """Correlation with the other latent at the same place, where this one's law is the mean of the other's."""
+        if self.mean_of is None or self.feature_view or self.place_view:
+            return 0.0
+        *of, rho = self.mean_of
+        return rho if of == [other.id, other.feature_view, other.place_view] else 0.0
 
 
 def fresh_latent(corr: Mapping[Groups, float]) -> Latent:

@@ -84,7 +84,17 @@ def _averaged(x: Law, shape, axes, second: np.ndarray, mean: np.ndarray | float,
         return base if not differ & over else x.pair(differ | over)
 
     law = gaussians(shape, axes, np.asarray(mean), second - np.asarray(mean) ** 2)
-    return replace(law, latent=latent_for(law, pair, law.groups), exact=x.exact, note=x.note)
+    latent = replace(latent_for(law, pair, law.groups), mean_of=_mean_of(x, law))
+    return replace(law, latent=latent, exact=x.exact, note=x.note)
+
+
+def _mean_of(x: Law, law: Law) -> tuple[int, tuple, tuple, float] | None:
+    """How the latent of a mean goes with that of one of its terms: E[x m] = E[m^2], for terms that are all alike."""
+    slope = float(x.level_weight @ x.slopes)
+    if slope == 0:
+        return None
+    deviation = float(np.sqrt(max(law.second - law.mean**2, 0.0)))
+    return (x.latent.id, x.latent.feature_view, x.latent.place_view, float(np.clip(deviation / slope, -1, 1)))
 
 
 def _max(node: Node, x: Law, axes, groups: Groups, taps: np.ndarray) -> Law:
