@@ -33,11 +33,22 @@ def _input_names(model: Any, config: Any) -> list[str]:
     takes = inspect.signature(model.forward).parameters
     main = getattr(model, "main_input_name", "input_ids")
     names = [main if main in takes else next((n for n in _MAKERS if n in takes), main)]
-    if "pixel_values" in takes and "input_ids" in takes and hasattr(config, "projection_dim"):
-        names = ["input_ids", "pixel_values"]  # two towers, such as CLIP
+    if "input_ids" in takes and (other := _second_tower(config, takes)):
+        names = ["input_ids", other]
     if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in takes:
         names.append("decoder_input_ids")
     return names
+
+
+def _second_tower(config: Any, takes: Any) -> str | None:
+    """What the tower beside the text takes in models with two, such as CLIP; None where text alone is enough."""
+    if any("image_token" in name or "audio_token" in name for name in vars(config)):
+        return None  # images are laid among the tokens: without such tokens there are none
+    for part, name in (("vision_config", "pixel_values"), ("audio_config", "input_features")):
+        two = hasattr(config, "projection_dim") or (hasattr(config, "text_config") and hasattr(config, part))
+        if name in takes and two:
+            return name
+    return None
 
 
 def _ids(model: Any, config: Any) -> tuple[tuple[int, ...], Any]:
@@ -73,6 +84,8 @@ def _pixels(model: Any, config: Any) -> tuple[tuple[int, ...], Any]:
 
 def _waveform(model: Any, config: Any) -> tuple[tuple[int, ...], Any]:
     bins = getattr(config, "num_mel_bins", None)
+    if hasattr(config, "codebook_size") and not bins:  # codecs take channels, too
+        return (SEQUENCES, getattr(config, "audio_channels", 1), 8000), None
     return ((SEQUENCES, config.max_length, bins) if bins and hasattr(config, "max_length") else (SEQUENCES, 8000)), None
 
 

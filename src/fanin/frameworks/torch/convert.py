@@ -160,6 +160,10 @@ class _Builder:
             built = Kind.MOVE, split_piece(whole, op, index, self.shapes[self.current[refs[0]]])
         elif f"{op}/{index}" in TABLE:
             built = self._built(replace(whole, value=step.value), f"{op}/{index}")
+        elif op == "broadcast_tensors":
+            refs = [whole.args[0][index].id]
+            shape = tuple(step.value.shape)
+            return self._emit(step, op, (Kind.MOVE, {"how": "expand"}), refs, lambda x: np.broadcast_to(x, shape))
         elif index < len(MULTIPLE.get(op, ())):
             built = self._built(replace(whole, value=step.value), MULTIPLE[op][index])
         run = evaluator(whole)

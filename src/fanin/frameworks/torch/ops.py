@@ -423,7 +423,8 @@ def _pad(a: Arguments) -> Built:
     widths = [(0, 0)] * rank
     for i in range(len(flat) // 2):
         widths[rank - 1 - i] = (flat[2 * i], flat[2 * i + 1])
-    mode = a.get("mode") or ("constant" if "value" in a._values else "reflect")
+    named = op_name(a.step.target).partition("_pad")[0]  # replication_pad1d and its like say it in their name
+    mode = "copied" if named in ("replication", "reflection") else a.get("mode") or ("constant" if "value" in a._values else "reflect")
     value = float(a.get("value") or 0.0) if mode == "constant" else None
     return Kind.MOVE, {"how": "pad", "widths": tuple(widths), "value": value}
 
@@ -568,6 +569,7 @@ TABLE: dict[str, Callable[[Arguments], Built]] = {
     "stack": _cat("stack"),
     "pad": _pad,
     "constant_pad_nd": _pad,
+    **{f"{mode}_pad{d}d": _pad for mode in ("replication", "reflection") for d in (1, 2, 3)},
     "flip": _flip,
     "index": _index,
     "index_select": _index_select,
