@@ -148,3 +148,18 @@ def test_a_bias_before_batch_norm_has_no_gradient_in_training() -> None:
     batch = torch.randn(4, 3, 12, 12)
     assert fanin.predict(net, batch).parameters["0.bias"]["grad_rms"] == 0
     assert fanin.predict(net.eval(), batch).parameters["0.bias"]["grad_rms"] > 0
+
+
+def test_outputs_at_opposite_borders_share_fewer_taps() -> None:
+    """What a map has in common is less than if all outputs had all taps: seen in its mean, and so by batch norm."""
+    torch.manual_seed(1234)
+    batch = torch.rand(2, 64, 5, 5)
+    ratios = []
+    for seed in range(12):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Conv2d(64, 256, 1), nn.ReLU(), nn.Conv2d(256, 256, 3, padding=1, bias=False))
+        net.append(nn.AdaptiveAvgPool2d(1))
+        said, got = fanin.predict(net, batch).rows[-1], fanin.measure(net, batch).rows[-1]
+        ratios.append((got.rms / said.rms) ** 2)
+    error = np.std(ratios) / np.sqrt(len(ratios))
+    assert abs(np.mean(ratios) - 1) < 4 * error + 0.02, (np.mean(ratios), error)

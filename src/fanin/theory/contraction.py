@@ -7,7 +7,7 @@ attention weights and values it is what makes tokens alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
@@ -20,6 +20,7 @@ from fanin.theory.law import (
     Axis,
     Groups,
     Law,
+    Source,
     constant,
     fresh_latent,
     gaussian,
@@ -86,6 +87,7 @@ def dense(x: Value, weight: Law, bias: Law | None, out_first: bool) -> Law:
     """``x @ W.T + b``: variance n_in E[W^2] E[x^2], plus what a mean of the weights picks up."""
     in_axis = 1 if out_first else 0
     size_out = weight.shape[1 - in_axis]
+    made_of = as_law(x).latent.id
     if isinstance(x, Known):
         law = dense_known(x, weight, in_axis)
     else:
@@ -103,7 +105,8 @@ def dense(x: Value, weight: Law, bias: Law | None, out_first: bool) -> Law:
             return p.reshape((1,) * len(shape))
 
         law = _dense(x, weight, in_axis, shape, axes, lay_x, lay_w)
-    return add_bias(law, bias, -1)
+    law = add_bias(law, bias, -1)
+    return replace(law, latent=replace(law.latent, source=Source(made_of, weight.shape[in_axis])))
 
 
 def _dense(x: Law, weight: Law, in_axis: int, shape, axes, lay_x, lay_w) -> Law:
@@ -119,13 +122,14 @@ def _dense(x: Law, weight: Law, in_axis: int, shape, axes, lay_x, lay_w) -> Law:
 
 def weighted_sum(
     x: Law, weight: Law, n: float, along: Groups, diagonal: np.ndarray, shape, axes, *,
-    channels: float | None = None, grouped: bool = False,
+    channels: float | None = None, grouped: bool = False, met: Callable[[Groups], float] = lambda differ: 1.0,
 ) -> Law:  # fmt: skip
     """The Gaussian that a sum of n inputs with fresh weights tends to; ``diagonal`` is its variance profile.
 
     Args:
         channels: how many different features there are among the n (others are taps at other places).
         grouped: whether features are summed in groups, each by itself.
+        met: share of the n that two results have in common which differ in some groups (taps beyond a border are not).
     """
     mu2 = weight.mean**2
     along = along or frozenset((FEATURE,))
@@ -134,7 +138,7 @@ def weighted_sum(
 
     def pair(differ: Groups) -> float:
         cross = n * (n - 1) * mu2 * x.pair(differ | along) if mu2 else 0.0
-        return whole * _ratio(x.pair(differ), x.second) + cross
+        return whole * _ratio(x.pair(differ), x.second) * met(differ) + cross
 
     law = gaussian(shape, axes, np.maximum(diagonal + extra, 0), pair)
     mean = n * weight.mean * x.mean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from fanin.graph import Node
 from fanin.theory import spread, windows
 from fanin.theory.contraction import about_sums, add_bias, known_pairs, weighted_sum
-from fanin.theory.law import FEATURE, Atom, Axis, Law, gaussian
+from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, gaussian
 from fanin.theory.state import Known
 
 
@@ -40,7 +41,7 @@ def conv(node: Node, *inputs: Law | Known) -> Law:
         source = x if isinstance(x, Law) else _summary(x)
         n = channels * float(np.prod(kernel))
         diagonal = channels * (weight.second - weight.mean**2) * taps + weight.mean**2 * channels * taps
-        of = {"channels": channels, "grouped": a["groups"] > 1}
+        of = {"channels": channels, "grouped": a["groups"] > 1, "met": shared_taps(node, kernel, axes)}
         law = weighted_sum(source, weight, n, frozenset((FEATURE,)), diagonal, shape, axes, **of)
     return add_bias(law, bias, 1)
 
@@ -68,6 +69,34 @@ def tap_sum(profile: np.ndarray, node: Node, kernel: tuple[int, ...]) -> np.ndar
         else:
             profile = _gather(profile, axis, out, k, stride, padding, dilation, size=a["input_size"][d])
     return profile
+
+
+def shared_taps(node: Node, kernel: tuple[int, ...], axes: tuple[Axis, ...]) -> Callable[[Groups], float]:
+    """Share of an output's taps that another output has, too: both read the same weights, but not beyond a border.
+
+    A tap that a share f of N outputs has is had by two different ones with probability (N f^2 - f) / (N - 1).
+    """
+    own, both, count, groups = 1.0, 1.0, 1.0, frozenset()
+    for d, k in enumerate(kernel):
+        share = _tap_shares(node, d, k)
+        own, both, count = own * share.sum(), both * (share**2).sum(), count * node.shape[d + 2]
+        groups |= frozenset(t.group for t in axes[d + 2] if t.size > 1)
+    if count <= 1 or own <= 0:
+        return lambda differ: 1.0
+    met = max((count * both - own) / (count - 1) / own, 0.0)
+    return lambda differ: met if differ & groups else 1.0
+
+
+def _tap_shares(node: Node, d: int, k: int) -> np.ndarray:
+    """For each tap along one direction the share of outputs for which it falls on the input."""
+    a, size, out = node.attrs, node.attrs["input_size"][d], node.shape[d + 2]
+    stride, padding, dilation = a["stride"][d], a["padding"][d], a["dilation"][d]
+    tap = np.arange(k)[:, None] * dilation
+    if a["transposed"]:
+        at = np.arange(out)[None, :] + padding - tap
+        return ((at % stride == 0) & (at >= 0) & (at < size * stride)).mean(1)
+    at = np.arange(out)[None, :] * stride - padding + tap
+    return ((at >= 0) & (at < size)).mean(1)
 
 
 def _gather(
