@@ -11,7 +11,7 @@ from fanin.distributions import Distribution, Stacked
 from fanin.errors import ModelError
 from fanin.graph import Graph, Kind, Node, Parameter
 from fanin.signals import Signal, Signals
-from fanin.theory import grid, state
+from fanin.theory import grid, scale, state
 from fanin.theory.adjoint import backward
 from fanin.theory.contraction import dense, embed
 from fanin.theory.depth.record import depths
@@ -133,7 +133,7 @@ class Interpreter:
         if rule is None:
             return Unmodelled(node.shape, node.attrs.get("why") or f"{node.op} has no rule")
         try:
-            return doubted(node, rule(node, *inputs), inputs)
+            return doubted(node, solved(rule, node, inputs), inputs)
         except NotImplementedError as error:
             why = f"{node.op}: {error}"
         except FAILURES as error:
@@ -148,6 +148,16 @@ class Interpreter:
         if law is None:
             return Unmodelled(parameter.shape, f"nothing is known of the values of {parameter.name}")
         return weight_law(parameter.shape, law)
+
+
+def solved(rule: Rule, node: Node, inputs: tuple[Value, ...]) -> Value:
+    """What a rule says of a node; signals beyond the range of floating-point squares are rescaled for it."""
+    scaled = scale.rescaled(node, inputs)
+    if scaled is None:
+        value = rule(node, *inputs)
+        return scale.settled(value) if isinstance(value, Law) and node.is_float else value
+    value = rule(scaled.node, *scaled.inputs)
+    return scale.settled(value, scaled.power) if isinstance(value, Law) else value
 
 
 def weight_law(shape: tuple[int, ...], distribution: Distribution) -> Law:
@@ -229,8 +239,10 @@ def row(node: Node, value: Value, gradient: float | None = None) -> Signal:
         return Signal(**base, rms=0.0, mean=0.0)
     if isinstance(value, Law):
         value = value.alone
-        rms = float("inf") if node.dtype == "float32" and value.rms > 3.41e38 else value.rms
-        return Signal(**base, rms=rms, mean=value.mean, grad_rms=gradient, exact=value.exact, note=value.note)
+        rms, said = scale.held(value.rms, value.exponent, node.dtype)
+        mean, _ = scale.held(value.mean, value.exponent, node.dtype)
+        note = "; ".join(n for n in (value.note, said) if n)
+        return Signal(**base, rms=rms, mean=mean, grad_rms=gradient, exact=value.exact, note=note)
     if isinstance(value, Known):
         array = np.asarray(value.array, float)
         rms = float(np.sqrt(np.mean(array**2))) if array.size else 0.0

@@ -94,6 +94,7 @@ class Law:
         exact: False where a rule approximated; ``note`` says which.
         loose: of a statistic of features (a mean of squares), whose values are certain so that what is divided by it
             stays a function of its own latent: the values that it takes by itself, over networks, (levels, POINTS).
+        exponent: power of two that all values are to be multiplied by; rules see laws without one (see ``scale``).
     """
 
     shape: tuple[int, ...]
@@ -104,6 +105,7 @@ class Law:
     exact: bool = True
     note: str = field(default="")
     loose: np.ndarray | None = None
+    exponent: int = 0
 
     @cached_property
     def level_weight(self) -> np.ndarray:

@@ -10,7 +10,9 @@ import numpy as np
 from fanin.graph import Graph, Kind, Node
 from fanin.theory.adjoint import attention, elementwise, linear, mixing, norm, places, recurrent
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, gathered
+from fanin.theory.adjoint.scale import aligned, scaled_back
 from fanin.theory.law import Law, subsets
+from fanin.theory.scale import held
 from fanin.theory.state import Value
 
 FAILURES = (ValueError, IndexError, TypeError, AttributeError, KeyError, ArithmeticError)
@@ -86,12 +88,13 @@ def backward(
             continue
         if parts is None:
             continue
+        parts, power = aligned(parts)
         g = gathered(law, parts)
         second = g.second
         if not np.isfinite(second):
             continue
-        found[node.id] = float(np.sqrt(second))
-        sent = _send(node, g, values, waiting, lost)
+        found[node.id] = held(float(np.sqrt(second)), power, node.dtype)[0]
+        sent = _send(node, g, values, waiting, lost, power)
         if watch is not None:
             watch(node, parts, g, sent)
     return found
@@ -101,7 +104,9 @@ def _start(law: Law) -> Part:
     return fresh(np.ones((1,) * len(law.shape)), dict.fromkeys(subsets(law.groups), 0.0))
 
 
-def _send(node: Node, g: Cotangent, values, waiting, lost: set[str]) -> list[list[Part]] | None:
+def _send(
+    node: Node, g: Cotangent, values, waiting, lost: set[str], power: int = 0
+) -> list[list[Part]] | None:
     if node.kind in (Kind.PARAMETER, Kind.INPUT, Kind.CONSTANT):
         return None
     inputs = tuple(values[i] for i in node.inputs)
@@ -110,7 +115,7 @@ def _send(node: Node, g: Cotangent, values, waiting, lost: set[str]) -> list[lis
         lost.update(i for i in node.inputs)
         return None
     try:
-        sent = rule(node, g, inputs)
+        sent = scaled_back(rule, node, g, inputs, power)
     except (NotImplementedError, *FAILURES):
         lost.update(node.inputs)
         return None

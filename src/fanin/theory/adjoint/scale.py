@@ -1,0 +1,65 @@
+"""Cotangents beyond the range of floating-point squares: parts with a power of four apart, as laws have one of two."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fanin.graph import Node
+from fanin.theory import scale
+from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part
+from fanin.theory.state import Value
+
+Rule = Callable[[Node, Cotangent, tuple[Value, ...]], list[list[Part]]]
+
+
+def aligned(parts: Sequence[Part]) -> tuple[list[Part], int]:
+    """Parts in units of the largest one's scale, without exponents, and that exponent."""
+    power = max((p.exponent for p in parts), default=0)
+    if not any(p.exponent for p in parts):
+        return list(parts), 0
+    return [_times(p, p.exponent - power) for p in parts], power
+
+
+def _times(part: Part, power: int) -> Part:
+    """The part times 2^power, its exponent dropped."""
+    if power == 0:
+        return replace(part, exponent=0)
+    return replace(part, second=np.ldexp(part.second, 2 * power), exponent=0)
+
+
+def scaled_back(rule: Rule, node: Node, g: Cotangent, inputs: tuple[Value, ...], power: int) -> list[list[Part]]:
+    """What the rule sends to each input, with exponents: 2^power times the parts in rescaled inputs."""
+    scaled = scale.rescaled(node, inputs) if power or any(scale.exponent(v) for v in (*inputs, g.law)) else None
+    if scaled is None:
+        return [[_settled(p, power) for p in one] for one in rule(node, g, inputs)]
+    law = scale.times(g.law, g.law.exponent - scaled.power)
+    bases = {p.base for p in g.parts}
+    sent = rule(scaled.node, Cotangent(law, g.parts), scaled.inputs)
+    return [
+        [_settled(*_moved(p, power, scaled.power - shift, bases)) for p in one]
+        for one, shift in zip(sent, scaled.shifts, strict=True)
+    ]
+
+
+def _moved(part: Part, power: int, shift: int, bases: set[int]) -> tuple[Part, int]:
+    """A factor 2^shift: in the function where the base is shared, as equal bases are equally large; else in the size."""
+    if part.values is not None and (part.base in bases or part.base == ALIGNED) and abs(shift) <= 4 * scale.WINDOW:
+        return replace(part, values=np.ldexp(part.values, shift)), power
+    return part, power + shift
+
+
+def _settled(part: Part, power: int) -> Part:
+    """The part times 4^power in its mean square; its exponent is zero if and only if it is inside the window."""
+    size = float(np.max(part.second)) if part.second.size else 0.0
+    if power == 0 and (size == 0 or 2.0 ** -(2 * scale.WINDOW) < size < 2.0 ** (2 * scale.WINDOW)):
+        return part
+    if size == 0 or not np.isfinite(size):
+        return part
+    own = math.frexp(size)[1] // 2
+    if abs(own + power) <= scale.WINDOW:
+        return replace(part, second=np.ldexp(part.second, 2 * power))
+    return replace(part, second=np.ldexp(part.second, -2 * own), exponent=own + power)
