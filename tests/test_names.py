@@ -162,3 +162,16 @@ def test_parameters_keep_their_names():
 def test_an_unknown_name_suggests_one():
     with pytest.raises(KeyError, match="did you mean"):
         fanin.predict(Functional(), X)["fcc"]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_identity_bears_the_name_of_what_it_returns(training):
+    net = nn.Sequential(nn.Linear(4, 4), nn.Identity(), nn.ReLU(inplace=True), nn.Sequential(nn.Identity()))
+    found = fanin.predict(net.train(training), torch.randn(8, 4))
+    assert list(found) == ["0", "2"]
+    assert found["1"] == found["0"] and found["3.0"] == found["2"] == found["3"]
+
+
+def test_an_identity_of_the_batch_names_nothing():
+    net = nn.Sequential(nn.Identity(), nn.Linear(4, 4))
+    assert list(fanin.predict(net, torch.randn(8, 4))) == ["1"]

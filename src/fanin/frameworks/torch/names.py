@@ -33,6 +33,9 @@ def public_names(program: Program, signals: set[str]) -> tuple[dict[str, str], d
         for owner in owners:
             if owner != name:
                 aliases.setdefault(owner, name)
+    for path, source in program.passed.items():
+        if source in names:
+            aliases.setdefault(path, names[source])
     return names, {a: n for a, n in aliases.items() if a not in taken}
 
 

@@ -76,6 +76,7 @@ class Program:
     training: bool
     how: str = "export"
     values: Mapping[str, Any] = field(default_factory=dict)  # fake values of the inputs
+    passed: Mapping[str, str] = field(default_factory=dict)  # modules that return what they get: path -> step
 
 
 class _TensorsOnly(torch.nn.Module):
@@ -217,6 +218,9 @@ def _fakes(model, args, kwargs) -> Iterator[tuple]:
 
 def _readable(copied: torch.nn.Module) -> torch.nn.Module:
     """The copy without what is not part of its signal: caches, and whole layers dropped at random."""
+    from fanin.frameworks.torch.identity import mark
+
+    mark(copied)
     config = getattr(copied, "config", None)
     if config is not None and getattr(config, "use_cache", None):
         config.use_cache = False

@@ -13,6 +13,7 @@ from fanin.frameworks.torch.batch import arguments
 from fanin.frameworks.torch.convert import array_of, to_graph
 from fanin.frameworks.torch.fitness import require_fit
 from fanin.frameworks.torch.functional import functional
+from fanin.frameworks.torch.identity import unmark
 from fanin.frameworks.torch.parameters import parameter_records
 from fanin.frameworks.torch.program import Program, trace
 from fanin.graph import Graph
@@ -56,7 +57,7 @@ def read(model: torch.nn.Module, batch: Any, *, seed: int = 0) -> Reading:
         )
     args, kwargs = arguments(batch)
     records = parameter_records(model)
-    program = functional(trace(model, args, kwargs))
+    program = functional(unmark(trace(model, args, kwargs)))
     graph = to_graph(program, records, stand_ins(program, records, seed))
     require_fit(graph, type(model).__name__)
     return Reading(model, program, graph)
