@@ -74,7 +74,7 @@ class Widths:
 def _ends(deltas: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
     if not deltas:
         return {}
-    cumulants = np.array([(*interval.log_cumulants(d), d[-1]) for d in deltas.values()])
+    cumulants = np.array([interval.log_cumulants(d) for d in deltas.values()])
     low, high = interval.ends(*cumulants.T)
     return {i: (float(a), float(b)) for i, a, b in zip(deltas, low, high, strict=True)}
 

@@ -29,13 +29,14 @@ def relative_variance(delta: np.ndarray) -> float:
     return float(np.expm1(np.log1p(relative(delta)).sum()))
 
 
-def log_cumulants(delta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Second and third cumulant of the logarithm, shape (...)."""
+def log_cumulants(delta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, variance and third cumulant of the logarithm, shape (...)."""
     v = relative(delta)
     shape = 1 / np.maximum(v, 1e-12)
+    first = np.where(v > 1e-3, polygamma(0, shape) - np.log(shape) + v / 2, 0.0)  # beyond the second order
     second = np.where(v > 1e-6, polygamma(1, shape), v)
     third = np.where(v > 1e-6, polygamma(2, shape), -(v**2))
-    return second.sum(-1), third.sum(-1)
+    return delta[..., -1] + first.sum(-1), second.sum(-1), third.sum(-1)
 
 
 def shape_of(second: np.ndarray, third: np.ndarray) -> np.ndarray:
@@ -56,11 +57,10 @@ def factors(delta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Args:
         delta: fluctuations of the log mean square by source, shape (..., COLUMNS).
     """
-    second, third = log_cumulants(delta)
-    return ends(second, third, delta[..., -1])
+    return ends(*log_cumulants(delta))
 
 
-def ends(second: np.ndarray, third: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def ends(mean: np.ndarray, second: np.ndarray, third: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The same from mean, variance and third cumulant of the logarithm of the mean square."""
     k = shape_of(second, third)
     tails = (1 - LEVEL) / 2, (1 + LEVEL) / 2

@@ -10,6 +10,7 @@ from fanin.theory import grid
 from fanin.theory.law import FEATURE, Groups, Law, mehler, subsets
 from fanin.theory.width.state import DEGREES, Spread, coefficients
 
+_HE4 = grid.HERMITE[4] * np.sqrt(24.0)
 Wander = Mapping[Groups, float]
 
 
@@ -141,11 +142,13 @@ def through(law: Law, spread: Spread, taps: float = 1.0) -> dict[Groups, float]:
 
 
 def fourth(law: Law, spread: Spread) -> tuple[float, float]:
-    """E[x^4] / q^2, and E[x^2 x'^2] / q^2 over pairs of different places."""
+    """E[x^4] over the mean of one network's q^2, and E[x^2 x'^2] over pairs of different places likewise."""
     c = squares_of(law)
     total = 1 + float(c**2 @ powers(law, spread.wander))
-    whole = float(law.level_weight @ grid.expectation(law.values**4)) / max(law.second * law.second, 1e-300)
+    edgeworth = 1 + spread.cumulant / 24 * _HE4
+    whole = float(law.level_weight @ grid.expectation(law.values**4 * edgeworth)) / max(law.second * law.second, 1e-300)
     many = places(law)
+    whole, total = (v / (1 + float(c**2 @ spread.own)) for v in (whole, total))  # of E M^2, not of (E M)^2
     return whole, max((total - whole / many) / (1 - 1 / many), 0.0) if many > 1 else whole
 
 

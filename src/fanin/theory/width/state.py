@@ -6,9 +6,9 @@ tensor, with orthonormal Hermite polynomials h_k, one network's mean of any func
 independent sources (a source is a layer's draw of weights), kept as its coefficients. So what branches share adds up
 coherently, and what a norm removes is gone.
 
-The last column is no source but the mean: of a moment, what finite width adds to it; of a log mean square, by how much
-its mean lies from the log of the mean. Columns come in blocks, one a source; past ``BLOCKS`` sources a block is used again under random signs, which keeps
-variances in the mean.
+Columns come in blocks, one a source; past ``BLOCKS`` sources a block is used again under random signs, which keeps
+variances in the mean. The last column is no source but the mean: of a moment, what finite width adds to it; of a log
+mean square, by how much its mean lies from the log of the mean.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Spread:
         own: (DEGREES,) variance of the draw of each moment: E over pairs of places of r^k, over features.
         wander: variance over pairs of places, and over networks, of the latent's correlation, by groups.
         rigid: share of the variance of the latent's own norm that is left, 0 behind orthogonal weights.
+        cumulant: fourth cumulant of the latent, from the law of its weights.
     """
 
     moments: np.ndarray
@@ -48,6 +49,7 @@ class Spread:
     own: np.ndarray
     wander: Mapping[Groups, float] = field(default_factory=dict)
     rigid: float = 1.0
+    cumulant: float = 0.0
 
 
 NOTHING = np.zeros(COLUMNS)

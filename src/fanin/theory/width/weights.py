@@ -52,11 +52,14 @@ def matrix(graph: Graph, laws: Mapping[str, Distribution], node: Node, position:
 
 
 def _edgeworth() -> np.ndarray:
-    """E[h_j h_k He_4] / 24 for degrees 1 to DEGREES - 1: what a unit of fourth cumulant adds to E[h_j h_k]."""
-    h = grid.HERMITE[1:DEGREES]
+    """E[h_j h_k He_4] / 24 for degrees 1 to 5: what a unit of fourth cumulant adds to E[h_j h_k].
+
+    Beyond them the series asks for a small cumulant: variances would turn negative.
+    """
+    h = grid.HERMITE[1:6]
     fourth = grid.HERMITE[4] * np.sqrt(24.0)
     table = np.zeros((DEGREES, DEGREES))
-    table[:-1, :-1] = (h * (grid.WEIGHT * fourth)) @ h.T / 24
+    table[:5, :5] = (h * (grid.WEIGHT * fourth)) @ h.T / 24
     return table
 
 
@@ -106,7 +109,7 @@ def drawn(
     moments[1] += drift / np.sqrt(2)
     moments[1, -1] += variance(drift) / 2 / np.sqrt(2)
     moments[3, -1] += (kurtosis + 3 * variance(drift)) / np.sqrt(24)
-    return Spread(moments, NOTHING, drift, own, wander, rigid)
+    return Spread(moments, NOTHING, drift, own, wander, rigid, kurtosis)
 
 
 def through_weights(
