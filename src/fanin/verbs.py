@@ -23,6 +23,7 @@ def predict(
     cotangent: str = "output",
     loss: Callable | None = None,
     target: Any = None,
+    surrogate: bool = False,
 ) -> Signals:
     """Signal in every tensor before anything runs.
 
@@ -36,6 +37,8 @@ def predict(
         loss, target: ``loss(output, target)``, or ``loss(output)``: any callable of tensors, evaluated on samples of
             the predicted output. It implies ``cotangent="loss"``. A model that returns its loss first (models of
             transformers do, given labels) needs none.
+        surrogate: run operations without a rule on samples of what the theory says their inputs are, and mark their
+            rows, instead of leaving them and all behind them unmodelled.
 
     Returns:
         one row a floating-point tensor that depends on the batch or a weight; ``rms`` is None where an operation has no
@@ -70,7 +73,7 @@ def predict(
             cause="no loss was given, and the model does not return one first",
             remedy="give loss=f(output, target) and target=, or labels in the batch",
         )
-    return interpret(reading.graph, laws, head)
+    return interpret(reading.graph, laws, head, surrogate=surrogate)
 
 
 def measure(
@@ -115,6 +118,7 @@ def check(
     target: Any = None,
     seed: int = 0,
     predict_only: bool = False,
+    surrogate: bool = False,
     select: Any = None,
     ignore: Any = None,
 ) -> Report:
@@ -125,6 +129,7 @@ def check(
             it starts from is checked. A loss without a reduction is averaged.
         seed: of dropout and of the cotangent.
         predict_only: run nothing; the model may be on the meta device.
+        surrogate: as for ``predict``.
         select, ignore: rule codes or their prefixes ("FAN1", ["FAN201", "FAN3"]).
 
     Returns:
@@ -148,7 +153,7 @@ def check(
     start = perf_counter()
     side = front_end(model)
     reading = side.read_model(model, batch)
-    predicted = interpret(reading.graph, head=side.loss_head(reading, loss, target))
+    predicted = interpret(reading.graph, head=side.loss_head(reading, loss, target), surrogate=surrogate)
     measured = None if predict_only else side.measure_signals(reading, seed=seed, loss=loss, target=target)
     findings = find(reading.graph, predicted, measured, target=target, select=select, ignore=ignore)
     facts = {

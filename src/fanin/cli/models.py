@@ -24,6 +24,7 @@ FORMATS = ("text", "json", "sarif", "github")
 @click.command(short_help="What the signal and the gradient do, and what is wrong.")
 @options.model_options
 @click.option("--predict-only", is_flag=True, help="Theory alone: allocates no weight, runs nothing.")
+@click.option("--surrogate", is_flag=True, help="Run operations without a rule on samples, and mark their rows.")
 @click.option("--select", metavar="CODES", help="Only findings whose code begins so, such as FAN1,FAN203.")
 @click.option("--ignore", metavar="CODES", help="No findings whose code begins so.")
 @click.option(
@@ -49,6 +50,7 @@ def check(**given: Any) -> int:
             target=target.target,
             seed=given["seed"],
             predict_only=given["predict_only"],
+            surrogate=given["surrogate"],
             select=options.codes(given["select"]),
             ignore=options.codes(given["ignore"]),
         )

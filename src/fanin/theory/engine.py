@@ -21,6 +21,7 @@ from fanin.theory.law import Law, compress, fresh_latent
 from fanin.theory.loss import Head, Start, start
 from fanin.theory.rules import attention, convolution, move, noise, norm, pointwise, pool, recurrent, route, write
 from fanin.theory.state import Hidden, Known, Unmodelled, Value, batch_axes, feature_axes, free_axes
+from fanin.theory.surrogate import measured
 from fanin.theory.width import Widths
 
 Rule = Callable[..., Value]
@@ -68,12 +69,14 @@ class Interpreter:
         graph: what to interpret.
         laws: laws of parameters that a plan sets, by name; others are the graph's own.
         head: of a loss, whose gradient is then predicted.
+        surrogate: run operations without a rule on samples instead of leaving them unmodelled.
     """
 
     graph: Graph
     laws: Mapping[str, Distribution] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     head: Head | None = None
+    surrogate: bool = False
 
     def run(self, *, gradients: bool = True) -> Signals:
         """Interpret every node in order, then in reverse, and collect the rows."""
@@ -131,14 +134,19 @@ class Interpreter:
             return Hidden(node.shape, _axes_like(node, inputs))
         rule = RULES.get(node.kind)
         if rule is None:
-            return Unmodelled(node.shape, node.attrs.get("why") or f"{node.op} has no rule")
+            return self._unknown(node, inputs, node.attrs.get("why") or f"{node.op} has no rule")
         try:
             return doubted(node, solved(rule, node, inputs), inputs)
         except NotImplementedError as error:
             why = f"{node.op}: {error}"
         except FAILURES as error:
             why = f"{node.op}: its rule failed with {type(error).__name__}: {error}"
-        return Unmodelled(node.shape, why) if node.is_float else Hidden(node.shape, _axes_like(node, inputs))
+        return self._unknown(node, inputs, why) if node.is_float else Hidden(node.shape, _axes_like(node, inputs))
+
+    def _unknown(self, node: Node, inputs: tuple[Value, ...], why: str) -> Value:
+        """Unmodelled, or the measured stand-in where one is allowed and can be had."""
+        law = measured(node, inputs, _axes_like(node, inputs)) if self.surrogate and node.evaluate is not None else None
+        return Unmodelled(node.shape, why) if law is None else law
 
     def _parameter(self, parameter: Parameter) -> Value:
         law = self.laws.get(parameter.name, parameter.law)
@@ -261,7 +269,11 @@ def drawn(found: Signal, begun: Start, node: Node) -> Signal:
 
 
 def interpret(
-    graph: Graph, laws: Mapping[str, Distribution] | None = None, head: Head | None = None
+    graph: Graph,
+    laws: Mapping[str, Distribution] | None = None,
+    head: Head | None = None,
+    *,
+    surrogate: bool = False,
 ) -> Signals:
     """Predicted signals of a graph.
 
@@ -269,5 +281,6 @@ def interpret(
         graph: from a front end.
         laws: distributions that replace the graph's own, by parameter name (a plan).
         head: of the loss whose gradient is wanted; without it the cotangent is i.i.d. N(0, 1) on the first output.
+        surrogate: run operations without a rule on samples of their inputs, and mark their rows.
     """
-    return Interpreter(graph, laws or {}, head=head).run()
+    return Interpreter(graph, laws or {}, head=head, surrogate=surrogate).run()
