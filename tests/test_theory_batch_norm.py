@@ -13,27 +13,26 @@ from torch import nn  # noqa: E402
 import fanin  # noqa: E402
 from fanin.theory.statistic import mean_inverse  # noqa: E402
 
-DEPTH, WIDTH = 6, 64
+DEPTH, WIDTH = 6, 2**20  # nothing is drawn: the figures are those of the mean field
 SIZES = [4, 5, 6, 8, 10, 16, 32, 64, 128, 256, 512, 1024]
 
 
-def stack(activation: type[nn.Module], width: int = WIDTH, depth: int = DEPTH, eps: float = 1e-12) -> nn.Module:
-    def layer() -> tuple[nn.Module, ...]:
-        return nn.Linear(width, width, bias=False), nn.BatchNorm1d(width, eps=eps), activation()
+def stack(activation: type[nn.Module], inputs: int, width: int = WIDTH, eps: float = 1e-12) -> nn.Module:
+    def layer(n: int) -> tuple[nn.Module, ...]:
+        return nn.Linear(n, width, bias=False), nn.BatchNorm1d(width, eps=eps), activation()
 
-    return nn.Sequential(*[m for _ in range(depth) for m in layer()])
+    return nn.Sequential(*[m for i in range(DEPTH) for m in layer(inputs if i == 0 else width)])
 
 
-def samples(size: int, width: int = WIDTH):
-    """Samples of one length, as the mean-field fixed point has them."""
-    x = torch.randn(size, width, generator=torch.Generator().manual_seed(0))
-    return x / x.square().mean(1, keepdim=True).sqrt()
+def samples(size: int) -> torch.Tensor:
+    """Orthogonal samples of one length, of a mean square of one: what correlations they get, the net makes."""
+    return size**0.5 * torch.eye(size)
 
 
 def growth(activation: type[nn.Module], size: int) -> float:
     """Predicted growth of the squared gradient over a layer deep in the net, from its end to its start."""
     with torch.device("meta"):
-        net = stack(activation)
+        net = stack(activation, size)
     rows = fanin.predict(net, samples(size))
     return (rows["6"].grad_rms / rows["9"].grad_rms) ** 2  # type: ignore[operator]
 
@@ -67,22 +66,23 @@ def test_growth_of_linear_nets(numbers, size):
 
 
 def gradients(size: int, width: int, networks: int) -> np.ndarray:
-    """log of the squared gradient of every pre-activation, last layer over each, in real nets: (networks, layers)."""
+    """Mean squared gradient of every pre-activation, first layer first, in real nets: (networks, layers)."""
     generator, found = torch.Generator().manual_seed(1), []
     for _ in range(networks):
-        net = stack(nn.ReLU, width)
-        for p in net.parameters():
-            if p.dim() > 1:
-                p.data.normal_(0, width**-0.5, generator=generator)
-        rows = fanin.measure(net, samples(size, width))
-        found.append([rows[str(3 * i)].grad_rms ** 2 for i in range(DEPTH)])  # type: ignore[operator]
+        x, made = samples(size), []
+        for _ in range(DEPTH):
+            w = torch.randn(width, x.shape[1], generator=generator) * x.shape[1] ** -0.5
+            made.append((x @ w.T).requires_grad_())
+            x = torch.relu(nn.functional.batch_norm(made[-1], None, None, training=True, eps=1e-12))
+        cotangent = torch.randn(x.shape, generator=generator)
+        found.append([float(g.square().mean()) for g in torch.autograd.grad(x, made, cotangent)])
     return np.array(found)
 
 
 def test_growth_in_real_nets():
     """Eight samples: over networks the mean squared gradient of the second layer over that of the last."""
     size, layers = 8, DEPTH - 2
-    found = gradients(size, 256, 12)
+    found = gradients(size, 256, 32)
     each = found[:, 1] / found[:, -1]
     error = each.std(ddof=1) / len(each) ** 0.5
     assert each.mean() == pytest.approx(closed_form(size) ** layers, abs=4 * error)
