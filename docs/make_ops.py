@@ -37,7 +37,7 @@ BUILDERS = {  # function that builds the row -> kind
     "prelu": Kind.POINTWISE, "glu": Kind.PRODUCT, "triangle": Kind.PRODUCT, "logsumexp": Kind.REDUCE,
     "cumsum": Kind.REDUCE, "interpolation": Kind.REDUCE, "filled": Kind.CONSTANT, "copied": Kind.MOVE,
     "repeat": Kind.MOVE, "repeat_interleave": Kind.MOVE, "pixel_shuffle": Kind.MOVE, "pixel_unshuffle": Kind.MOVE,
-    "im2col": Kind.MOVE, "windows": Kind.MOVE, "nearest": Kind.MOVE, "einsum": Kind.MIX,
+    "_recurrent": Kind.RECUR, "im2col": Kind.MOVE, "windows": Kind.MOVE, "nearest": Kind.MOVE, "einsum": Kind.MIX,
 }  # fmt: skip
 
 EXACT, APPROXIMATE, NONE = "exact", "approximate", "unmodelled"
@@ -58,6 +58,7 @@ CLAIMS: dict[Kind, tuple[str, str]] = {
     Kind.DROP: (EXACT, "plain and alpha dropout"),
     Kind.CONSTANT: (EXACT, "a constant, or the law of what is drawn"),
     Kind.EXPERTS: (APPROXIMATE, "every expert alike"),
+    Kind.RECUR: (APPROXIMATE, "a population of units: 2 %; packed sequences of signals are not modelled"),
     Kind.ROUTE: (APPROXIMATE, "order statistics of independent entries; after a softmax 12 %"),
 }
 """What is said of a kind, and its error: of the mean square, so twice that of the rms."""

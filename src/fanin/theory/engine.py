@@ -134,7 +134,7 @@ class Interpreter:
             return Hidden(node.shape, _axes_like(node, inputs))
         rule = RULES.get(node.kind)
         if rule is None:
-            return self._unknown(node, inputs, node.attrs.get("why") or f"{node.op} has no rule")
+            return self._unknown(node, inputs, f"{node.op} has no rule")
         try:
             return doubted(node, solved(rule, node, inputs), inputs)
         except NotImplementedError as error:

@@ -14,7 +14,7 @@ from fanin.frameworks.torch.ops import references, substitute
 from fanin.frameworks.torch.program import Program, Step
 from fanin.frameworks.torch.reading import Reading
 from fanin.graph import Graph
-from fanin.theory.loss import Cut, Evaluated, Head
+from fanin.graph.head import Cut, Evaluated, Head
 
 Scalar = Callable[[torch.Tensor], torch.Tensor]
 
@@ -63,7 +63,7 @@ def head(reading: Reading, loss: Callable | None, target: Any) -> Head | None:
     """How theory evaluates the loss on samples; None where there is no loss to speak of.
 
     Args:
-        loss, target: ``loss(output, target)`` or ``loss(output)``; without a loss the model's own, where it returns one.
+        loss, target: ``loss(output, target)`` or ``loss(output)``; without a loss the model's own, if it returns one.
 
     Raises:
         ArgumentError: the loss cannot be called.
@@ -194,8 +194,8 @@ def classes_axis(uninformed: float, shape: tuple[int, ...]) -> int | None:
 def accuracy(scores: torch.Tensor, gradient: torch.Tensor, classes: int) -> float:
     """Share of the predictions that are right.
 
-    The gradient of a cross-entropy with respect to the scores is lowest at the label, wherever the loss finds its labels
-    (shifted, in the batch, some of them ignored): no target needs to be read.
+    The gradient of a cross-entropy with respect to the scores is lowest at the label, wherever the loss finds its
+    labels (shifted, in the batch, some of them ignored): no target needs to be read.
     """
     axis = len(scores.shape) - 1 if scores.shape[-1] == classes else 1
     counted = gradient.abs().sum(axis) > 0

@@ -122,14 +122,11 @@ class _Layers:
         return self.chain
 
 
-def _row(cell: str, index: int) -> Callable[[Arguments], Chain]:
+def _recurrent(cell: str, index: int) -> Callable[[Arguments], Chain]:
     return lambda a: recurrent(a, cell, index)
 
 
-RECURRENT: dict[str, Callable[[Arguments], Any]] = {
-    f"{cell}/{i}": _row(cell, i) for cell in GATES for i in range(3 if cell == "lstm" else 2)
+RECURRENT: dict[str, Callable[[Arguments], Chain]] = {
+    f"{cell}/{i}": _recurrent(cell, i) for cell in GATES for i in range(3 if cell == "lstm" else 2)
 }
 """Rows of the table: operation and output."""
-
-PACKED = {"why": "packed sequences, whose samples differ in length, have no rule: give padded ones"}
-RECURRENT |= {"_pack_padded_sequence/0": lambda a: (Kind.OPAQUE, PACKED)}

@@ -1,15 +1,15 @@
 """The tensor that all of the loss's randomness passes through: behind it no weight and no other signal comes in.
 
-A log-softmax, a view, a shift of labels or a tanh behind the last layer belongs to the loss: it is evaluated with it, on
-samples, and the gradient starts at the last layer's sum, whose law is known best.
+A log-softmax, a view, a shift of labels or a tanh behind the last layer belongs to the loss: it is evaluated with it,
+on samples, and the gradient starts at the last layer's sum, whose law is known best.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from fanin.graph import Graph, Kind
+from fanin.graph.head import Cut
 from fanin.theory.law import Law
 from fanin.theory.state import Known, Value
 
@@ -17,21 +17,6 @@ THROUGH = frozenset(
     (Kind.POINTWISE, Kind.SUM, Kind.PRODUCT, Kind.SOFTMAX, Kind.REDUCE, Kind.MOVE, Kind.DROP, Kind.OPAQUE)
 )
 """Kinds that may be evaluated with the loss: they read no weight."""
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Where samples are drawn.
-
-    Attributes:
-        node: id of the tensor that is drawn.
-        tail: ids of the nodes behind it, up to the tensor that the loss reads.
-        output: id of that tensor.
-    """
-
-    node: str
-    tail: frozenset[str]
-    output: str
 
 
 def cut(graph: Graph, values: Mapping[str, Value], output: str) -> Cut | None:

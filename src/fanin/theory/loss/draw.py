@@ -76,7 +76,7 @@ def _exchangeable(parts: dict[Groups, float], atoms: list[Atom], rng: np.random.
 
 def _along_positions(law: Law, atoms: list[Atom], size: int, rng: np.random.Generator) -> np.ndarray:
     """A matrix of correlations over positions; samples share the part of it that the law says they do."""
-    others = {s: v for s, v in shares(_without_positions(law)).items()}
+    others = shares(_without_positions(law))
     z = _exchangeable(others, [a if a.group != POSITION else Atom(a.size, FEATURE) for a in atoms], rng)
     where = next(i for i, a in enumerate(atoms) if a.group == POSITION)
     root = _root(correlations(law, size), size).astype(np.float32)

@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fanin.graph import Graph
+from fanin.graph.head import Evaluate, Evaluated, Head
 from fanin.theory.adjoint.cotangent import Part
 from fanin.theory.law import Law
-from fanin.theory.loss.cut import Cut, cut
-from fanin.theory.loss.draw import draw, fine_atoms
+from fanin.theory.loss.cut import cut
+from fanin.theory.loss.draw import draw
 from fanin.theory.loss.fit import Fit
 from fanin.theory.state import Known, Value
 
 ELEMENTS = 1 << 20  # drawn in all, where the tensor is smaller
 LARGEST = 1 << 26  # a tensor that is too large to be drawn twice
 DRAWS = (4, 256)
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """A loss on one sample.
-
-    Attributes:
-        gradient: of the loss, at the tensor that was drawn.
-        facts: loss, mean square of the scores (``square``), the loss of scores that are all zero (``uninformed_loss``);
-            of a cross-entropy also ``classes`` and ``accuracy``.
-        tensors: mean square, mean, and mean square of the gradient of the tensors behind the one that was drawn.
-    """
-
-    gradient: np.ndarray
-    facts: Mapping[str, float]
-    tensors: Mapping[str, tuple[float, float, float | None]]
-
-
-Evaluate = Callable[[np.ndarray], Evaluated]
-Head = Callable[[Cut, Mapping[str, np.ndarray]], Evaluate]
-"""What a front end gives: the cut and the known arrays to a function that evaluates the loss on a sample."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +104,9 @@ class _Means:
         for name, rows in self._tensors.items():
             square, mean = (float(np.mean([row[i] for row in rows])) for i in (0, 1))
             grads = [row[2] for row in rows if row[2] is not None]
-            out[name] = (float(np.sqrt(square)), mean, float(np.sqrt(np.mean(np.array(grads, float)))) if grads else None)
+            out[name] = (
+                float(np.sqrt(square)),
+                mean,
+                float(np.sqrt(np.mean(np.array(grads, float)))) if grads else None,
+            )
         return out
-
-
-__all__ = ["Cut", "Evaluated", "Head", "Start", "fine_atoms", "start"]
