@@ -9,11 +9,23 @@ import pytest
 torch = pytest.importorskip("torch")
 from test_theory_rules_contraction import Made  # noqa: E402
 from test_theory_statistics import compared, normal  # noqa: E402
+from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from fanin.distributions import Normal  # noqa: E402
 
 N, SIDE, WINDOW, HEADS = 64, 4, 2, 2
+
+
+class Padded(nn.Module):
+    """Padding by copies."""
+
+    def __init__(self, mode: str):
+        super().__init__()
+        self.mode = mode
+
+    def forward(self, x):
+        return F.pad(x, (3, 3, 3, 3), mode=self.mode)
 
 
 def windows(x, n: int = WINDOW):
@@ -86,3 +98,18 @@ def test_attention_over_patches_of_neighbours():
     net = Made(forward, q=(N, N), k=(N, N), v=(N, N))
     laws = {n: Normal(math.sqrt(1 / N)) for n in "qkv"} | {"q": Normal(0.01)}
     assert compared(net, normal(8, 16, N), laws).misses(1 / N) == []
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_padding_copies_places_of_their_own_mean_square(mode):
+    """Behind zero padding the border is weaker than the middle; what is copied beside it depends on the mode."""
+    middle = nn.Conv2d(N, N, 3, padding=1, bias=False)
+    net = nn.Sequential(nn.Conv2d(N, N, 3, padding=1, bias=False), middle, Padded(mode))
+    assert compared(net, normal(8, N, 6, 6)).misses(0.01) == []
+
+
+def test_windows_of_a_padded_map_have_mean_squares_of_their_own():
+    """The largest of four border pixels is less than that of four in the middle."""
+    first, second = (nn.Conv2d(N, N, 3, padding=1, bias=False) for _ in range(2))
+    net = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.MaxPool2d(2))
+    assert compared(net, normal(16, N, 6, 6)).misses(0.01) == []

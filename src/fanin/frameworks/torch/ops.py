@@ -424,9 +424,10 @@ def _pad(a: Arguments) -> Built:
     for i in range(len(flat) // 2):
         widths[rank - 1 - i] = (flat[2 * i], flat[2 * i + 1])
     named = op_name(a.step.target).partition("_pad")[0]  # replication_pad1d and its like say it in their name
-    mode = "copied" if named in ("replication", "reflection") else a.get("mode") or ("constant" if "value" in a._values else "reflect")
+    said = {"replication": "replicate", "reflection": "reflect"}.get(named) or a.get("mode")
+    mode = said or ("constant" if "value" in a._values else "reflect")
     value = float(a.get("value") or 0.0) if mode == "constant" else None
-    return Kind.MOVE, {"how": "pad", "widths": tuple(widths), "value": value}
+    return Kind.MOVE, {"how": "pad", "widths": tuple(widths), "value": value, "mode": mode}
 
 
 def _flip(a: Arguments) -> Built:
@@ -532,7 +533,17 @@ TABLE: dict[str, Callable[[Arguments], Built]] = {
     "view": _view,
     **{
         n: _how("reshape")
-        for n in ("reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "_unsafe_view", "view_as", "reshape_as", "ravel")
+        for n in (
+            "reshape",
+            "flatten",
+            "unflatten",
+            "unsqueeze",
+            "squeeze",
+            "_unsafe_view",
+            "view_as",
+            "reshape_as",
+            "ravel",
+        )
     },
     **{
         n: _how("same")

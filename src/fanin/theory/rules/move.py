@@ -243,7 +243,8 @@ def pad(node: Node, value):
     for i, (before, after) in enumerate(widths):
         if before < 0 or after < 0:
             level = level[(slice(None),) * i + (slice(max(-before, 0), level.shape[i] - max(-after, 0)),)]
-    return axes, np.pad(level, [(max(b, 0), max(a, 0)) for b, a in widths], mode="edge")
+    copied = {"reflect": "reflect", "circular": "wrap"}.get(node.attrs.get("mode", ""), "edge")
+    return axes, np.pad(level, [(max(b, 0), max(a, 0)) for b, a in widths], mode=copied)  # type: ignore[call-overload]
 
 
 def _filled(node: Node, out: Law, law: Law) -> Law:

@@ -15,6 +15,7 @@ from fanin.theory.contraction import axis_groups
 from fanin.theory.law import (
     FEATURE,
     MAX_LEVELS,
+    MAX_VARIANCES,
     Axis,
     Groups,
     Law,
@@ -23,6 +24,7 @@ from fanin.theory.law import (
     fresh_latent,
     gaussians,
     latent_for,
+    levels_of,
 )
 from fanin.theory.rules.convolution import tap_sum
 from fanin.theory.state import Value, as_law
@@ -98,30 +100,56 @@ def _mean_of(x: Law, law: Law) -> tuple[int, tuple, tuple, float] | None:
 
 
 def _max(node: Node, x: Law, axes, groups: Groups, taps: np.ndarray) -> Law:
+    """The largest of every window: of elements that are alike, of the level nearest to the window's mean square."""
     r = max(x.correlation(groups), 0.0) if groups else 0.0
-    values = np.sort(x.values[0])
-    if len(x.values) > 1:
-        values = grid.quantile_grid(x.values.ravel(), (x.level_weight[:, None] * grid.WEIGHT).ravel())
-    counts, level = np.unique(np.round(taps), return_inverse=True)
-    rows = np.stack([largest(values, int(n), r) for n in counts])
-    law = Law(node.shape, axes, rows, level.reshape(taps.shape).astype(np.int32), fresh_latent({}), x.exact, x.note)
-    corr = {s: x.correlation(s) for s in x.latent.corr}
-    law = replace(law, latent=fresh_latent(corr))
+    order = np.argsort(x.seconds, kind="stable")
+    rows = grid.increasing(x.values[order])
+    own, counts = _window_squares(node, x, taps), np.maximum(np.round(taps), 1)
+    numbers, level = levels_of(own, MAX_VARIANCES)
+    edges = (x.seconds[order][1:] + x.seconds[order][:-1]) / 2
+    nearest = np.searchsorted(edges, numbers)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = np.sqrt(numbers / x.seconds[order][nearest])
+    scale = np.where(np.isfinite(scale), scale, 1.0)
+    code = level + len(numbers) * counts.astype(np.int64)
+    codes, level = np.unique(np.broadcast_to(code, np.broadcast_shapes(level.shape, counts.shape)), return_inverse=True)
+    tops = {n: largest_latent(int(n), r) for n in np.unique(codes // len(numbers))}
+    values = np.stack(
+        [grid.at(rows[nearest[k]], tops[n]) * scale[k] for n, k in zip(*divmod(codes, len(numbers)), strict=True)]
+    )
+    values, level = compress(values, level.reshape(code.shape).astype(np.int32))
+    latent = fresh_latent({s: x.correlation(s) for s in x.latent.corr})
+    law = Law(node.shape, axes, values, level, latent, x.exact, x.note)
     return law if len(x.values) == 1 else law.marked("max pooling of places with different laws")
+
+
+def _window_squares(node: Node, x: Law, taps: np.ndarray) -> np.ndarray:
+    """Mean square of what is under every window."""
+    if len(x.shape) - len(node.attrs["kernel"]) != 2 or len(x.values) == 1:
+        return np.full((1,) * len(x.shape), x.second)
+    profile = x.profile(x.seconds)
+    profile = profile.mean(1, keepdims=True) if profile.shape[1] > 1 else profile
+    return tap_sum(profile, _as_conv(node), node.attrs["kernel"]) / np.maximum(taps, 1)
 
 
 def largest(values: np.ndarray, n: int, r: float) -> np.ndarray:
     """Law of the largest of n elements whose latents correlate by r: a monotone f of the largest latent."""
+    return values if n <= 1 or r >= 1 - 1e-9 else grid.at(values, largest_latent(n, r))
+
+
+@lru_cache(maxsize=256)
+def largest_latent(n: int, r: float) -> np.ndarray:
+    """The largest of n standard Gaussians that correlate by r, as an increasing function of one of its own."""
     if n <= 1 or r >= 1 - 1e-9:
-        return values
+        return grid.Z_UNIT
     p = np.clip(grid.CDF, 1e-300, 1 - 1e-16)
     if r <= 1e-6:
-        return grid.at(values, np.clip(grid.ndtri(p ** (1 / n)), -9, 9))
+        return np.clip(grid.ndtri(p ** (1 / n)), -9, 9)
     own = grid.ndtri(np.clip(p ** (1 / n), 1e-300, 1 - 1e-16))  # quantiles of the largest of n independent ones
     own = grid.at(own, grid.Z_COARSE)
     top = (np.sqrt(r) * grid.Z_COARSE[:, None] + np.sqrt(1 - r) * own[None, :]).ravel()
     weight = (grid.WEIGHT_COARSE[:, None] * grid.WEIGHT_COARSE[None, :]).ravel()
-    return grid.at(values, grid.quantile_grid(top, weight))
+    return grid.quantile_grid(top, weight)
 
 
 def reduce(node: Node, *inputs: Value) -> Law:
