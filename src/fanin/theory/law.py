@@ -42,6 +42,23 @@ _fresh = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """What keys, values and logits were made of: two that were made of one tensor know of each other.
+
+    Attributes:
+        id: of the latent of the tensor that fresh weights summed over.
+        width: over how many features.
+        terms: of logits, the features of a head that were summed over; else 0.
+        variance: of softmax weights, that of their logits within a row; else 0.
+    """
+
+    id: int
+    width: int
+    terms: int = 0
+    variance: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Latent:
     """Identity of a latent and how it correlates between places.
 
@@ -51,6 +68,7 @@ class Latent:
         feature_view, place_view: how the tensor was rearranged since the latent was made, along features and along
             places; two tensors are aligned where both agree.
         matrix: correlation between every two positions, where they differ (see ``places``).
+        source: what the elements are a weighted sum of, where that is known.
         spread: standard deviations of the correlation over the pairs that ``corr`` is the mean of: as inputs are known,
             and by chance, for every feature anew (see ``spread``).
         mean_of: of means over places: id and views of the latent that was averaged, and its correlation with this one.
@@ -61,6 +79,7 @@ class Latent:
     feature_view: tuple = ()
     place_view: tuple = ()
     matrix: np.ndarray | None = None
+    source: Source | None = None
     spread: Mapping[Groups, tuple[float, float]] = field(default_factory=dict)
     mean_of: tuple[int, tuple, tuple, float] | None = None
 

@@ -236,7 +236,7 @@ def drop(node: Node, *inputs: Value) -> Law:
     if node.attrs.get("alpha"):
         return _alpha_dropped(x, p)
     law = replace(x, values=np.stack([_dropped(v, p) for v in x.values]))
-    law = replace(law, latent=latent_for(law, x.pair, law.groups))
+    law = replace(law, latent=replace(latent_for(law, x.pair, law.groups), source=x.latent.source))
     size = places.carried(x)
     return law if size is None else places.with_matrix(law, places.pair_matrix(x, size), size)
 

@@ -1,0 +1,51 @@
+"""Keys and values that were made of one tensor know of each other.
+
+With logits ``l_j = u . x_j`` and values ``v_j = W x_j`` of tokens with n independent features of variance ``s``,
+weights lean to the tokens that lie along ``u``. Stein's lemma gives the mean of what they pick up,
+
+    E[sum_j a_j x_j] = s u E[sum_j da_j/dl_j],
+
+with ``sum_j a_j (1 - a_j) = 1 - A`` for a softmax: of n features the mean square is ``(s2 / n) (1 - A)^2 s``, beside
+the ``A s`` of independent weights, where ``s2`` is the variance of a row's logits. Without a softmax weights are the
+logits: ``T (T + 1) s2 s / n`` beside ``T s2 s``, of which ``2 T`` are a token's own fourth moment.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fanin.theory.law import Law, Source
+
+
+def shared(keys: Law, values: Law) -> Source | None:
+    """What both were made of, if that is one tensor."""
+    mine, other = keys.latent.source, values.latent.source
+    return mine if mine is not None and other is not None and mine.id == other.id else None
+
+
+def lean(source: Source | None, variance: float) -> float:
+    """Mean square of what softmax weights lean to, before (1 - A)^2 and in units of the values' own variance."""
+    return variance / source.width if source is not None else 0.0
+
+
+def wobble(terms: int, source: Source | None) -> float:
+    """Relative variance over queries of the variance of their logits: of q, and of W^T q."""
+    return (2 / terms if terms else 0.0) + (2 / source.width if source is not None else 0.0)
+
+
+def unmixed(scores: Law, diagonal: np.ndarray, px: np.ndarray, values: Law, own: float) -> np.ndarray:
+    """What logits that no softmax has made positive add to the mean square of their sum over values.
+
+    Args:
+        diagonal: sum over keys of E[l^2] E[v^2], by row.
+        px: mean squares of the logits, key by key.
+        own: share of the values' mean square that tokens do not have in common.
+    """
+    source = shared(scores, values)
+    if source is None or not source.terms or abs(scores.mean) > 1e-6 * scores.rms:
+        return np.zeros(())
+    n = scores.shape[-1]
+    count = (
+        n if px.shape[-1] == 1 else px.sum(-1, keepdims=True) ** 2 / np.maximum((px**2).sum(-1, keepdims=True), 1e-300)
+    )
+    return diagonal * own * (count + 1) / source.width

@@ -1,0 +1,173 @@
+"""Products of two signals: logits of queries and keys, and what rows of weights make of values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from fanin.graph import Node
+from fanin.theory import overlap, places, windows
+from fanin.theory.combine import apply, binary, renamed
+from fanin.theory.contraction import axis_groups, dense, shifted, weighted_sum
+from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, gaussian
+from fanin.theory.rows import laid, mixed_places
+from fanin.theory.state import Value, as_law
+
+
+def mix(node: Node, *inputs: Value) -> Law:
+    """Matrix product of two signals (or of a signal and a weight): contracts the last axis of x, second-last of y."""
+    if node.attrs.get("bias") is not None:
+        return _mix_and_add(node, inputs)
+    x, y = (as_law(v) for v in inputs)
+    if _is_weight(y) and len(y.shape) == 2:
+        return dense(inputs[0], y, None, out_first=False)
+    if len(y.shape) == 1 or len(x.shape) == 1:
+        return _vector_product(node, x, y)
+    x, y = _split_groups(windows.apart(x), windows.apart(y))
+    shape = node.shape
+    ndim = len(shape)
+    axes = _mixed_axes(x, y, shape)
+    px, py = _lift(x.profile(x.seconds), ndim), _lift(y.profile(y.seconds), ndim)
+    n = x.shape[-1]
+    if px.shape[-1] == 1 or py.shape[-2] == 1:
+        diagonal = n * px.mean(-1, keepdims=True) * py.mean(-2, keepdims=True)
+    else:
+        diagonal = px @ py
+    return _known_of(_rows_by_place(_assemble(x, y, n, diagonal, shape, axes), x, y, n), x, y, n)
+
+
+def _known_of(law: Law, x: Law, y: Law, n: int) -> Law:
+    """Products of queries and keys remember what the keys were made of."""
+    made = y.latent.source
+    if made is None or x.latent.source is None or x.latent.source.terms or made.terms:
+        return law
+    return replace(law, latent=replace(law.latent, source=replace(made, terms=n)))
+
+
+def _rows_by_place(law: Law, x: Law, y: Law, n: int) -> Law:
+    """Weights that differ from row to row (a causal softmax, spelled out) give every position its own moments."""
+    row, key = x.axes[-2], axis_groups(x.axes[-1])
+    queries, keys = places.length(law), places.length(y)
+    if queries is None or keys is None or keys != n or queries != x.shape[-2]:
+        return law
+    if x.values.min() < 0 or x.mean == 0 or axis_groups(row) != {places.POSITION} or FEATURE in key:
+        return law
+    if x.level.shape[-1] == 1 or x.level.shape[-2] == 1:
+        return law
+    mean, second = x.profile(x.means), x.profile(x.seconds)
+    lead = tuple(range(mean.ndim - 2))
+    at, start = places.runs(queries).index, places.runs(keys).start
+    total, squares = mean.sum(-1), second.sum(-1)
+    counts = (total**2 / np.maximum((mean**2).sum(-1), 1e-300)).mean(lead)[at]
+    concentrated = (squares / np.maximum(total**2, 1e-300)).mean(lead)[at]
+    allowed = np.add.reduceat(mean.mean(lead)[at], start, axis=1)
+    source = overlap.shared(x, y)
+    lean = overlap.lean(source, source.variance) if source is not None and source.terms else 0.0
+    second, pairs = mixed_places(y, allowed, counts, concentrated, np.zeros((len(at), len(at))), keys, 0.0, lean)
+    return laid(law, pairs, second, queries)
+
+
+def _mix_and_add(node: Node, inputs: tuple[Value, ...]) -> Law:
+    """beta * bias + alpha * x @ y."""
+    a = node.attrs
+    plain = replace(node, attrs={**a, "bias": None})
+    law = mix(plain, inputs[a["x"]], inputs[a["y"]])
+    law = apply(lambda v: a["alpha"] * v, law)
+    if a["beta"] == 0:
+        return law
+    bias = apply(lambda v: a["beta"] * v, as_law(inputs[a["bias"]]))
+    return binary(np.add, law, bias, node.shape, pair="sum")
+
+
+def _assemble(x: Law, y: Law, n: int, diagonal: np.ndarray, shape, axes) -> Law:
+    gx, gy = axis_groups(x.axes[-1]), axis_groups(y.axes[-2])
+    cross = x.pair(gx) * y.pair(gy) if n > 1 else 0.0
+    extra = n * (n - 1) * cross
+    if cross and x.level.size > 1 and not (gx & {FEATURE}):
+        extra = _row_sums(x, n, diagonal) * y.pair(gy)
+    whole = float(np.mean(diagonal))
+    # groups of what is not summed over: two queries see the same keys, though both may be positions
+    own_x = frozenset().union(*(axis_groups(a) for a in x.axes[:-1]))
+    own_y = frozenset().union(*(axis_groups(a) for a in (*y.axes[:-2], y.axes[-1])))
+
+    def pair(differ: Groups) -> float:
+        dx, dy = differ & own_x, differ & own_y
+        same = whole * _ratio(x.pair(dx), x.second) * _ratio(y.pair(dy), y.second)
+        return same + n * (n - 1) * x.pair(dx | gx) * y.pair(dy | gy)
+
+    own = max(1 - _ratio(y.pair(gy), y.second), 0.0)
+    alone = overlap.unmixed(x, diagonal, _lift(x.profile(x.seconds), len(shape)), y, own)
+    law = gaussian(shape, axes, np.maximum(diagonal + extra + alone + _leant(x, y, n, own), 0), pair)
+    mean = n * x.mean * y.mean
+    if mean and mean**2 < law.second:
+        law = shifted(law, mean)
+    for source in (x, y):
+        law = law if source.exact else law.marked(source.note)
+    return law
+
+
+def _leant(x: Law, y: Law, n: int, own: float) -> float:
+    """What rows of a softmax lean to in values that are made of what their logits are made of."""
+    source = overlap.shared(x, y)
+    if source is None or not source.variance or not source.terms:
+        return 0.0
+    few = min(n * x.second / max((n * x.mean) ** 2, 1e-300), 1.0)
+    return overlap.lean(source, source.variance) * (1 - few) ** 2 * own * y.second * (n * x.mean) ** 2
+
+
+def _row_sums(x: Law, n: int, diagonal: np.ndarray) -> np.ndarray:
+    """Sum over pairs of distinct places of a row of E[a a'], row by row: (sum of means)^2 less the diagonal's part."""
+    mean = x.profile(x.means)
+    if mean.shape[-1] == 1:
+        rows = mean**2 * n * (n - 1)
+    else:
+        rows = mean.sum(-1, keepdims=True) ** 2 - (mean**2).sum(-1, keepdims=True)
+    whole = float(np.mean(rows))
+    wanted = n * (n - 1) * x.pair(axis_groups(x.axes[-1]))
+    if whole <= 0:
+        return np.full((1,) * diagonal.ndim, wanted)
+    second = x.profile(x.seconds)
+    own = second.sum(-1, keepdims=True) if second.shape[-1] > 1 else second * n
+    total = mean.sum(-1, keepdims=True) ** 2 if mean.shape[-1] > 1 else (mean * n) ** 2
+    rows = np.maximum(total - own, 0)
+    ndim = diagonal.ndim
+    return rows.reshape((1,) * (ndim - rows.ndim) + rows.shape)
+
+
+def _vector_product(node: Node, x: Law, y: Law) -> Law:
+    n = x.shape[-1]
+    diagonal = np.full((1,) * len(node.shape), n * x.second * y.second)
+    axes = x.axes[:-1] if len(y.shape) == 1 else y.axes[1:]
+    return weighted_sum(x, y, n, axis_groups(x.axes[-1]), diagonal, node.shape, axes)
+
+
+def _is_weight(law: Law) -> bool:
+    return not law.groups
+
+
+def _ratio(a: float, b: float) -> float:
+    return a / b if b > 0 else 1.0
+
+
+def _lift(profile: np.ndarray, ndim: int) -> np.ndarray:
+    return profile.reshape((1,) * (ndim - profile.ndim) + profile.shape)
+
+
+def _split_groups(x: Law, y: Law) -> tuple[Law, Law]:
+    """Rename the groups of y's free axis where they are those of x's free axis: row and column places are different."""
+    mine = axis_groups(x.axes[-2]) if len(x.axes) > 1 else frozenset()
+    own = axis_groups(y.axes[-1]) - {FEATURE}
+    clash = own & (mine | frozenset(g for axis in x.axes[:-2] for g in axis_groups(axis)))
+    clash = clash - frozenset(g for axis in y.axes[:-2] for g in axis_groups(axis))
+    return x, renamed(y, {g: f"{g}'" for g in clash})
+
+
+def _mixed_axes(x: Law, y: Law, shape: tuple[int, ...]) -> tuple[Axis, ...]:
+    ndim = len(shape)
+    lead = []
+    for i in range(ndim - 2):
+        options = [law.axes[i - ndim] for law in (x, y) if len(law.axes) >= ndim - i]
+        full = [a for a in options if np.prod([t.size for t in a] or [1]) == shape[i]]
+        lead.append(full[0] if full else (Atom(shape[i], FEATURE),))
+    return (*lead, x.axes[-2], y.axes[-1])

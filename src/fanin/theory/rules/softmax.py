@@ -1,0 +1,84 @@
+"""Softmax: weights of a row, lognormal around each place's share.
+
+Logits of a row are a common part, which softmax ignores, and an own part of variance s^2. Row weights then have
+E[sum_j a_j^2] = A(s^2, n).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from fanin.graph import Node
+from fanin.theory import grid, overlap
+from fanin.theory.concentration import fluctuating
+from fanin.theory.contraction import axis_groups
+from fanin.theory.law import FEATURE, Groups, Law, compress, latent_for
+from fanin.theory.state import Value, as_law
+
+
+def softmax(node: Node, *inputs: Value) -> Law:
+    """Weights of a row: mean 1/n, mean square A/n, with levels from a mask."""
+    x = as_law(inputs[0])
+    axis = node.attrs["axis"] % len(x.shape)
+    along = axis_groups(x.axes[axis]) or frozenset((FEATURE,))
+    if node.attrs.get("log"):
+        return _log_softmax(x, axis, along)
+    own = x.variances
+    r = _common_share(x, along)
+    variance = own * (1 - r)
+    level = np.broadcast_to(x.level, tuple(x.shape[i] if i == axis else k for i, k in enumerate(x.level.shape)))
+    mean = x.means[level]
+    top = np.max(mean, axis=axis, keepdims=True)
+    with np.errstate(all="ignore"):
+        prior = np.exp(np.where(np.isfinite(mean), mean - top, -np.inf))
+        prior = np.where(np.isfinite(top), prior, 1.0)
+    mean_weight = prior * np.exp(variance[level] / 2)
+    share = mean_weight / mean_weight.sum(axis, keepdims=True)
+    count = np.maximum(1 / (share**2).sum(axis, keepdims=True), 1)
+    usable = share.max(axis, keepdims=True) * 1e-6
+    s2 = float((variance[level] * (share > usable)).sum() / max((share > usable).sum(), 1))
+    made = x.latent.source
+    concentrated = fluctuating(s2, np.round(count), overlap.wobble(made.terms, made) if made else 0.0)
+    law = _row_weights(node, x, share, concentrated * count, s2, along)
+    return replace(law, latent=replace(law.latent, source=made and replace(made, variance=s2)))
+
+
+def _common_share(x: Law, along: Groups) -> float:
+    """Share of the logits' variance that a whole row has in common."""
+    if FEATURE in along:
+        return 0.0
+    return max(x.correlation(along), 0.0)
+
+
+def _row_weights(node: Node, x: Law, share: np.ndarray, boost: np.ndarray, s2: float, along: Groups) -> Law:
+    """A lognormal weight around each place's share, with E[a^2] = share^2 * boost (boost = A * n)."""
+    boost = np.broadcast_to(boost, share.shape)
+    sigma = np.sqrt(np.log(np.maximum(boost, 1)))
+    key = np.stack([share.ravel(), sigma.ravel()])
+    codes, level = np.unique(np.round(key, 12), axis=1, return_inverse=True)
+    level = level.reshape(share.shape).astype(np.int32)
+    numbers, widths = codes
+    values = numbers[:, None] * np.exp(widths[:, None] * grid.Z_UNIT - widths[:, None] ** 2 / 2)
+    values, level = compress(values, level)
+    law = Law(node.shape, x.axes, values, level, x.latent, False, "softmax weights as lognormal")
+    law = replace(law, exact=True, note="") if s2 < 1e-2 and x.exact else law
+    n = x.shape[node.attrs["axis"] % len(x.shape)]
+    rows = 1.0 / n
+
+    def pair(differ: Groups) -> float:
+        if differ & along and not differ - along:
+            return max((rows - law.second) / max(n - 1, 1), 0.0)  # a row sums to one: E[a a'] = (1 - A)/(n (n-1))
+        if differ & along:
+            return law.mean**2
+        r = max(x.correlation(differ), 0.0)
+        return law.mean**2 * (law.second / max(law.mean**2, 1e-300)) ** r
+
+    return replace(law, latent=latent_for(law, pair, law.groups))
+
+
+def _log_softmax(x: Law, axis: int, along: Groups) -> Law:
+    n = x.shape[axis]
+    own = max(x.second - x.mean**2, 0) * (1 - _common_share(x, along))
+    return x.with_values(x.values - x.mean - np.log(n) - own / 2)
