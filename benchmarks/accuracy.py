@@ -209,10 +209,10 @@ def main() -> None:
             result = Result(target, "eval" if args.eval else "train", error=f"{type(error).__name__}: {error}"[:400])
         results.append(result)
         show(result, args.verbose)
+        if args.json:  # after each, so that a run that is cut short leaves what it has
+            with open(args.json, "w") as file:
+                json.dump([asdict(r) for r in results], file, indent=1)
     summary(results)
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump([asdict(r) for r in results], file, indent=1)
 
 
 def show(r: Result, verbose: bool = False) -> None:
