@@ -114,6 +114,19 @@ def test_orthogonal_weights_keep_the_norm_of_every_network():
     assert normal.rms_high / normal.rms_low - 1 > 0.05
 
 
+def test_sparse_inputs_show_the_law_of_the_weights():
+    """One input in twenty: a unit's square has the relative variance kurtosis - 1 of a single weight."""
+    from fanin.recipes.spread import compared
+
+    model = nn.Sequential(nn.Linear(20, 16, bias=False), nn.ReLU(), nn.Linear(16, 4, bias=False))
+    graph = read_model(model, torch.eye(8, 20)).graph
+    comparison = compared(graph, laws_of(model))
+    layer = comparison.layer(graph.signals[0])
+    assert layer is not None
+    assert layer["normal"] == pytest.approx(math.sqrt(2 / (16 * 8)) / 2, rel=0.01)
+    assert layer["uniform"] == pytest.approx(math.sqrt(0.8 / (16 * 8)) / 2, rel=0.01)
+
+
 def networks_of(model, batch, laws, seeds: int) -> tuple[dict, dict]:
     """rms of every tensor and cotangent in every network."""
     reading = read_model(model, batch)

@@ -13,6 +13,7 @@ from fanin.recipes.make import look_up, make_plan
 from fanin.recipes.plan import Entry, Plan
 from fanin.recipes.recipe import Weights, read_weights
 from fanin.recipes.response import Response
+from fanin.recipes.spread import Comparison, compared, of_layer, of_model
 from fanin.recipes.structure import Structure
 from fanin.theory import Interpreter
 from fanin.theory.depth import told
@@ -44,9 +45,15 @@ def explain(side: Any, model: Any, batch: Any, name: str | None = None) -> str:
     default = make_plan(side, model, None, "torch_default", {})
     if name is None:
         interpreter = Interpreter(reading.graph)
-        return "\n".join([_whole(plan, solver), *told(interpreter, interpreter.run())])
+        answer = of_model(compared(reading.graph, _laws(plan)))
+        return "\n".join([_whole(plan, solver), *([answer] if answer else []), *told(interpreter, interpreter.run())])
     names = _named(plan, name)
-    return "\n\n".join(_one(n, plan, default, weights, solver) for n in names)
+    comparison = compared(reading.graph, _laws(plan))
+    return "\n\n".join(_one(n, plan, default, weights, solver, comparison) for n in names)
+
+
+def _laws(plan: Plan) -> dict[str, Any]:
+    return {name: entry.distribution for name, entry in plan.entries.items() if entry.distribution is not None}
 
 
 def _named(plan: Plan, name: str) -> list[str]:
@@ -62,12 +69,12 @@ def _named(plan: Plan, name: str) -> list[str]:
     )
 
 
-def _one(name: str, plan: Plan, default: Plan, weights: Weights, solver: Solver) -> str:
+def _one(name: str, plan: Plan, default: Plan, weights: Weights, solver: Solver, comparison: Comparison) -> str:
     """All that is to say of one parameter."""
     entry = plan.entries[name]
     if entry.tied_to is not None:
         return f"{name} is the same tensor as {entry.tied_to}.\n\n" + _one(
-            entry.tied_to, plan, default, weights, solver
+            entry.tied_to, plan, default, weights, solver, comparison
         )
     weight = weights.by_name[name]
     record = weight.parameter
@@ -80,6 +87,8 @@ def _one(name: str, plan: Plan, default: Plan, weights: Weights, solver: Solver)
     lines.append(_now(entry, record.stats, default.entries.get(name)))
     if entry.fans is not None and entry.fans.fan_in > 1:
         lines.append(normal_or_uniform(entry.fans))
+        here = of_layer(comparison, weight.uses[0].node) if weight.uses else None
+        lines += [here] if here else []
     return "\n  ".join(lines)
 
 

@@ -54,13 +54,23 @@ def matrix(graph: Graph, laws: Mapping[str, Distribution], node: Node, position:
 def _edgeworth() -> np.ndarray:
     """E[h_j h_k He_4] / 24 for degrees 1 to 5: what a unit of fourth cumulant adds to E[h_j h_k].
 
-    Beyond them the series asks for a small cumulant: variances would turn negative.
+    Beyond them the series asks for a small cumulant: variances would turn negative (`_reshaped`).
     """
     h = grid.HERMITE[1:6]
     fourth = grid.HERMITE[4] * np.sqrt(24.0)
     table = np.zeros((DEGREES, DEGREES))
     table[:5, :5] = (h * (grid.WEIGHT * fourth)) @ h.T / 24
     return table
+
+
+def _reshaped(own: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Variances with what the law's shape adds, to the highest degree at which they stay variances."""
+    for top in (5, 4, 3, 2):
+        covariance = np.diag(own)
+        covariance[:top, :top] += table[:top, :top]
+        if np.linalg.eigvalsh(covariance[:top, :top])[0] >= -1e-9 * own.max(initial=0.0):
+            return covariance
+    return np.diag(own)
 
 
 ONE_PLACE = _edgeworth()
@@ -104,7 +114,7 @@ def drawn(
         one = 1 / pairs.places(out)
         kurtosis = weight.excess / weight.fan * fourth[0]
         cumulants = weight.excess / weight.fan * np.array(fourth)
-        covariance = np.diag(own) + (cumulants[0] * one * ONE_PLACE + cumulants[1] * (1 - one) * TWO_PLACES) / n
+        covariance = _reshaped(own, (cumulants[0] * one * ONE_PLACE + cumulants[1] * (1 - one) * TWO_PLACES) / n)
     moments = sources.rows(covariance)
     moments[1] += drift / np.sqrt(2)
     moments[1, -1] += variance(drift) / 2 / np.sqrt(2)
