@@ -163,3 +163,26 @@ def test_outputs_at_opposite_borders_share_fewer_taps() -> None:
         ratios.append((got.rms / said.rms) ** 2)
     error = np.std(ratios) / np.sqrt(len(ratios))
     assert abs(np.mean(ratios) - 1) < 4 * error + 0.02, (np.mean(ratios), error)
+
+
+class Bottleneck(nn.Module):
+    """Two residual blocks of batch-normalized layers, narrow inside: scales of channels are divided out again."""
+
+    def __init__(self, width: int = 128, narrow: int = 32):
+        super().__init__()
+        self.stem = nn.Linear(width, width)
+        make = lambda a, b: nn.Sequential(nn.Linear(a, b, bias=False), nn.BatchNorm1d(b))  # noqa: E731
+        self.down = nn.ModuleList(make(width, narrow) for _ in range(2))
+        self.up = nn.ModuleList(make(narrow, width) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(samples, width) to the same."""
+        x = torch.relu(self.stem(x))
+        for down, up in zip(self.down, self.up, strict=True):
+            x = torch.relu(x + up(torch.relu(down(x))))
+        return x
+
+
+def test_batch_normalized_bottlenecks_with_their_gains_and_shifts() -> None:
+    torch.manual_seed(1234)
+    hold(errors(Bottleneck, torch.randn(200, 128), 12), slack=0.04)

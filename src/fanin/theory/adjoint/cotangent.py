@@ -34,6 +34,7 @@ class Part:
         matrix: correlation of the base between every two positions, where they differ (see ``sequence``).
         balanced: groups over whose places the part sums to exactly zero: behind a softmax what a row has in common
             drops out, and before a norm what its mean takes away. What adds to all of them has no gradient.
+        divided: latent whose own variance the part was divided by (behind a batch norm), else None.
         exponent: power of four that the mean square is to be multiplied by; rules see parts without one.
     """
 
@@ -44,6 +45,7 @@ class Part:
     matrix: np.ndarray | None = None
     balanced: Groups = frozenset()
     exponent: int = 0
+    divided: int | None = None
 
     @cached_property
     def mean_second(self) -> float:

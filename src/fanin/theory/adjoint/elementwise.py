@@ -218,8 +218,19 @@ def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
         squares[i] += w / mass[i] * _given_x(fn, part, out, k, x.values[i], y.values[j])
     squares[mass == 0] = squares[mass > 0].mean(0)
     form = np.stack([np.interp(grid.Z_UNIT, grid.Z_COARSE, row) for row in np.sqrt(squares)])
-    matrix = part.matrix if _is_sum(fn) else _matrix_with(part, out, y)
-    return fresh(part.second, _ratios_with(part, out, x, y, fn), form, matrix)
+    if _is_sum(fn):
+        return _given_sum(part, out, x, form)
+    return fresh(part.second, _ratios_with(part, out, x, y, fn), form, _matrix_with(part, out, y))
+
+
+def _given_sum(part: Part, out: Law, x: Law, form: np.ndarray) -> Part:
+    """A function of a sum, as one of an operand: of the same pair moments, which the root of a mean does not keep."""
+    plain = Part(part.base, part.second, dict.fromkeys(subsets(out.groups), 1.0), form)
+    ratio = {}
+    for s in subsets(out.groups):
+        over = plain.pair(x, s)
+        ratio[s] = float(np.clip(part.pair(out, s) / over, -1, 1)) if over > 0 else 0.0
+    return fresh(part.second, ratio, form, part.matrix)
 
 
 def _is_sum(fn: Function) -> bool:

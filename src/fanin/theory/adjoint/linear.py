@@ -27,7 +27,8 @@ def dense(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
     profile = g.profile()
     n_out = weight.shape[0 if a["out_first"] else 1]
     if isinstance(x, Law):
-        second = n_out * weight.second * profile.mean(-1, keepdims=True)
+        own = whitened(g, weight.shape[1 if a["out_first"] else 0])
+        second = own * n_out * weight.second * profile.mean(-1, keepdims=True)
         along = returned(g, x, n_out * weight.second, lambda p: p.mean(-1, keepdims=True))
         parts[a["x"]] = [
             fresh(second, _carried(g, x), matrix=sequence.correlation(g, x), balanced=g.balanced & x.groups),
@@ -43,6 +44,16 @@ def dense(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
         bias = inputs[a["bias"]]
         parts[a["bias"]] = [weight_part(bias, count * paired(g, ONE, axes))]
     return parts
+
+
+def whitened(g: Cotangent, n: float) -> float:
+    """What dividing by the deviation of one's own outputs changes: a channel of large weights has a large deviation.
+
+    With ``s^2 = w C w`` over n inputs and f degrees of freedom, E[1/s^2] = f / (f - 2) / v, but the mean over inputs of
+    E[w_i^2 / s^2] is (n - 2) / n of that: for f = n the length of the weights cancels.
+    """
+    direct = bool(g.parts) and all(p.divided is not None and p.divided == g.law.latent.id for p in g.parts)
+    return (n - 2) / n if direct and n > 2 else 1.0
 
 
 def _carried(g: Cotangent, x: Law) -> dict[Groups, float]:
@@ -63,7 +74,8 @@ def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     profile = profile.mean(1, keepdims=True) if profile.shape[1] > 1 else profile
     channels = node.shape[1] // a["groups"]
     if isinstance(x, Law):
-        second = channels * weight.second * adjoint_taps(profile, node, kernel)
+        own = whitened(g, float(np.prod(weight.shape[1:])))
+        second = own * channels * weight.second * adjoint_taps(profile, node, kernel)
         whole = lambda p: adjoint_taps(p.mean(1, keepdims=True), node, kernel)  # noqa: E731
         along = returned(g, x, channels * weight.second, whole)
         parts[a["x"]] = [fresh(second, _thinned(_carried(g, x), node, x)), *along]

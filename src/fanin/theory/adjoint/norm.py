@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import grid, places
+from fanin.theory import grid
 from fanin.theory.adjoint import sequence
 from fanin.theory.adjoint.aligned import across_features
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.adjoint.elementwise import levels_onto
-from fanin.theory.adjoint.weights import ONE, Moments, paired, weight_part
+from fanin.theory.adjoint.weights import ONE, paired, weight_part
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.state import Value, as_law
@@ -23,12 +25,11 @@ def norm(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     x = as_law(inputs[0])
     parts: list[list[Part]] = [[] for _ in inputs]
     scale2 = 1.0
-    for key, power in (("weight", True), ("bias", False)):
-        if a.get(key) is not None and isinstance(inputs[a[key]], Law):
-            value = inputs[a[key]]
-            unit = _unit_pairs(x, a) if power else ONE
-            parts[a[key]] = [_parameter(g, value, a, unit)]
-            scale2 = value.second if power else scale2
+    if a.get("weight") is not None and isinstance(inputs[a["weight"]], Law):
+        scale2 = inputs[a["weight"]].second
+        parts[a["weight"]] = [_parameter(_beside_unit(g), inputs[a["weight"]], a)]
+    if a.get("bias") is not None and isinstance(inputs[a["bias"]], Law):
+        parts[a["bias"]] = [_parameter(g, inputs[a["bias"]], a)]
     if a.get("batch_stats", True) or a.get("running_var") is None:
         parts[0] = [_through_statistics(node, g, x, scale2)]
     else:
@@ -37,23 +38,13 @@ def norm(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     return parts
 
 
-def _unit_pairs(x: Law, a) -> Moments:
-    """Pair moments of the normalized signal: what the mean of a statistic takes away is what its elements share."""
-    centred, axes = a.get("centred", True), a["axes"]
-    if not _over_features(x, axes):
-        shared = shared_moment(x, axes, a.get("groups", 1)) if centred else 0.0
-        variance = max(x.second - shared, 1e-300)
-        return Moments(lambda s: (x.pair(s) - shared) / variance if s else 1.0)
-    mean2 = x.pair(frozenset((FEATURE,))) if centred else 0.0
-    variance = max(x.second - mean2, 1e-300)
-
-    def matrix(size: int) -> np.ndarray | None:
-        if places.length(x) != size:
-            return None
-        mean = places.weights(x, size) @ x.means if centred else np.zeros(())
-        return sequence.normalized(places.pair_matrix(x, size) - np.multiply.outer(mean, mean))
-
-    return Moments(lambda s: (x.pair(s) - mean2) / variance if s else 1.0, np.ones(()), matrix)
+def _beside_unit(g: Cotangent) -> Cotangent:
+    """g x^, summed in the gradient of a norm's weight; x^ is read off the result's own latent, which g may follow."""
+    law = g.law
+    spread = np.sqrt(max(law.second - law.mean**2, 1e-300))
+    unit = (law.values - law.mean) / spread
+    parts = [Part(p.base, p.second, p.ratio, unit if p.values is None else p.values * unit, p.matrix) for p in g.parts]
+    return Cotangent(law, tuple(parts))
 
 
 def _over_features(x: Law, axes) -> bool:
@@ -61,12 +52,12 @@ def _over_features(x: Law, axes) -> bool:
     return frozenset(t for i in axes for t in axis_groups(x.axes[i])) <= {FEATURE}
 
 
-def _parameter(g: Cotangent, weight: Law, a, unit: Moments) -> Part:
+def _parameter(g: Cotangent, weight: Law, a) -> Part:
     """Gradient of a per-channel weight: a sum over all places."""
     feature = a.get("feature_axes", (1,))
     others = [i for i in range(len(g.law.shape)) if i not in feature]
     count = float(np.prod([g.law.shape[i] for i in others]))
-    return weight_part(weight, count * paired(g, unit, tuple(g.law.axes[i] for i in others)))
+    return weight_part(weight, count * paired(g, ONE, tuple(g.law.axes[i] for i in others)))
 
 
 def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float) -> Part:
@@ -79,9 +70,8 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float) -> Part
     second = g.second
     if second <= 0:
         return fresh(np.zeros((1,) * len(x.shape)), {})
-    along = _along_signal(g, x)
     removed_mean = _mean_pair(g, axes, groups, lambda s: g.pair(s)) if centred else 0.0
-    removed_signal = _mean_pair(g, axes, groups, along)
+    removed_signal = _mean_pair(g, axes, groups, _beside_unit(g).pair)
     keep = max(1 - (removed_mean + removed_signal) / second, 0.0)
     if features_only:
         return _per_place(g, x, axes, eps, centred, keep * scale2)
@@ -94,7 +84,8 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float) -> Part
         s: float(np.clip((g.pair(s) - removed_mean - removed_signal * unit(s)) / left, -1, 1))
         for s in subsets(x.groups)
     }
-    return fresh(g.profile() * keep * factor, ratio, balanced=_removed(x, axes) if centred else frozenset())
+    part = fresh(g.profile() * keep * factor, ratio, balanced=_removed(x, axes) if centred else frozenset())
+    return replace(part, divided=x.latent.id if part.balanced else None)
 
 
 def _removed(x: Law, axes) -> Groups:
@@ -110,22 +101,6 @@ def _mean_pair(g: Cotangent, axes, groups: int, pair) -> float:
         if FEATURE not in differ:
             total += p * pair(differ)
     return total
-
-
-def _along_signal(g: Cotangent, x: Law):
-    """E[g g' x^ x^'] for places that differ in a set of groups; x^ is read off the result's own latent."""
-    law = g.law
-    spread = np.sqrt(max(law.second - law.mean**2, 1e-300))
-    unit = (law.values - law.mean) / spread
-    weighted = []
-    for part in g.parts:
-        values = unit if part.values is None else part.values * unit
-        weighted.append(Part(part.base, part.second, part.ratio, values))
-
-    def pair(differ: Groups) -> float:
-        return sum(p.pair(law, frozenset(differ)) for p in weighted)
-
-    return pair
 
 
 def _per_place(g: Cotangent, x: Law, axes, eps: float, centred: bool, factor: float) -> Part:
