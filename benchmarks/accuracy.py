@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy.py                      # the four reference models, training mode
     python benchmarks/accuracy.py --zoo --eval         # every architecture below, evaluation mode
+    python benchmarks/accuracy.py --timm               # small architectures of timm, at their published sizes
     python benchmarks/accuracy.py gpt2 hf:swin --json accuracy.json
 
 Each architecture is measured on several freshly drawn networks; a tensor's measured rms is the root of its mean square
@@ -44,6 +45,11 @@ ZOO = [
     "levit", "data2vec-vision", "yolos", "clip_vision_model", "siglip_vision_model", "mamba", "rwkv", "hubert",
     "wav2vec2", "whisper", "layoutlm", "nystromformer", "squeezebert", "fnet", "roformer", "xlm-roberta",
     "camembert", "ernie", "megatron-bert", "qwen2_moe", "olmoe", "dbrx", "jamba", "nemotron",
+]
+TIMM = [
+    "resnet18", "resnetv2_50", "regnety_002", "densenet121", "vgg11", "convnext_atto", "efficientnet_lite0",
+    "mobilenetv3_small_050", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mixer_s32_224", "gmlp_ti16_224",
+    "edgenext_xx_small", "convmixer_768_32", "xcit_nano_12_p16_224", "repvgg_a0", "cait_xxs24_224", "pit_ti_224",
 ]
 # fmt: on
 
@@ -186,6 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="*", help="model types or targets; without any, the reference models")
     parser.add_argument("--zoo", action="store_true", help="every architecture of the list, in small configurations")
+    parser.add_argument("--timm", action="store_true", help="small architectures of timm, where it is installed")
     parser.add_argument("--small", action="store_true", help="shrink the named targets")
     parser.add_argument("--eval", action="store_true", help="evaluation mode")
     parser.add_argument("--seeds", type=int, default=3)
@@ -200,6 +207,8 @@ def main() -> None:
     chosen = {t: {"small": args.small} for t in args.targets} or REFERENCE
     if args.zoo:
         chosen = {t: {"small": True} for t in ZOO}
+    if args.timm:
+        chosen = {f"timm:{t}": {} for t in TIMM}
     results = []
     for name, options in chosen.items():
         target = name if ":" in name else f"hf:{name}"

@@ -30,7 +30,7 @@ BUILDERS = {  # function that builds the row -> kind
     "_turned": Kind.MOVE, "_movedim": Kind.MOVE, "_gather": Kind.MOVE, "<lambda>": Kind.MOVE,
     "slice_scatter": Kind.MOVE, "select_scatter": Kind.MOVE, "index_put": Kind.MOVE, "along": Kind.MOVE,
     "scatter": Kind.MOVE, "scatter_add": Kind.MOVE, "masked_scatter": Kind.MOVE, "fill": Kind.CONSTANT,
-    "_view": Kind.MOVE, "_uniform": Kind.CONSTANT, "_normal": Kind.CONSTANT, "_bernoulli": Kind.CONSTANT,
+    "_extreme": Kind.REDUCE, "_view": Kind.MOVE, "_uniform": Kind.CONSTANT, "_normal": Kind.CONSTANT, "_bernoulli": Kind.CONSTANT,
     "norm": Kind.REDUCE, "weight_norm": Kind.PRODUCT, "fold": Kind.MOVE, "channel_shuffle": Kind.MOVE,
     "joined": Kind.MOVE, "outer": Kind.PRODUCT, "cosine_similarity": Kind.REDUCE, "fourier": Kind.REDUCE,
     # chains: the kind that counts
@@ -74,9 +74,9 @@ SPECIAL = {
     **dict.fromkeys(("view_as_complex", "view_as_real", "real"), (EXACT, "rotations by known complex numbers")),
 }
 MISSING = {
-    "einsum", "glu", "repeat", "repeat_interleave", "tile", "movedim", "mT", "gather", "tril", "triu", "cumsum",
-    "logsumexp", "prod", "pixel_shuffle", "im2col", "upsample_nearest2d", "upsample_bilinear2d", "lstm", "gru",
-    "rnn_tanh", "scatter", "index_put",
+    "prod", "cumprod", "median", "kthvalue", "masked_select", "scatter_reduce", "embedding_bag", "as_strided",
+    "grid_sampler", "cdist", "_euclidean_dist", "logcumsumexp", "fft_rfft2", "fft_irfft2", "stft", "linalg_qr",
+    "linalg_solve", "linalg_inv", "deform_conv2d", "roi_align", "ctc_loss", "renorm",
 }  # fmt: skip
 
 
@@ -123,6 +123,10 @@ def page() -> str:
             "## Without a row",
             "",
             f"Among the operations that models use: {without}.",
+            "",
+            "With `surrogate=True` (`--surrogate`) such an operation is run on samples of what the theory says its inputs",
+            "are, and its row is marked; so is one whose rule does not cover the case at hand, such as a write at places",
+            "that depend on weights.",
             "",
         ]
     )
