@@ -19,6 +19,7 @@ from fanin.theory.doubt import doubted
 from fanin.theory.echo import Echo
 from fanin.theory.law import Law, compress, fresh_latent
 from fanin.theory.loss import Head, Start, start
+from fanin.theory.reuse import Memory
 from fanin.theory.rules import attention, convolution, move, noise, norm, pointwise, pool, recurrent, route, write
 from fanin.theory.state import Hidden, Known, Unmodelled, Value, batch_axes, feature_axes, free_axes
 from fanin.theory.surrogate import measured
@@ -77,6 +78,7 @@ class Interpreter:
     values: dict[str, Value] = field(default_factory=dict)
     head: Head | None = None
     surrogate: bool = False
+    memory: Memory = field(default_factory=Memory)
 
     def run(self, *, gradients: bool = True) -> Signals:
         """Interpret every node in order, then in reverse, and collect the rows."""
@@ -136,7 +138,7 @@ class Interpreter:
         if rule is None:
             return self._unknown(node, inputs, f"{node.op} has no rule")
         try:
-            return doubted(node, solved(rule, node, inputs), inputs)
+            return doubted(node, self.memory.law(node, inputs, lambda: solved(rule, node, inputs)), inputs)
         except NotImplementedError as error:
             why = f"{node.op}: {error}"
         except FAILURES as error:

@@ -7,7 +7,7 @@ OPAQUE and is shown as unmodelled, unless its inputs are all known, in which cas
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -130,6 +130,9 @@ def numpy_function(step: Step, booleans: frozenset[str] = frozenset()) -> Callab
             out = step.target(*args, **kwargs)
         return (out.double() if out.dtype is torch.bool else out).numpy()
 
+    places = {ref: f"operand {i}" for i, ref in enumerate(refs)}
+    key = (step.target, repr(substitute(step, places)), tuple(ref in booleans for ref in refs))
+    cast(Any, fn).key = key  # functions of equal keys are the same one: a layer's and the next's
     return fn
 
 

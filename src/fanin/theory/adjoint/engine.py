@@ -10,8 +10,9 @@ import numpy as np
 from fanin.graph import Graph, Kind, Node
 from fanin.theory.adjoint import attention, elementwise, linear, mixing, norm, places, recurrent
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, gathered
-from fanin.theory.adjoint.scale import aligned, scaled_back
+from fanin.theory.adjoint.scale import aligned, scaled_back, settled
 from fanin.theory.law import Law, subsets
+from fanin.theory.reuse import Memory
 from fanin.theory.scale import held
 from fanin.theory.state import Value
 
@@ -85,6 +86,7 @@ def backward(
         return {}
     waiting: dict[str, list[Part]] = {first: list(start.parts) if start is not None else [_start(output)]}
     lost: set[str] = set()
+    memory = Memory()
     found: dict[str, float] = {} if start is None else dict(start.gradients)
     for node in reversed(graph.nodes):
         parts = waiting.pop(node.id, None)
@@ -102,7 +104,7 @@ def backward(
         if not np.isfinite(second):
             continue
         found[node.id] = held(float(np.sqrt(second)), power, node.dtype)[0]
-        sent = _send(node, g, values, waiting, lost, power)
+        sent = _send(node, g, values, waiting, lost, power, memory)
         if watch is not None:
             watch(node, parts, g, sent)
     return found
@@ -113,7 +115,7 @@ def _start(law: Law) -> Part:
 
 
 def _send(
-    node: Node, g: Cotangent, values, waiting, lost: set[str], power: int = 0
+    node: Node, g: Cotangent, values, waiting, lost: set[str], power: int, memory: Memory
 ) -> list[list[Part]] | None:
     if node.kind in (Kind.PARAMETER, Kind.INPUT, Kind.CONSTANT):
         return None
@@ -123,7 +125,8 @@ def _send(
         lost.update(i for i in node.inputs)
         return None
     try:
-        sent = scaled_back(rule, node, g, inputs, power)
+        sent = memory.parts(node, g, inputs, lambda: scaled_back(rule, node, g, inputs))
+        sent = [[settled(p, power) for p in one] for one in sent]
     except (NotImplementedError, *FAILURES):
         lost.update(node.inputs)
         return None

@@ -31,35 +31,36 @@ def _times(part: Part, power: int) -> Part:
     return replace(part, second=np.ldexp(part.second, 2 * power), exponent=0)
 
 
-def scaled_back(rule: Rule, node: Node, g: Cotangent, inputs: tuple[Value, ...], power: int) -> list[list[Part]]:
-    """What the rule sends to each input, with exponents: 2^power times the parts in rescaled inputs."""
-    scaled = scale.rescaled(node, inputs) if power or any(scale.exponent(v) for v in (*inputs, g.law)) else None
+def scaled_back(rule: Rule, node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
+    """What the rule sends to each input: that of the node in rescaled inputs, times 2^(f - r_i)."""
+    scaled = scale.rescaled(node, inputs)
+    if scaled is None and not scale.exponent(g.law):
+        return rule(node, g, inputs)
     if scaled is None:
-        return [[_settled(p, power) for p in one] for one in rule(node, g, inputs)]
+        scaled = scale.Scaled(node, inputs, 0, (0,) * len(inputs))
     law = scale.times(g.law, g.law.exponent - scaled.power)
     bases = {p.base for p in g.parts}
     sent = rule(scaled.node, Cotangent(law, g.parts), scaled.inputs)
-    return [
-        [_settled(*_moved(p, power, scaled.power - shift, bases)) for p in one]
-        for one, shift in zip(sent, scaled.shifts, strict=True)
-    ]
+    shifts = [scaled.power - shift for shift in scaled.shifts]
+    return [[_moved(p, shift, bases) for p in one] for one, shift in zip(sent, shifts, strict=True)]
 
 
-def _moved(part: Part, power: int, shift: int, bases: set[int]) -> tuple[Part, int]:
-    """A factor 2^shift: in the function where the base is shared, as equal bases are equally large; else in the size."""
+def _moved(part: Part, shift: int, bases: set[int]) -> Part:
+    """A factor 2^shift: in the function where the base is shared, as equal bases have equal sizes; else there."""
     if part.values is not None and (part.base in bases or part.base == ALIGNED) and abs(shift) <= 4 * scale.WINDOW:
-        return replace(part, values=np.ldexp(part.values, shift)), power
-    return part, power + shift
+        return replace(part, values=np.ldexp(part.values, shift))
+    return replace(part, exponent=part.exponent + shift)
 
 
-def _settled(part: Part, power: int) -> Part:
+def settled(part: Part, power: int) -> Part:
     """The part times 4^power in its mean square; its exponent is zero if and only if it is inside the window."""
+    power += part.exponent
     size = float(np.max(part.second)) if part.second.size else 0.0
     if power == 0 and (size == 0 or 2.0 ** -(2 * scale.WINDOW) < size < 2.0 ** (2 * scale.WINDOW)):
         return part
     if size == 0 or not np.isfinite(size):
-        return part
+        return replace(part, exponent=0)
     own = math.frexp(size)[1] // 2
     if abs(own + power) <= scale.WINDOW:
-        return replace(part, second=np.ldexp(part.second, 2 * power))
+        return replace(part, second=np.ldexp(part.second, 2 * power), exponent=0)
     return replace(part, second=np.ldexp(part.second, -2 * own), exponent=own + power)

@@ -1,0 +1,222 @@
+"""Repeated blocks are not solved again: a rule's result is used anew where its inputs repeat.
+
+Two nodes are alike if kind, numbers and shapes agree and their inputs are equal to rounding: laws with the same values,
+levels and correlations, whose latents are tied to each other in the same way, whatever their identities. The result is
+then the earlier one with latents (and, backward, bases) renamed: those of the inputs to those of the new inputs, others
+to fresh ones. Backward rules are linear in the mean squares of the bases, so cotangents may differ by a factor, which
+the result gets: a chain at its fixed point is solved once, however its gradient grows.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fanin.graph import Kind, Node
+from fanin.theory.law import Latent, Law, fresh_latent
+from fanin.theory.state import Known, Value
+
+ROUNDING = 1e-12
+REMEMBERED = 512  # nodes; repeated blocks follow each other
+PURE = frozenset(
+    (Kind.DENSE, Kind.CONV, Kind.POINTWISE, Kind.SUM, Kind.PRODUCT, Kind.NORM, Kind.SOFTMAX, Kind.MIX, Kind.ATTENTION,
+     Kind.POOL, Kind.REDUCE)
+)  # fmt: skip
+"""Kinds whose rules read their arguments only; look-ups and routes are tied to the node itself."""
+
+
+@dataclass
+class Names:
+    """Identities of the earlier node's latents (or bases) in terms of the new one's; one to one."""
+
+    there: dict[int, int] = field(default_factory=dict)
+    back: dict[int, int] = field(default_factory=dict)
+
+    def agree(self, a: int, b: int) -> bool:
+        return self.there.setdefault(a, b) == b and self.back.setdefault(b, a) == a
+
+
+def same(a: Any, b: Any, names: Names) -> bool:
+    """Whether two arguments are equal to rounding, up to identities of latents."""
+    if isinstance(a, Latent) and isinstance(b, Latent):
+        return _same_latent(a, b, names)
+    if isinstance(a, Law) and isinstance(b, Law):
+        return all(same(getattr(a, f.name), getattr(b, f.name), names) for f in fields(a))
+    if a is b:
+        return True
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return _same_array(a, b)
+    if isinstance(a, Known) and isinstance(b, Known):
+        return a.key == b.key
+    if isinstance(a, float) and isinstance(b, float):
+        return abs(a - b) <= ROUNDING * max(1.0, abs(b)) if np.isfinite(a) else a == b
+    if isinstance(a, tuple | list) and type(a) is type(b):
+        return len(a) == len(b) and all(same(x, y, names) for x, y in zip(a, b, strict=True))
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(same(v, b[k], names) for k, v in a.items())
+    if callable(a) and callable(b):
+        return _same_function(a, b)
+    if is_dataclass(a) and type(a) is type(b):
+        return all(same(getattr(a, f.name), getattr(b, f.name), names) for f in fields(a))
+    return type(a) is type(b) and bool(a == b)
+
+
+def _same_latent(a: Latent, b: Latent, names: Names) -> bool:
+    """Ids are identities, also those of the latents that these came from; everything else is a number."""
+    ids = list(zip(_ids(a), _ids(b), strict=True))
+    if any((x is None) != (y is None) for x, y in ids):
+        return False
+    if not all(names.agree(x, y) for x, y in ids if x is not None and y is not None):
+        return False
+    rest = [f.name for f in fields(a) if f.name not in ("id", "source", "mean_of")]
+    kinds = [(c.source and replace(c.source, id=0), c.mean_of and c.mean_of[1:]) for c in (a, b)]
+    return same(*kinds, names) and all(same(getattr(a, n), getattr(b, n), names) for n in rest)
+
+
+def _ids(latent: Latent) -> tuple[int | None, int | None, int | None]:
+    source, mean_of = latent.source, latent.mean_of
+    return latent.id, source.id if source is not None else None, mean_of[0] if mean_of is not None else None
+
+
+def _same_array(a: np.ndarray, b: np.ndarray) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.dtype.kind != "f":
+        return bool(np.array_equal(a, b))
+    with np.errstate(invalid="ignore"):
+        return bool(np.all((np.abs(a - b) <= ROUNDING * np.abs(b)) | (a == b)))
+
+
+def _same_function(a: Callable, b: Callable) -> bool:
+    """Functions that a front end gave the same key, or the same code on the same numbers."""
+    key = getattr(a, "key", None)
+    if key is not None:
+        return key == getattr(b, "key", None)
+    if getattr(a, "__code__", 0) != getattr(b, "__code__", 1):
+        return False
+    cells = [[c.cell_contents for c in f.__closure__ or ()] + list(f.__defaults__ or ()) for f in (a, b)]
+    return same(*cells, Names())
+
+
+def _alike(a: Node, b: Node) -> bool:
+    return (a.kind, a.op, a.shape, a.dtype) == (b.kind, b.op, b.shape, b.dtype) and same(a.attrs, b.attrs, Names())
+
+
+def _hint(node: Node, inputs: tuple[Value, ...], more: tuple = ()) -> tuple:
+    """Equal for nodes that may be alike; much cheaper than comparing them."""
+    laws = [v for v in inputs if isinstance(v, Law)]
+    few = tuple((len(v.values), v.level.size, f"{v.values[0, 200]:.6e}", f"{v.values[-1, 317]:.6e}") for v in laws)
+    return node.kind, node.op, node.shape, few, more
+
+
+@dataclass
+class Memory:
+    """What was solved lately, forward or backward."""
+
+    solved: OrderedDict[tuple, tuple] = field(default_factory=OrderedDict)
+    reused: int = 0
+
+    def law(self, node: Node, inputs: tuple[Value, ...], solve: Callable[[], Value]) -> Value:
+        """The law that ``solve`` would find."""
+        if node.kind not in PURE:
+            return solve()
+        hint = _hint(node, inputs)
+        before, names = self.solved.get(hint), Names()
+        if before is not None and _alike(before[0], node) and same(before[1], inputs, names):
+            self.reused += 1
+            again = next((new for old, new in zip(before[1], inputs, strict=True) if old is before[2]), None)
+            return again if again is not None else _renamed(before[2], names)
+        result = solve()
+        if isinstance(result, Law):
+            self._keep(hint, (node, inputs, result))
+        return result
+
+    def parts(self, node: Node, g: Any, inputs: tuple[Value, ...], solve: Callable[[], list[list]]) -> list[list]:
+        """The parts that ``solve`` would send to each input of a node with cotangent ``g``."""
+        if node.kind not in PURE:
+            return solve()
+        hint = _hint(node, (*inputs, g.law), tuple(p.values is None for p in g.parts))
+        before, names, bases = self.solved.get(hint), Names(), Names()
+        if (
+            before is not None
+            and _alike(before[0], node)
+            and same((*before[1], before[2].law), (*inputs, g.law), names)
+        ):
+            factor = _factor(before[2].parts, g.parts, names, bases)
+            if factor is not None:
+                self.reused += 1
+                return _again(before[3], bases, factor)
+        result = solve()
+        self._keep(hint, (node, inputs, g, result))
+        return result
+
+    def _keep(self, hint: tuple, entry: tuple) -> None:
+        self.solved[hint] = entry
+        self.solved.move_to_end(hint)
+        if len(self.solved) > REMEMBERED:
+            self.solved.popitem(last=False)
+
+
+def _renamed(law: Law, names: Names) -> Law:
+    """The law on the new inputs' latent, or on a fresh one; what was worked out of its values stays."""
+    unknown: dict[int, int] = {}
+
+    def name(old: int) -> int:
+        if old in names.there:
+            return names.there[old]
+        return unknown.setdefault(old, fresh_latent({}).id)
+
+    old, new = law.latent, copy.copy(law)
+    latent = replace(
+        old,
+        id=name(old.id),
+        source=old.source and replace(old.source, id=name(old.source.id)),
+        mean_of=old.mean_of and (name(old.mean_of[0]), *old.mean_of[1:]),
+    )
+    object.__setattr__(new, "latent", latent)
+    return new
+
+
+def _factor(old: tuple, new: tuple, names: Names, bases: Names) -> float | None:
+    """By what all mean squares of the new parts are larger than those of the old; None where they are not alike."""
+    if len(old) != len(new) or not old:
+        return None
+    factor = _ratio(old, new)
+    for a, b in zip(old, new, strict=True):
+        fixed = a.base < 0 or b.base < 0  # a function of the latent alone: no base to be renamed or scaled
+        if (a.base != b.base or factor != 1.0) if fixed else not bases.agree(a.base, b.base):
+            return None
+        if not _same_array(a.second * factor, b.second):
+            return None
+        rest = [f.name for f in fields(a) if f.name not in ("base", "second")]
+        if not all(same(getattr(a, n), getattr(b, n), names) for n in rest):
+            return None
+    return factor
+
+
+def _ratio(old: tuple, new: tuple) -> float:
+    sizes = [sum(float(np.mean(p.second)) for p in parts) for parts in (old, new)]
+    return sizes[1] / sizes[0] if sizes[0] > 0 else 1.0
+
+
+def _again(sent: list[list], bases: Names, factor: float) -> list[list]:
+    from fanin.theory.adjoint.cotangent import fresh
+
+    fresh_bases: dict[int, int] = {}
+
+    def base(old: int) -> int:
+        if old < 0:
+            return old
+        if old in bases.there:
+            return bases.there[old]
+        return fresh_bases.setdefault(old, fresh(np.zeros(()), {}).base)
+
+    return [[replace(p, base=base(p.base), second=p.second * factor) for p in one] for one in sent]
+
+
+__all__ = ["Memory", "same"]
