@@ -228,3 +228,15 @@ def test_a_closed_pipe_is_no_error(net):
     command = f"{Path(sys.executable).with_name('fanin')} gain relu | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+def test_init_into_a_folder_goes_on_where_it_stopped(tmp_path):
+    out = tmp_path / "weights"
+    arguments = ("init", "hf:gpt2", "--small", "-o", out, "--recipe", "gpt2", "--max-shard-size", 100_000)
+    assert run(*arguments).returncode == 0
+    files = sorted(p.name for p in out.iterdir())
+    assert "model.safetensors.index.json" in files and "config.json" in files
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    again = run(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert before == {p.name: p.read_bytes() for p in out.iterdir()}

@@ -144,6 +144,15 @@ def test_weight_norm_parts_are_drawn_by_their_own_names():
     assert_drawn(model.parametrizations.weight.original1, "parametrizations.weight.original1")
 
 
+def test_spectral_norm_is_drawn_before_it_is_normalized():
+    model = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(4, 3)).eval()
+    apply(plan_of(model), model, seed=0)
+    original = model.parametrizations.weight.original
+    assert_drawn(original, "parametrizations.weight.original")
+    ratio = model.weight / original  # one number: the original over an estimate of its largest singular value
+    assert torch.allclose(ratio, ratio.flatten()[0].expand_as(ratio))
+
+
 def test_empty_and_zero_dimensional_parameters():
     model = torch.nn.Module()
     model.none, model.scalar = torch.nn.Parameter(torch.empty(0, 3)), torch.nn.Parameter(torch.tensor(0.0))

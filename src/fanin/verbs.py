@@ -268,12 +268,29 @@ def init_(
     return made
 
 
-def save(plan: Plan, model: Any, path: str | Path, *, seed: int, max_shard_bytes: int = 5_000_000_000) -> Any:
-    """Stream the weights that the plan draws to safetensors files, never holding more than a shard."""
+def save(
+    plan: Plan,
+    model: Any,
+    path: str | Path,
+    *,
+    seed: int,
+    max_shard_bytes: int = 5_000_000_000,
+    progress: Callable[[Any], Any] | None = None,
+) -> Any:
+    """Stream the weights that the plan draws to safetensors files, never holding more than a shard.
+
+    Args:
+        path: one file if it ends in .safetensors, else a folder that transformers loads. A save that was interrupted
+            goes on where it stopped when it is called again.
+        progress: called as bytes are written with a record of ``done``, ``total``, ``seconds``, ``rate`` and ``left``.
+
+    Raises:
+        FaninError: before anything is written, for what cannot be drawn or stored; where the disk is full.
+    """
     from fanin.frameworks.torch.save import save as stream
 
     front_end(model)
-    return stream(plan, model, path, seed=seed, max_shard_bytes=max_shard_bytes)
+    return stream(plan, model, path, seed=seed, max_shard_bytes=max_shard_bytes, progress=progress)
 
 
 def verify(model_or_path: Any, plan: Plan, *, seed: int) -> Any:

@@ -11,7 +11,7 @@ import click
 
 import fanin
 from fanin.cli import options
-from fanin.cli.screen import color, remark, say, width, will_write, working
+from fanin.cli.screen import color, remark, say, width, will_write, working, writing
 from fanin.errors import OutputError, PlanError, TargetError
 from fanin.report import Report
 from fanin.signals import json_safe
@@ -62,20 +62,24 @@ def check(**given: Any) -> int:
     return 0 if given["fail_on"] == "never" or not report.at_least(given["fail_on"]) else 1
 
 
-@click.command(short_help="Draw every weight into a safetensors file.")
+@click.command(short_help="Draw every weight into safetensors files.")
 @options.model_options
 @options.recipe_options
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The safetensors file to write.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="FILE.safetensors, or a folder.")
 @click.option("--max-shard-size", type=int, metavar="BYTES", help="Split into files of at most this size.")
 def init(**given: Any) -> None:
-    """Choose the distribution of every weight of TARGET, draw it, and write a safetensors file."""
-    will_write(given["output"])
+    """Choose the distribution of every weight of TARGET, draw it, and write it.
+
+    To one file, or to a folder of files with their index and the model's configuration, as transformers loads them. A
+    run that was interrupted goes on where it stopped.
+    """
+    will_write(given["output"], folder=True)
     target = _shapes(given)
     with working("choosing distributions"):
         plan = fanin.plan(target.model, target.batch, recipe=given["recipe"], **parse_overrides(given["options"]))
     limit = {"max_shard_bytes": given["max_shard_size"]} if given["max_shard_size"] else {}
-    with working(f"drawing into {given['output']}"):
-        fanin.save(plan, target.model, given["output"], seed=given["seed"], **limit)
+    with writing(f"drawing into {given['output']}") as progress:
+        fanin.save(plan, target.model, given["output"], seed=given["seed"], progress=progress, **limit)
     remark(f"wrote {given['output']}: {len(plan.entries)} parameters, recipe {given['recipe']}, seed {given['seed']}")
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fanin.errors import OutputError
 
@@ -64,10 +65,33 @@ def working(text: str) -> Iterator[None]:
         yield
 
 
-def will_write(path: str | Path | None) -> None:
-    """Refuse a path that cannot be written before any work is done for it."""
+@contextmanager
+def writing(text: str) -> Iterator[Callable[[Any], None] | None]:
+    """A bar of bytes, rate and time left on stderr, while a terminal is there to see it; what it yields moves it."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(text, total=None)
+        yield lambda state: progress.update(task, completed=state.done, total=state.total)
+
+
+def will_write(path: str | Path | None, *, folder: bool = False) -> None:
+    """Refuse a path that cannot be written before any work is done for it; ``folder`` lets it be a folder."""
     if path is None:
         return
+    if folder and Path(path).is_dir():
+        if not os.access(path, os.W_OK):
+            raise OutputError(f"{path} cannot be written", cause=f"no permission to write in {path}")
+        return
+    _will_write_file(path)
+
+
+def _will_write_file(path: str | Path) -> None:
     folder = Path(path).resolve().parent
     if not folder.is_dir():
         raise OutputError(f"{path} cannot be written", cause=f"there is no folder {folder}", remedy="make it first")
