@@ -200,3 +200,20 @@ def test_a_write_overlooked_is_missed():
 
     said = Signals([replace(rows[row.name]) for row in shared])
     assert replace(with_it, predicted=said).misses()
+
+
+def test_a_scatter_to_places_that_depend_on_weights():
+    """A router's scores: the k largest at their places, minus infinity elsewhere, then a sigmoid."""
+
+    def routed(m, x):
+        logits = x @ m.w[:, :8]
+        top, index = logits.topk(2, -1)
+        scores = torch.sigmoid(torch.full_like(logits, float("-inf")).scatter_(-1, index, top))
+        return x * scores[..., :1]
+
+    module = Made(routed, w=(N, N))
+    result = compared(module, X, {"w": Normal(N**-0.5)}, networks=64)
+    rows = {row.name: row for row in result.predicted.rows}
+    said, found = rows["/sigmoid"].rms, result.squares["/sigmoid"]
+    assert said is not None and abs(said**2 - found.mean()) < 4 * found.std(ddof=1) / 8 + 0.02 * found.mean()
+    assert rows["/mul"].rms is not None and rows["/mul"].note

@@ -8,7 +8,7 @@ from fanin.graph import Node
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import Law, subsets
-from fanin.theory.rules.write import Places, in_words_of, laid, places_of, shares
+from fanin.theory.rules.write import Places, hidden, in_words_of, laid, places_of, share_of, shares
 from fanin.theory.state import Value, as_law
 
 
@@ -18,12 +18,27 @@ def put(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]
     result: list[list[Part]] = [[] for _ in inputs]
     source = a.get("source")
     v = inputs[source] if isinstance(source, int) else None
+    if hidden(node, inputs):
+        return _somewhere(node, g, inputs, result)
     where = places_of(node, tuple(node.shape), tuple(v.shape) if v is not None else (), inputs)  # type: ignore[arg-type]
     profile = np.broadcast_to(g.profile(), [n if d in where.where else m for d, (n, m) in _sizes(node, g)])
     if isinstance(inputs[0], Law):
         result[0] = [_to_target(where, profile, g, inputs[0], bool(a.get("add")))]
     if isinstance(v, Law) and isinstance(source, int):
         result[source] = [_to_source(where, profile, g, v, masked="mask" in a)]
+    return result
+
+
+def _somewhere(node: Node, g: Cotangent, inputs: tuple[Value, ...], result: list[list[Part]]) -> list[list[Part]]:
+    """Of places that are as likely as any: what is written gets the mean, what is left its share."""
+    source = node.attrs.get("source")
+    v = inputs[source] if isinstance(source, int) else None
+    p = share_of(node, tuple(v.shape) if v is not None else ())
+    if isinstance(inputs[0], Law):
+        result[0] = [fresh(g.profile() * (1 - p), {s: r * (1 - p) for s, r in g.ratios().items()})]
+    if isinstance(v, Law) and isinstance(source, int):
+        ratios = {s: g.ratios().get(s, 0.0) for s in subsets(v.groups)}
+        result[source] = [fresh(np.full((1,) * len(v.shape), g.second), ratios)]
     return result
 
 

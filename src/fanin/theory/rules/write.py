@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fanin.graph import Node
+from fanin.theory import grid
 from fanin.theory.combine import binary
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Axis, Groups, Law, compress, constant, fresh_latent, latent_for
@@ -97,6 +98,8 @@ def put(node: Node, *inputs: Modelled) -> Law:
     a = node.attrs
     x = as_law(inputs[0])
     v = _source(node, x, inputs)
+    if hidden(node, inputs):
+        return _somewhere(node, x, v)
     where = places_of(node, x.shape, v.shape, inputs)
     v = rows_of(v, where, node) if "mask" in a else v
     if not a.get("add"):
@@ -105,6 +108,32 @@ def put(node: Node, *inputs: Modelled) -> Law:
         raise NotImplementedError("several numbers added at one place")
     nothing = constant(x.shape, x.axes, 0.0)
     return binary(np.add, x, _mixed(node, nothing, v, where), node.shape, pair="sum")
+
+
+def hidden(node: Node, inputs: Sequence[object]) -> bool:
+    """Whether a scatter along an axis goes to places that depend on weights, such as the experts a router picks."""
+    a = node.attrs
+    return "along" in a and not a.get("add") and not isinstance(inputs[a["index"][0]], Known)
+
+
+def share_of(node: Node, v_shape: tuple[int, ...]) -> float:
+    """The share of the target that is written to, of places that are all different."""
+    axis = node.attrs["along"]
+    return min(v_shape[axis] / node.shape[axis], 1.0) if v_shape else 1 / node.shape[axis]
+
+
+def _somewhere(node: Node, x: Law, v: Law) -> Law:
+    """Any place may be written to: the mixture of what is there and what is written, the larger in the upper part."""
+    if len(x.values) > 1:
+        raise NotImplementedError("a write at places that depend on weights, into what differs by place")
+    p = share_of(node, v.shape)
+    written = grid.quantile_grid(v.values.ravel(), (v.level_weight[:, None] * grid.WEIGHT).ravel())
+    rank = np.clip((grid.CDF - (1 - p)) / p, grid.CDF[0], grid.CDF[-1])
+    values = np.where(1 - p < grid.CDF, np.interp(rank, grid.CDF, written), x.values[0])
+    corr = {s: v.correlation(s) for s in v.latent.corr}
+    law = Law(node.shape, v.axes if v.shape else x.axes, values[None], x.level, fresh_latent(corr), x.exact, x.note)
+    axes = tuple(_sized(a, n) if axis_groups(a) else b for a, b, n in zip(law.axes, x.axes, node.shape, strict=True))
+    return replace(law, axes=axes).marked("written to places as likely as any")
 
 
 def _source(node: Node, x: Law, inputs: tuple[Modelled, ...]) -> Law:
