@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from fanin.checks.case import Case, listed, plural
 from fanin.checks.rule import Seen
+from fanin.signals import Signal
 
 
 def unmodelled(case: Case) -> Iterator[Seen]:
@@ -35,27 +36,42 @@ def unmodelled(case: Case) -> Iterator[Seen]:
 
 
 def disagree(case: Case) -> Iterator[Seen]:
-    """Tensors whose measured rms is twice or half the predicted one."""
+    """Tensors whose measured rms no single network of the predicted law would have."""
     off = []
     for node in case.graph.signals:
         predicted, measured = case.predicted_row(node), case.measured_row(node)
-        if predicted and measured and predicted.rms and measured.rms and _apart(predicted.rms, measured.rms):
-            off.append((node, predicted.rms, measured.rms))
+        if predicted and measured and predicted.rms and measured.rms and _apart(predicted, measured.rms):
+            off.append((node, predicted, measured.rms))
     if off:
         node, predicted, measured = off[0]
+        low, high = _interval(predicted)
         yield Seen(
             node.name,
-            f"predicted rms {predicted:.3g}, measured {measured:.3g}; {plural(len(off), 'tensor')} so: "
-            f"{listed([n.name for n, _, _ in off])}",
+            f"predicted rms {predicted.rms:.3g} ({low:.3g} to {high:.3g} in 95 % of networks), "
+            f"measured {measured:.3g}; {plural(len(off), 'tensor')} so: {listed([n.name for n, _, _ in off])}",
             measured,
-            (predicted / 2, predicted * 2),
-            "these weights are not what independent draws give (trained, orthogonal, structured), the net is narrow, "
+            (low, high),
+            "these weights are not what independent draws give (trained, orthogonal, structured), "
             "or a rule is an approximation",
             "trust the measurement here",
         )
 
 
-def _apart(predicted: float, measured: float) -> bool:
-    if not (math.isfinite(predicted) and math.isfinite(measured)):
+CERTAIN = 2.5  # half widths: five standard deviations, so that chance is out of the question for a million tensors
+LEFT = 0.25  # in the logarithm: what the theory's approximations may be off by, on top of chance
+
+
+def _interval(row: Signal) -> tuple[float, float]:
+    """The 95 % interval of a single network; a factor of two where there is none."""
+    rms = row.rms or 0.0
+    if row.rms_low is None or row.rms_high is None or row.rms_low <= 0:
+        return rms / 2, rms * 2
+    return row.rms_low, row.rms_high
+
+
+def _apart(row: Signal, measured: float) -> bool:
+    low, high = _interval(row)
+    if not (math.isfinite(low) and math.isfinite(high) and math.isfinite(measured)):
         return False
-    return abs(math.log(predicted / measured)) > math.log(2)
+    middle, half = math.log(low * high) / 2, math.log(high / low) / 2
+    return abs(math.log(measured) - middle) > CERTAIN * half + LEFT

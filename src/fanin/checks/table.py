@@ -69,6 +69,6 @@ RULES: tuple[Rule, ...] = (
     Rule("FAN901", "info", "Operations without a rule",
          "tensors that the theory says nothing about", coverage.unmodelled),
     Rule("FAN902", "info", "Prediction and measurement disagree",
-         "measured rms twice or half the predicted", coverage.disagree, LOST),
+         "measured rms outside what a single network of the predicted law has", coverage.disagree, LOST),
 )
 # fmt: on
