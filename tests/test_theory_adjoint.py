@@ -186,3 +186,22 @@ class Bottleneck(nn.Module):
 def test_batch_normalized_bottlenecks_with_their_gains_and_shifts() -> None:
     torch.manual_seed(1234)
     hold(errors(Bottleneck, torch.randn(200, 128), 12), slack=0.04)
+
+
+class Apart(nn.Module):
+    """Attention with projections of their own for queries, keys and values."""
+
+    def __init__(self, width: int = 64):
+        super().__init__()
+        self.stem, self.q, self.k, self.v = (nn.Linear(width, width, bias=False) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(samples, tokens, width) to the same."""
+        x = self.stem(x)
+        return nn.functional.scaled_dot_product_attention(*(f(x).unsqueeze(1) for f in (self.q, self.k, self.v)))
+
+
+def test_keys_hear_of_tokens_that_agree_by_chance() -> None:
+    torch.manual_seed(1234)
+    found = errors(Apart, torch.randn(2, 96, 64), 10)
+    hold({n: found[n] for n in ("q", "k", "v", "q.weight", "k.weight", "v.weight")}, slack=0.06)

@@ -35,6 +35,8 @@ class Part:
         balanced: groups over whose places the part sums to exactly zero: behind a softmax what a row has in common
             drops out, and before a norm what its mean takes away. What adds to all of them has no gradient.
         divided: latent whose own variance the part was divided by (behind a batch norm), else None.
+        met: what E[g g' x x'] of tokens of a sample exceeds E[g g'] E[x x'] by, summed over the others, in units of
+            E[g^2] and the own variance of x: keys hear of other tokens as their inputs chance to agree.
         exponent: power of four that the mean square is to be multiplied by; rules see parts without one.
     """
 
@@ -46,6 +48,7 @@ class Part:
     balanced: Groups = frozenset()
     exponent: int = 0
     divided: int | None = None
+    met: float = 0.0
 
     @cached_property
     def mean_second(self) -> float:
@@ -108,6 +111,14 @@ class Cotangent:
     def balanced(self) -> Groups:
         """Groups over whose places the sum is exactly zero; empty where there are none."""
         return _both(*self.parts) if self.parts else frozenset()
+
+    @property
+    def met(self) -> float:
+        """Mean over parts of what their tokens meet by chance, by their share of the mean square."""
+        if not any(p.met for p in self.parts):
+            return 0.0
+        shares = [float(np.mean(p.profile(self.law))) for p in self.parts]
+        return sum(s * p.met for s, p in zip(shares, self.parts, strict=True)) / max(sum(shares), 1e-300)
 
     def ratios(self) -> dict[Groups, float]:
         """Pair moments over the mean square, for every set of groups."""
@@ -175,7 +186,9 @@ def _merged(law: Law, parts: list[Part]) -> Part:
     from fanin.theory.adjoint import sequence
 
     matrix = sequence.correlation(Cotangent(law, tuple(parts)))
-    return fresh(sum((p.second for p in parts), np.zeros(())), ratio, matrix=matrix, balanced=_both(*parts))
+    whole = Cotangent(law, tuple(parts))
+    merged = fresh(sum((p.second for p in parts), np.zeros(())), ratio, matrix=matrix, balanced=_both(*parts))
+    return replace(merged, met=whole.met)
 
 
 def translated(differ: Groups, source: tuple[Axis, ...], target: tuple[Axis, ...]) -> Groups:

@@ -236,7 +236,8 @@ def _shared_among_features(part: Part, out: Law, x: Law, axis: int) -> Part:
     """Features are drawn alike: a part of them got the gradient, which is kept as the mean over all."""
     second, values = _flat(part, out, x)
     mean = second.mean(axis, keepdims=True) if second.shape[axis] > 1 else second
-    return fresh(mean * (out.shape[axis] / x.shape[axis]), part.ratio, values, part.matrix, part.balanced)
+    share = fresh(mean * (out.shape[axis] / x.shape[axis]), part.ratio, values, part.matrix, part.balanced)
+    return replace(share, met=part.met)
 
 
 def select(node: Node, part: Part, out: Law, x: Law) -> Part:

@@ -87,6 +87,8 @@ def paired(g: Cotangent, x: Moments | Callable[[Groups], float], axes: tuple[Axi
     if x is ONE and g.balanced and g.balanced <= frozenset(sizes):
         return 0.0
     total = _own(g, x)
+    if g.met and places.POSITION in sizes:
+        total += g.second * g.met * max(x(frozenset()) - x(ALONG), 0.0)
     for s in subsets(frozenset(n for n, k in sizes.items() if k > 1)):
         between = _between_positions(g, x, sizes) if s == ALONG else None
         total += between if between is not None else float(np.prod([sizes[n] - 1 for n in s])) * g.pair(s) * x(s)
