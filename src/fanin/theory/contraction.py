@@ -152,21 +152,29 @@ def known_pairs(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> tuple[n
 
     For every set S of groups the mean over ordered pairs of distinct places follows from sums over the axes of S.
     """
-    second = np.mean(np.abs(np.asarray(array)) ** 2, axis=reduce)
+    second = _mean_squares(np.asarray(array), reduce)
     x, others = spread.by_atoms(array, axes, reduce)
     names = sorted(set(others) - {""})
-    totals = {}
-    for mask in range(1 << len(names)):
+    totals = {frozenset(): (float(second.mean()), 1)}
+    for mask in range(1, 1 << len(names)):
         chosen = frozenset(n for i, n in enumerate(names) if mask >> i & 1)
         dims = tuple(i for i, group in enumerate(others) if group in chosen)
-        summed = x.sum(axis=dims, keepdims=True) if dims else x
-        count = np.prod([x.shape[d] for d in dims]) if dims else 1
+        summed = x.sum(axis=dims, keepdims=True)
+        count = np.prod([x.shape[d] for d in dims])
         totals[chosen] = (float(np.mean(np.mean(np.abs(summed / count) ** 2, axis=-1))), count)
     pairs: dict[Groups, float] = {}
     for chosen in sorted(totals, key=len):
         if chosen:
             pairs[chosen] = _strictly_apart(chosen, totals, pairs, float(second.mean()))
     return second, pairs
+
+
+def _mean_squares(array: np.ndarray, axis: int) -> np.ndarray:
+    """Without a second array of the size of the first: patches of images are large."""
+    if np.iscomplexobj(array):
+        return np.mean(np.abs(array) ** 2, axis=axis)
+    x = np.moveaxis(array, axis, -1)
+    return np.einsum("...i,...i->...", x, x, dtype=float) / x.shape[-1]
 
 
 def _strictly_apart(chosen: Groups, totals, pairs, second: float) -> float:

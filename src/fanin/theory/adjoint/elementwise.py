@@ -256,15 +256,21 @@ def _given_x(fn: Function, part: Part, out: Law, level: int, fx: np.ndarray, fy:
     """E over y of (d(w) df/dx)^2 at every coarse point of x's latent, w the result's latent at x and y."""
     a, b = grid.at(fx, grid.Z_COARSE)[:, None], grid.at(fy, grid.Z_COARSE)[None, :]
     a, b = np.broadcast_to(a, (grid.COARSE, grid.COARSE)), np.broadcast_to(b, (grid.COARSE, grid.COARSE))
-    factor = derivative(fn, a, b) ** 2
+    factor = np.asarray(fn(1.0, 0.0) - fn(0.0, 0.0)) ** 2 if _is_sum(fn) else derivative(fn, a, b) ** 2
     if part.values is not None:
         with np.errstate(all="ignore"):
             value = np.asarray(fn(a, b), float)
-        target = out.values[level]
-        order = np.argsort(target, kind="stable")
-        w = np.interp(value.ravel(), target[order], grid.Z_UNIT[order])
-        factor = factor * np.interp(w, grid.Z_UNIT, part.values[level] ** 2).reshape(factor.shape)
-    return factor @ grid.WEIGHT_COARSE
+        factor = factor * _squared_at(value, out.values[level], part.values[level])
+    return np.broadcast_to(factor, a.shape) @ grid.WEIGHT_COARSE
+
+
+def _squared_at(value: np.ndarray, target: np.ndarray, form: np.ndarray) -> np.ndarray:
+    """A squared function of a law's latent, read off where the law takes these values."""
+    if np.all(np.diff(target) >= 0):
+        return np.interp(value.ravel(), target, form**2).reshape(value.shape)
+    order = np.argsort(target, kind="stable")
+    w = np.interp(value.ravel(), target[order], grid.Z_UNIT[order])
+    return np.interp(w, grid.Z_UNIT, form**2).reshape(value.shape)
 
 
 def _ratios_with(part: Part, out: Law, x: Law, y: Law, fn: Function) -> dict:
