@@ -57,3 +57,19 @@ def test_one_is_told_from_the_other(forward):
     other = compared(Made(forward, **SHAPES), tuple(IDS), LAWS, networks=2).predicted
     rows = [replace(r, name=s.name) for r, s in zip(other.rows[-1:], same.predicted.rows[-1:], strict=True)]
     assert replace(same, predicted=type(other)(rows)).misses(0.03)
+
+
+def test_patches_weighed_by_a_softmax_of_features():
+    """Values come first in the product and vary by place (padding): only weights are rows of one sign."""
+
+    def forward(m, x):
+        y = (x @ m.q.t()).transpose(1, 2)[..., None]
+        taps = F.unfold(y, (3, 1), padding=(1, 0)).transpose(1, 2).reshape(-1, D, 3)
+        weights = (x @ m.k[:3].t()).reshape(-1, 3, 1).softmax(1)
+        return (taps @ weights).reshape(6, T, D)
+
+    net = Made(forward, **{n: SHAPES[n] for n in "qk"})
+    alike = torch.randn(1, 1, N, generator=torch.Generator().manual_seed(1)) + torch.randn(
+        6, T, N, generator=torch.Generator().manual_seed(2)
+    )
+    assert compared(net, alike, {"k": Normal(0.1 * N**-0.5), "q": Normal(N**-0.5)}, networks=96).misses(0.03) == []

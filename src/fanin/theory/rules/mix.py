@@ -84,7 +84,7 @@ def _assemble(x: Law, y: Law, n: int, diagonal: np.ndarray, shape, axes) -> Law:
     gx, gy = axis_groups(x.axes[-1]), axis_groups(y.axes[-2])
     cross = x.pair(gx) * y.pair(gy) if n > 1 else 0.0
     extra = n * (n - 1) * cross
-    if cross and x.level.size > 1 and not (gx & {FEATURE}):
+    if cross and x.level.size > 1 and not (gx & {FEATURE}) and x.values.min() >= 0:  # rows of weights
         extra = _row_sums(x, n, diagonal) * y.pair(gy)
     whole = float(np.mean(diagonal))
     # groups of what is not summed over: two queries see the same keys, though both may be positions
