@@ -113,3 +113,16 @@ def test_windows_of_a_padded_map_have_mean_squares_of_their_own():
     first, second = (nn.Conv2d(N, N, 3, padding=1, bias=False) for _ in range(2))
     net = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.MaxPool2d(2))
     assert compared(net, normal(16, N, 6, 6)).misses(0.01) == []
+
+
+def test_pieces_of_a_concatenation_keep_their_own_correlations():
+    """Strong white noise beside a weak signal that places share: behind a ReLU the mean over places is the latter's."""
+
+    def forward(m, x):
+        a = F.conv2d(x, m.a, padding=1)
+        b = F.conv2d(torch.relu(F.conv2d(torch.relu(a), m.b)), m.c)
+        return F.conv2d(torch.relu(torch.cat([a, b], 1)), m.d).mean((2, 3))
+
+    net = Made(forward, a=(N, 8, 3, 3), b=(N, N, 1, 1), c=(3 * N, N, 1, 1), d=(N, 4 * N, 1, 1))
+    laws = {"a": Normal(0.1), "b": Normal(0.15), "c": Normal(0.1), "d": Normal(0.1)}
+    assert compared(net, normal(8, 8, 8, 8), laws).misses(0.02) == []

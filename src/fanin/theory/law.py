@@ -243,15 +243,30 @@ class Law:
         if r == 1.0 and not apart:
             return self.second
         if apart:
-            coefficients = self.level_weight @ self.coefficients
-            total = self._cross_second
-            return float(mehler(coefficients, total, r))
+            return float(mehler(*self.crossed, r))
         return float(self.level_weight @ mehler(self.coefficients, self.seconds, r))
 
     @cached_property
-    def _cross_second(self) -> float:
-        mean_value = self.level_weight @ self.values
-        return float(grid.expectation(mean_value**2))
+    def crossed(self) -> tuple[np.ndarray, float]:
+        """Of two places of one feature, whose levels differ: root mean product of coefficients, and of the values.
+
+        Over places every feature has a mean law of its own (pieces of a concatenation); features are averaged last.
+        """
+        shares = self._level_weights
+        coefficients = np.sqrt(np.mean((shares @ self.coefficients) ** 2, axis=0))
+        return coefficients, float(np.mean(grid.expectation((shares @ self.values) ** 2)))
+
+    @cached_property
+    def _level_weights(self) -> np.ndarray:
+        """Fraction of each feature's places at each level, (features, levels); one row where levels know no features."""
+        own = [i for i, n in enumerate(self.level.shape) if n > 1 and {a.group for a in self.axes[i]} == {FEATURE}]
+        if not own or len(self.values) == 1:
+            return self.level_weight[None]
+        rows = np.moveaxis(self.level, own, range(len(own)))
+        rows = rows.reshape(int(np.prod(rows.shape[: len(own)])), -1)
+        codes = rows + len(self.values) * np.arange(len(rows))[:, None]
+        counts = np.bincount(codes.ravel(), minlength=len(rows) * len(self.values))
+        return counts.reshape(len(rows), -1) / rows.shape[1]
 
     def profile(self, per_level: np.ndarray) -> np.ndarray:
         """A number of each level laid out over the places, with the axes of ``level``."""
@@ -329,12 +344,10 @@ def subsets(groups: Groups) -> list[Groups]:
 def latent_for(law: Law, pair: Callable[[Groups], float], groups: Groups) -> Latent:
     """A fresh latent for a law whose pair moments are ``pair(S)`` for every subset S of ``groups``."""
     corr = {}
-    mean_coefficients = law.level_weight @ law.coefficients
-    cross = law._cross_second
     for differ in subsets(groups):
         apart = differ & law.level_groups
         if apart or len(law.values) == 1:
-            corr[differ] = solve_correlation(mean_coefficients, cross, pair(differ))
+            corr[differ] = solve_correlation(*law.crossed, pair(differ))
         else:  # the same level on both sides: share of the variance, exact for Gaussians
             m2 = float(law.level_weight @ law.means**2)
             variance = law.second - m2
