@@ -92,6 +92,8 @@ class Parameter:
         value: the array itself, for buffers and for constants of the model; None for weights.
         stats: measured figures of the values (mean, std, min, max, kurtosis, nonfinite, distinct), where there are
             values.
+        observed: the array of a small weight that no plain law describes: rows that are all alike (the decay rates of a
+            state-space model), or a bias spread over decades.
         tied: further names of the same tensor.
         trainable: whether it requires a gradient.
         buffer: True for buffers.
@@ -109,6 +111,7 @@ class Parameter:
     buffer: bool = False
     module: str = ""
     kind: str = ""
+    observed: Any = None
 
     @property
     def size(self) -> int:

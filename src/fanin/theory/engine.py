@@ -13,11 +13,12 @@ from fanin.graph import Graph, Kind, Node, Parameter
 from fanin.signals import Signal, Signals
 from fanin.theory import grid, scale, state
 from fanin.theory.adjoint import backward
+from fanin.theory.combine import matched
 from fanin.theory.contraction import dense, embed
 from fanin.theory.depth.record import depths
 from fanin.theory.doubt import doubted
 from fanin.theory.echo import Echo
-from fanin.theory.law import Law, compress, fresh_latent
+from fanin.theory.law import Law, compress, constant, fresh_latent
 from fanin.theory.loss import Head, Start, start
 from fanin.theory.reuse import Memory
 from fanin.theory.rules import attention, convolution, move, noise, norm, pointwise, pool, recurrent, route, write
@@ -157,7 +158,19 @@ class Interpreter:
             return Known(array, free_axes(array.shape))
         if law is None:
             return Unmodelled(parameter.shape, f"nothing is known of the values of {parameter.name}")
+        if parameter.observed is not None and parameter.name not in self.laws:
+            return observed_law(parameter.shape, np.asarray(parameter.observed))
         return weight_law(parameter.shape, law)
+
+
+def observed_law(shape: tuple[int, ...], array: np.ndarray) -> Law:
+    """A weight of known values: rows that are all alike are constants a column, others have the law of their values."""
+    axes = feature_axes(tuple(shape))
+    if array.ndim > 1:
+        return constant(tuple(shape), axes, array)
+    values = grid.quantile_grid(array, np.ones(array.size))
+    values = matched(values, float(array.mean()), float(np.mean(array**2)))
+    return Law(tuple(shape), axes, values[None], np.zeros((1,) * len(shape), np.int32), fresh_latent({}))
 
 
 def solved(rule: Rule, node: Node, inputs: tuple[Value, ...]) -> Value:

@@ -88,7 +88,28 @@ def _record(name, tensor, buffer, tied, owners, laws, arrays) -> Parameter:
     if not tensor.requires_grad and "Embedding" in common["kind"] and tensor.numel() <= TABLE:
         # a fixed table, such as sinusoids: known, not drawn
         return Parameter(**common, law=_law(stats), value=array_of(tensor), stats=MappingProxyType(stats))
-    return Parameter(**common, law=_law(stats), stats=MappingProxyType(stats))
+    law = _law(stats)
+    return Parameter(**common, law=law, stats=MappingProxyType(stats), observed=_observed(tensor, law, stats))
+
+
+def _observed(tensor: torch.Tensor, law: Distribution | None, stats: Mapping[str, float]) -> np.ndarray | None:
+    """The values themselves, where they are few and the plain law of their mean and spread is not theirs."""
+    if law is None or isinstance(law, Constant) or tensor.numel() > TABLE or stats.get("nonfinite"):
+        return None
+    if tensor.dim() == 2 and (stats.get("same_0") or stats.get("same_1")):
+        return array_of(tensor).astype(float)
+    if tensor.dim() != 1 or tensor.numel() < 8:
+        return None
+    if abs(stats["mean"]) > stats["std"]:  # far from zero: what comes next may be an exponential, that reads the tails
+        return array_of(tensor).astype(float)
+    values = np.sort(array_of(tensor).astype(float))
+    at = (np.arange(len(values)) + 0.5) / len(values)
+    below = np.searchsorted(np.asarray(law.quantile(np.linspace(0.0005, 0.9995, 1000))), values) / 1000
+    return array_of(tensor).astype(float) if np.abs(below - at).max() > KOLMOGOROV / np.sqrt(len(values)) else None
+
+
+KOLMOGOROV = 1.95
+"""The Kolmogorov-Smirnov statistic that one sample in a thousand passes, times the root of its size."""
 
 
 GATES = {"LSTM": 4, "LSTMCell": 4, "GRU": 3, "GRUCell": 3}
