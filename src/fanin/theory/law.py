@@ -258,7 +258,7 @@ class Law:
 
     @cached_property
     def _level_weights(self) -> np.ndarray:
-        """Fraction of each feature's places at each level, (features, levels); one row where levels know no features."""
+        """Fraction of each feature's places at each level, (features or 1, levels): one row where levels know none."""
         own = [i for i, n in enumerate(self.level.shape) if n > 1 and {a.group for a in self.axes[i]} == {FEATURE}]
         if not own or len(self.values) == 1:
             return self.level_weight[None]
