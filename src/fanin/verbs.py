@@ -147,6 +147,7 @@ def check(
     from time import perf_counter
 
     from fanin.checks import find, loss_facts
+    from fanin.recipes.spread import answers
     from fanin.report import Report
     from fanin.theory import interpret
 
@@ -160,6 +161,7 @@ def check(
         "parameters": sum(p.size for n, p in reading.graph.parameters.items() if n == p.name and not p.buffer),
         "seconds": perf_counter() - start,
         **loss_facts(predicted),
+        "notes": answers(reading.graph),
         **(dict(measured.facts) if measured is not None else {}),
     }
     return Report(tuple(findings), predicted, measured, type(model).__name__, facts)

@@ -129,5 +129,11 @@ def of_model(comparison: Comparison) -> str | None:
     return f"{text} They differ most at {node.name}: {normal} or {uniform} by its own draw."
 
 
+def answers(graph: Graph) -> list[str]:
+    """What a report says of a model with the weights it has: nothing where its output is not modelled."""
+    found = of_model(compared(graph, {}))
+    return [found] if found else []
+
+
 def _percent(value: float) -> str:
     return f"{100 * value:.3g} %"
