@@ -205,3 +205,23 @@ def test_keys_hear_of_tokens_that_agree_by_chance() -> None:
     torch.manual_seed(1234)
     found = errors(Apart, torch.randn(2, 96, 64), 10)
     hold({n: found[n] for n in ("q", "k", "v", "q.weight", "k.weight", "v.weight")}, slack=0.06)
+
+
+class Windows(Apart):
+    """The same inside windows of eight tokens."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(samples, tokens, width) to (windows, 1, 8, width)."""
+        x = self.stem(x).view(-1, 8, x.shape[-1])
+        return nn.functional.scaled_dot_product_attention(*(f(x).unsqueeze(1) for f in (self.q, self.k, self.v)))
+
+
+def test_windows_have_nothing_to_do_with_each_other() -> None:
+    def make() -> nn.Module:
+        net = Windows()
+        net.v = nn.Linear(64, 64)
+        return net
+
+    torch.manual_seed(1234)
+    found = errors(make, torch.randn(2, 96, 64), 12)
+    hold({n: found[n] for n in ("v.bias", "v.weight", "q.weight", "k.weight")}, slack=0.06)

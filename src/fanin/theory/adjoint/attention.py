@@ -135,15 +135,23 @@ def _differ(g: Cotangent, *laws: Law) -> bool:
     return places.carried(*laws) is not None or sequence.carried(g) is not None
 
 
+def _inside(law: Law, side: Side) -> float:
+    """Share of the pairs of places that lie in one window, where attention looks at windows of the places only."""
+    sizes = [t.size for axis in law.axes for t in axis if t.group in side.groups]
+    places_in_all = float(np.prod(sizes)) if sizes else 1.0
+    return min((side.count - 1) / (places_in_all - 1), 1.0) if places_in_all > side.count else 1.0
+
+
 def _laid(law: Law, side: Side, found: dict[Groups, Pairs]) -> Part:
-    """A part whose pair moments are those found."""
+    """A part whose pair moments are those found; places of different windows have nothing to do with each other."""
     within = found[frozenset()]
     mean, _ = side.mean(within)
+    inside = _inside(law, side)
     ratio = {}
     for s in subsets(law.groups):
         pairs = found.get(s - side.groups)
         own, between = side.mean(pairs) if pairs is not None else (0.0, 0.0)
-        ratio[s] = float(np.clip((between if s & side.groups else own) / mean, -1, 1)) if mean > 0 else 0.0
+        ratio[s] = float(np.clip((between * inside if s & side.groups else own) / mean, -1, 1)) if mean > 0 else 0.0
     if side.size is None:
         return fresh(np.full((1,) * len(law.shape), mean), ratio)
     full = within.between.copy()
