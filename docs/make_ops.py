@@ -29,8 +29,10 @@ BUILDERS = {  # function that builds the row -> kind
     "_index_select": Kind.MOVE, "_topk": Kind.ROUTE, "_sorted": Kind.ROUTE, "_grouped": Kind.EXPERTS,
     "_turned": Kind.MOVE, "_movedim": Kind.MOVE, "_gather": Kind.MOVE, "<lambda>": Kind.MOVE,
     "slice_scatter": Kind.MOVE, "select_scatter": Kind.MOVE, "index_put": Kind.MOVE, "along": Kind.MOVE,
-    "scatter": Kind.MOVE, "scatter_add": Kind.MOVE, "masked_scatter": Kind.MOVE, "fill": Kind.CONSTANT,
-    "_extreme": Kind.REDUCE, "_view": Kind.MOVE, "_uniform": Kind.CONSTANT, "_normal": Kind.CONSTANT, "_bernoulli": Kind.CONSTANT,
+    "scatter": Kind.MOVE, "scatter_add": Kind.MOVE, "masked_scatter": Kind.MOVE, "masked_fill": Kind.POINTWISE,
+    "fill": Kind.CONSTANT,
+    "_extreme": Kind.REDUCE, "_view": Kind.MOVE, "_uniform": Kind.CONSTANT,
+    "_normal": Kind.CONSTANT, "_bernoulli": Kind.CONSTANT,
     "norm": Kind.REDUCE, "weight_norm": Kind.PRODUCT, "fold": Kind.MOVE, "channel_shuffle": Kind.MOVE,
     "joined": Kind.MOVE, "outer": Kind.PRODUCT, "cosine_similarity": Kind.REDUCE, "fourier": Kind.REDUCE,
     # chains: the kind that counts
@@ -124,9 +126,8 @@ def page() -> str:
             "",
             f"Among the operations that models use: {without}.",
             "",
-            "With `surrogate=True` (`--surrogate`) such an operation is run on samples of what the theory says its inputs",
-            "are, and its row is marked; so is one whose rule does not cover the case at hand, such as a write at places",
-            "that depend on weights.",
+            "With `surrogate=True` (`--surrogate`) such an operation is run on samples of what the theory says its",
+            "inputs are, and its row is marked; so is one whose rule does not cover the case at hand.",
             "",
         ]
     )

@@ -28,7 +28,7 @@ from fanin.theory.width import Widths
 
 Rule = Callable[..., Value]
 
-FAILURES = (ValueError, IndexError, TypeError, AttributeError, KeyError, ArithmeticError)
+FAILURES = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, KeyError, ArithmeticError)
 """What a rule raises that met a case it was not written for: the row says so instead of a traceback."""
 
 MOVES: dict[str, Rule] = {"index": route.index, "take": route.take, "put": write.put}

@@ -481,7 +481,7 @@ _POINTWISE = [
     "remainder", "fmod", "addcmul", "addcdiv", "lerp", "hypot", "polar", "div",
     "float_power", "positive", "true_divide", "divide", "floor_divide", "erfinv", "special_expit", "special_erf",
     "lgamma", "digamma", "deg2rad", "sgn", "clip", "fmax", "fmin",
-    "where", "masked_fill", "gt", "ge", "lt", "le", "eq", "ne", "greater", "greater_equal", "less", "less_equal",
+    "where", "gt", "ge", "lt", "le", "eq", "ne", "greater", "greater_equal", "less", "less_equal",
     "not_equal", "isfinite", "isinf", "isnan", "signbit", "logical_and", "logical_or", "logical_not", "logical_xor",
     "bitwise_and", "bitwise_or", "bitwise_not", "bitwise_xor", "__and__", "__or__", "__xor__",
 ]
@@ -604,6 +604,7 @@ TABLE: dict[str, Callable[[Arguments], Built]] = {
     "view_as_complex": _how("parts"),
     "view_as_real": _how("whole"),
     "real": _how("same"),
+    "masked_fill": writes.masked_fill,
     "fill": writes.fill,
     "zero": writes.fill,
 }

@@ -117,3 +117,18 @@ def fill(a: Arguments) -> Chain:
         return chain
     chain.constant(np.broadcast_to(np.asarray(a.get("value", 0.0), float), a.shape))
     return chain
+
+
+def masked_fill(a: Arguments) -> tuple[Kind, dict]:
+    """x with one number where a mask is true; the number may be a tensor of its own."""
+    if a.at("value") is None:
+        from fanin.frameworks.torch.ops import numpy_function
+
+        return Kind.POINTWISE, {"fn": numpy_function(a.step, a.booleans)}
+    order = [a.given(name) for name in ("self", "mask", "value")]
+
+    def fill_in(*arrays: np.ndarray) -> np.ndarray:
+        x, mask, value = (arrays[i] for i in order)
+        return np.where(np.asarray(mask) > 0.5, value, x)
+
+    return Kind.POINTWISE, {"fn": fill_in}

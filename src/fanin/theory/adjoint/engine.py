@@ -16,7 +16,7 @@ from fanin.theory.reuse import Memory
 from fanin.theory.scale import held
 from fanin.theory.state import Value
 
-FAILURES = (ValueError, IndexError, TypeError, AttributeError, KeyError, ArithmeticError)
+FAILURES = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, KeyError, ArithmeticError)
 
 Rule = Callable[[Node, Cotangent, tuple[Value, ...]], list[list[Part]]]
 
