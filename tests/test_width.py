@@ -188,16 +188,8 @@ class Residual(nn.Module):
         return x + self.branch(x)
 
 
-def normed(norm) -> nn.Module:
-    """Norm between every layer and its activation."""
-    steps: list[nn.Module] = []
-    for size in (24, 48, 48):
-        steps += [nn.Linear(size, 48, bias=False), norm(48), nn.ReLU()]
-    return nn.Sequential(*steps, nn.Linear(48, 10, bias=False))
-
-
 def residual() -> nn.Module:
-    """Branches behind layer norms."""
+    """Branches behind layer norms, which the gradient crosses too."""
 
     def branch():
         return nn.Sequential(nn.LayerNorm(48), nn.Linear(48, 48, bias=False), nn.ReLU(), nn.Linear(48, 48, bias=False))
@@ -214,14 +206,13 @@ def convolutional() -> nn.Module:
 
 
 CASES = {
-    "relu uniform": (lambda: perceptron(32, 12, inputs=24, outputs=10), "uniform", 2.0),
+    "relu uniform": (lambda: perceptron(32, 8, inputs=24, outputs=10), "uniform", 2.0),
     "tanh truncated": (lambda: perceptron(48, 6, nn.Tanh, 24, 10), "truncated", 1.0),
     "gelu orthogonal": (lambda: perceptron(48, 6, nn.GELU, 24, 10), "orthogonal", 2.0),
-    "layer norm": (lambda: normed(nn.LayerNorm), "normal", 2.0),
     "residual": (residual, "normal", 1.0),
     "convolutions": (convolutional, "normal", 2.0),
 }
-SEEDS = 100
+SEEDS = 50
 
 
 @pytest.fixture(scope="module")
