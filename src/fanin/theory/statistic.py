@@ -52,7 +52,7 @@ def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None
     """Degrees of freedom of the mean square over the elements of one statistic: 2 over its relative variance.
 
     Pairs of Gaussians give ``2 rho^2``, with rho their correlation after centring; what is not Gaussian adds the joint
-    fourth cumulant ``cov(x^2, x'^2) - 2 cov(x, x')^2``.
+    fourth cumulant ``cov(x^2, x'^2) - 2 cov(x, x')^2``. What is not centred has ``cov(x^2, x'^2)`` itself.
 
     Args:
         x: what is normalized.
@@ -65,20 +65,29 @@ def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None
         return np.inf
     spread = 0.0
     for differ, p in pair_counts(x, axes, groups):
+        if shared is None:
+            spread += p * _squares_covariance(x, differ) / variance**2
+            continue
         rho = ((x.pair(differ) if differ else x.second) - removed) / variance
         scatter = np.hypot(*pair_deviation(x, differ)) / variance if differ else 0.0
-        spread += p * (2 * (rho**2 + scatter**2) + _fourth_cumulant(x, differ, shared is not None) / variance**2)
+        spread += p * (2 * (rho**2 + scatter**2) + _fourth_cumulant(x, differ) / variance**2)
     return 2 / spread if spread > 0 else np.inf
 
 
-def _fourth_cumulant(x: Law, differ: Groups, centred: bool) -> float:
-    """cov(x^2, x'^2) - 2 E[x x']^2 of two elements, about the mean where they are centred."""
-    if (x.gaussian and centred) or FEATURE in differ:
+def _squares_covariance(x: Law, differ: Groups) -> float:
+    """cov(x^2, x'^2) of two elements; those of different features are independent."""
+    if FEATURE in differ:
         return 0.0
-    about = x.with_values(x.values - (x.mean if centred else 0.0))
-    squares = about.with_values(about.values**2 - about.seconds[:, None])  # levels are known, and do not fluctuate
-    pair = (lambda law: law.pair(differ)) if differ else (lambda law: law.second)
-    return pair(squares) - 2 * pair(about) ** 2
+    squares = x.with_values(x.values**2 - x.seconds[:, None])  # levels are known, and do not fluctuate
+    return squares.pair(differ) if differ else squares.second
+
+
+def _fourth_cumulant(x: Law, differ: Groups) -> float:
+    """cov(x^2, x'^2) - 2 cov(x, x')^2 of two elements about their mean."""
+    if x.gaussian or FEATURE in differ:
+        return 0.0
+    about = x.with_values(x.values - x.mean)
+    return _squares_covariance(about, differ) - 2 * (about.pair(differ) if differ else about.second) ** 2
 
 
 def mean_inverse(variance: float, eps: float, f: float) -> float:

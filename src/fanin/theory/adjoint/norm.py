@@ -13,7 +13,7 @@ from fanin.theory.adjoint.aligned import across_features
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.adjoint.elementwise import levels_onto
 from fanin.theory.adjoint.weights import ONE, paired, weight_part
-from fanin.theory.contraction import axis_groups
+from fanin.theory.contraction import axis_groups, axis_size
 from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.state import Value, as_law
 from fanin.theory.statistic import freedom, mean_inverse, pair_counts, shared_moment
@@ -108,14 +108,30 @@ def _per_place(g: Cotangent, x: Law, axes, eps: float, centred: bool, factor: fl
     inside = tuple(i for i in axes if mean.shape[i] > 1)
     if inside:
         mean, second = mean.mean(inside, keepdims=True), second.mean(inside, keepdims=True)
-    variance = np.maximum(second - (mean**2 if centred else 0.0), 0)
-    scale = factor / (variance + eps)
+    n = float(np.prod([axis_size(x.axes[i]) for i in axes]))
+    variance = np.maximum(second - mean**2, 0) * (1 - 1 / n) if centred else second
+    scale = factor * _more_than_inverse(x, axes, eps, centred) / (variance + eps)
     part = g.parts[0] if len(g.parts) == 1 else None
     if part is not None and part.values is not None:
         onto = levels_onto(g.law, x)
         if onto is not None:  # the same latent on both sides: the gradient still follows the signal
             return fresh(part.second * scale, part.ratio, part.values[onto], part.matrix)
     return fresh(g.profile() * scale, g.ratios(), matrix=sequence.correlation(g, x))
+
+
+def _more_than_inverse(x: Law, axes, eps: float, centred: bool) -> float:
+    """E[1 / (s^2 + eps)] over 1 / (E s^2 + eps): a variance over few features is small at times."""
+    about = x.values - (
+        x.means[:, None] if centred else 0.0
+    )  # places do not share a statistic
+    scale = np.sqrt(grid.expectation(about**2))
+    unit = x.with_values(about / np.where(scale > 0, scale, 1.0)[:, None])
+    shared = shared_moment(unit, axes) if centred else None
+    variance = unit.second - (shared or 0.0)
+    if not 0 < variance < np.inf or not 0 < x.second < np.inf:
+        return 1.0
+    little = eps * variance / x.second
+    return (variance + little) * mean_inverse(variance, little, freedom(unit, axes, 1, shared))
 
 
 __all__ = ["grid", "norm"]
