@@ -61,11 +61,13 @@ class Behind:
         with np.errstate(all="ignore"):
             self._watch(node, parts, g, sent, spread)
 
-    def _watch(self, node: Node, parts, g: Cotangent, sent, spread: Spread) -> None:
+    def _watch(
+        self, node: Node, parts: Sequence[Part], g: Cotangent, sent: Sequence[Sequence[Part]] | None, spread: Spread
+    ) -> None:
         self._collect(g, parts, spread)
         total = self._whole(g, spread)
         self.found[node.id] = total
-        for i, one in enumerate(sent or ()):
+        for i, one in enumerate(sent if sent is not None else ()):
             for part in one:
                 if part.base not in self.bases:
                     try:
@@ -91,7 +93,8 @@ class Behind:
         shares = means / means.sum() if means.sum() > 0 else np.full(len(parts), 1 / len(parts))
         bases = [self.bases[p.base] for p in parts]
         wander = {
-            s: sum(w**2 * b.wander.get(s, 0.0) for w, b in zip(shares, bases, strict=True)) for s in subsets(law.groups)
+            s: float(sum(w**2 * b.wander.get(s, 0.0) for w, b in zip(shares, bases, strict=True)))
+            for s in subsets(law.groups)
         }
         if all(b.rigid > 0 and p.values is None for b, p in zip(bases, parts, strict=True)):
             drift = sum((w * b.drift for w, b in zip(shares, bases, strict=True)), NOTHING)

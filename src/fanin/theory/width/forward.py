@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,8 @@ class Setting:
     sources: Sources = field(default_factory=Sources)
 
 
-Rule = Callable[[Setting, Node, Law, tuple[Value, ...], tuple[Spread, ...]], Spread]
+Inputs = tuple[Any, ...]  # a rule that meets what it was not written for fails, and the general one takes over
+Rule = Callable[[Setting, Node, Law, Inputs, tuple[Spread, ...]], Spread]
 
 
 def parameter(setting: Setting, node: Node, law: Law) -> Spread:
@@ -53,7 +55,7 @@ def parameter(setting: Setting, node: Node, law: Law) -> Spread:
     return drawn(setting.sources, law, {}, NOTHING)
 
 
-def dense(setting: Setting, node: Node, out: Law, inputs: tuple[Value, ...], spreads: tuple[Spread, ...]) -> Spread:
+def dense(setting: Setting, node: Node, out: Law, inputs: Inputs, spreads: tuple[Spread, ...]) -> Spread:
     """A fresh draw of the layer's outputs over what the input's mean square brings along."""
     a = node.attrs
     x, weight = inputs[a["x"]], inputs[a["weight"]]
@@ -69,7 +71,7 @@ def _share(made: float, out: Law) -> float:
     return min(made / out.second, 1.0) if out.second > 0 else 1.0
 
 
-def conv(setting: Setting, node: Node, out: Law, inputs: tuple[Value, ...], spreads: tuple[Spread, ...]) -> Spread:
+def conv(setting: Setting, node: Node, out: Law, inputs: Inputs, spreads: tuple[Spread, ...]) -> Spread:
     """As a dense layer over the patches that the kernel reads."""
     a = node.attrs
     x, weight = inputs[a["x"]], inputs[a["weight"]]
@@ -85,14 +87,14 @@ def conv(setting: Setting, node: Node, out: Law, inputs: tuple[Value, ...], spre
     return through_weights(setting.sources, out, x, spreads[a["x"]], shape, taps, share)
 
 
-def embed(setting: Setting, node: Node, out: Law, inputs: tuple[Value, ...], spreads: tuple[Spread, ...]) -> Spread:
+def embed(setting: Setting, node: Node, out: Law, inputs: Inputs, spreads: tuple[Spread, ...]) -> Spread:
     """Rows that were drawn: two places are alike, in every power, as often as their ids agree."""
     same = {s: pairs.correlation(out, s) for s in subsets(out.groups)}
     wander = {s: max(p, 0.0) * (1 - max(p, 0.0)) for s, p in same.items()}
     return drawn(setting.sources, out, wander, NOTHING)
 
 
-def mix(setting: Setting, node: Node, out: Law, inputs: tuple[Value, ...], spreads: tuple[Spread, ...]) -> Spread:
+def mix(setting: Setting, node: Node, out: Law, inputs: Inputs, spreads: tuple[Spread, ...]) -> Spread:
     """A weight drawn on the spot is a dense layer; of two signals each brings what came before its own features."""
     a = node.attrs
     ix, iy = (a["x"], a["y"]) if a.get("bias") is not None else (0, 1)
@@ -121,7 +123,7 @@ def _before(law: Law, spread: Spread) -> np.ndarray:
     return spread.drift + 2 * spread.scale
 
 
-def _inherited(out: Law, inputs: tuple[Value, ...], spreads: tuple[Spread, ...]):
+def _inherited(out: Law, inputs: Inputs, spreads: tuple[Spread, ...]):
     """Wander of the result where the rule mixes places: that of the input of its groups that wanders most."""
     found = {}
     for differ in subsets(out.groups):
@@ -129,14 +131,14 @@ def _inherited(out: Law, inputs: tuple[Value, ...], spreads: tuple[Spread, ...])
     return found
 
 
-def general(setting: Setting, node: Node, out: Law, inputs: tuple[Value, ...], spreads: tuple[Spread, ...]) -> Spread:
+def general(setting: Setting, node: Node, out: Law, inputs: Inputs, spreads: tuple[Spread, ...]) -> Spread:
     """The result's own features, and the drift of the first signal."""
     first = next((i for i, v in enumerate(inputs) if isinstance(v, Law)), None)
     drift = NOTHING if first is None else _before(inputs[first], spreads[first])
     return drawn(setting.sources, out, _inherited(out, inputs, spreads), drift)
 
 
-def attention(setting: Setting, node: Node, out: Law, inputs: tuple[Value, ...], spreads: tuple[Spread, ...]) -> Spread:
+def attention(setting: Setting, node: Node, out: Law, inputs: Inputs, spreads: tuple[Spread, ...]) -> Spread:
     """The values' drift, and how the row weights answer to the logits' variance."""
     q, k, v = inputs[:3]
     drift = _before(v, spreads[2])
@@ -150,7 +152,7 @@ def attention(setting: Setting, node: Node, out: Law, inputs: tuple[Value, ...],
     return drawn(setting.sources, out, {s: spreads[2].wander.get(s, 0.0) for s in subsets(out.groups)}, drift)
 
 
-def softmax(setting: Setting, node: Node, out: Law, inputs: tuple[Value, ...], spreads: tuple[Spread, ...]) -> Spread:
+def softmax(setting: Setting, node: Node, out: Law, inputs: Inputs, spreads: tuple[Spread, ...]) -> Spread:
     """Row sums are certain; the mean square follows the logits' variance as far as it is not uniform."""
     x = inputs[0]
     if not isinstance(x, Law) or node.attrs.get("log"):
@@ -166,7 +168,7 @@ def _scaled(own: np.ndarray, contrast: float) -> np.ndarray:
     return own * min(contrast, 1.0)
 
 
-def pointwise(setting: Setting, node: Node, out: Law, inputs: tuple[Value, ...], spreads: tuple[Spread, ...]) -> Spread:
+def pointwise(setting: Setting, node: Node, out: Law, inputs: Inputs, spreads: tuple[Spread, ...]) -> Spread:
     """The same latent keeps its fluctuations; two latents make a third."""
     random = [i for i, v in enumerate(inputs) if isinstance(v, Law)]
     moving = [i for i in random if not inputs[i].deterministic]
@@ -192,13 +194,13 @@ def _blended(node: Node, out: Law, inputs, spreads, moving, scale: np.ndarray) -
     answers = np.array([abs(response(node, inputs, i, out)) for i in moving])
     weights = answers / answers.sum() if answers.sum() > 0 else np.full(len(moving), 1 / len(moving))
     chosen = [spreads[i] for i in moving]
-    moments = sum(w * s.moments for w, s in zip(weights, chosen, strict=True))
-    drift = sum(w * s.drift for w, s in zip(weights, chosen, strict=True))
+    moments = sum((w * s.moments for w, s in zip(weights, chosen, strict=True)), STILL.moments)
+    drift = sum((w * s.drift for w, s in zip(weights, chosen, strict=True)), NOTHING)
     top = chosen[int(np.argmax(weights))]
     return Spread(moments, scale, drift, top.own, top.wander, top.rigid)
 
 
-def response(node: Node, inputs: tuple[Value, ...], i: int, out: Law) -> float:
+def response(node: Node, inputs: Inputs, i: int, out: Law) -> float:
     """d log rms of the result / d log of operand i, at the typical level of each operand.
 
     From E[y dy/dlog x] / E[y^2] by a central difference, operands on the grid (independent ones by their means).
@@ -296,7 +298,7 @@ def _missing(out: Law, made: Spread, parts) -> np.ndarray:
     return (wanted - had) / 2
 
 
-def norm(setting: Setting, node: Node, out: Law, inputs: tuple[Value, ...], spreads: tuple[Spread, ...]) -> Spread:
+def norm(setting: Setting, node: Node, out: Law, inputs: Inputs, spreads: tuple[Spread, ...]) -> Spread:
     """Mean and mean square are set, so the first two moments of the latent answer to the others."""
     a = node.attrs
     x, spread = inputs[0], spreads[0]
@@ -331,7 +333,7 @@ def settled(x: Law, spread: Spread, centred: bool) -> Spread:
     return Spread(moments, NOTHING, NOTHING, own, spread.wander, 0.0)
 
 
-def move(setting: Setting, node: Node, out: Law, inputs: tuple[Value, ...], spreads: tuple[Spread, ...]) -> Spread:
+def move(setting: Setting, node: Node, out: Law, inputs: Inputs, spreads: tuple[Spread, ...]) -> Spread:
     """The same elements; of fewer features or places a mean over them strays further."""
     laws = [(v, s) for v, s in zip(inputs, spreads, strict=True) if isinstance(v, Law)]
     if not laws:
@@ -355,9 +357,9 @@ def _joined(setting: Setting, out: Law, laws) -> Spread:
     """Parts side by side: each by its share of the elements and of the mean square."""
     sizes = np.array([float(np.prod(v.shape)) for v, _ in laws])
     shares = sizes / sizes.sum()
-    moments = sum(w * s.moments for w, (_, s) in zip(shares, laws, strict=True))
-    drift = sum(w * s.drift for w, (_, s) in zip(shares, laws, strict=True))
-    own = sum(w**2 * s.own for w, (_, s) in zip(shares, laws, strict=True))
+    moments = sum((w * s.moments for w, (_, s) in zip(shares, laws, strict=True)), STILL.moments)
+    drift = sum((w * s.drift for w, (_, s) in zip(shares, laws, strict=True)), NOTHING)
+    own = sum((w**2 * s.own for w, (_, s) in zip(shares, laws, strict=True)), STILL.own)
     wander = {s: max(v.wander.get(s, 0.0) for _, v in laws) for s in subsets(out.groups)}
     made = Spread(moments, NOTHING, drift, own, wander)
     wanted = sum(
@@ -367,7 +369,7 @@ def _joined(setting: Setting, out: Law, laws) -> Spread:
     return replace(made, scale=(wanted - squares(out) @ moments) / 2)
 
 
-def reduce(setting: Setting, node: Node, out: Law, inputs: tuple[Value, ...], spreads: tuple[Spread, ...]) -> Spread:
+def reduce(setting: Setting, node: Node, out: Law, inputs: Inputs, spreads: tuple[Spread, ...]) -> Spread:
     """A statistic over features fluctuates with their moments; over places it is a new draw of the same features."""
     x, spread = inputs[0], spreads[0]
     if not isinstance(x, Law):
@@ -384,7 +386,7 @@ def reduce(setting: Setting, node: Node, out: Law, inputs: tuple[Value, ...], sp
     return general(setting, node, out, inputs, spreads)
 
 
-def drop(setting: Setting, node: Node, out: Law, inputs: tuple[Value, ...], spreads: tuple[Spread, ...]) -> Spread:
+def drop(setting: Setting, node: Node, out: Law, inputs: Inputs, spreads: tuple[Spread, ...]) -> Spread:
     """The masks are drawn for every element: p/(1-p) E[x^4]/q^2 over their number."""
     x, p = inputs[0], float(node.attrs["p"])
     if not isinstance(x, Law) or not node.attrs["active"] or not 0 < p < 1:
