@@ -1,8 +1,8 @@
 """How often the predicted 95 % interval of a single network's rms holds what networks measure.
 
-    python benchmarks/coverage.py                       # every family, 50 networks each
-    python benchmarks/coverage.py --quick               # a few minutes
-    python benchmarks/coverage.py residual conv --seeds 200 --json coverage.json
+    python benchmarks/intervals.py                       # every family, 50 networks each
+    python benchmarks/intervals.py --quick               # a few minutes
+    python benchmarks/intervals.py residual conv --seeds 200 --json coverage.json
 
 A case is a model, a batch, and a law for every weight. It is traced and predicted once; each network draws all its
 weights anew and runs the traced steps, forward and backward from an i.i.d. N(0, 1) cotangent. The coverage is the share
