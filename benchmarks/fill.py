@@ -44,7 +44,6 @@ def elementwise(values: int) -> dict[str, Case]:
     single, half = torch.zeros(values), torch.zeros(values, dtype=torch.bfloat16)
     double, matrix = torch.zeros(values // 2, dtype=torch.float64), single.view(-1, 4096)
     array, generator = single.numpy(), np.random.default_rng(0)
-    few = single[: values // 8]  # torch takes seconds for all
     return {
         "normal": {
             "fanin": kernel(single, Normal(0.02)),
@@ -58,9 +57,9 @@ def elementwise(values: int) -> dict[str, Case]:
             "numpy": lambda: generator.random(out=array, dtype=np.float32),
             "write": lambda: single.fill_(1.0),
         },
-        "truncated_normal_eighth": {
-            "fanin": kernel(few, TruncatedNormal(0.02)),
-            "torch": lambda: init.trunc_normal_(few, std=0.02, a=-0.04, b=0.04),
+        "truncated_normal": {
+            "fanin": kernel(single, TruncatedNormal(0.02)),
+            "torch": lambda: init.trunc_normal_(single, std=0.02, a=-0.04, b=0.04),
         },
         "kaiming_normal": {
             "fanin": kernel(matrix, Normal((2 / 4096) ** 0.5)),

@@ -82,10 +82,14 @@ def _structured(job: Job, seed: int) -> None:
             cause="it is defined for real weights only",
             remedy="draw the real and imaginary parts under two names",
         )
-    full = whole(job.distribution, job.shape, seed, job.name, job.format.working).reshape(-1)
+    into = _out(job)
+    direct = job.size == math.prod(job.shape) and job.format.storage == job.format.working
+    full = whole(job.distribution, job.shape, seed, job.name, job.format.working, into if direct else None).reshape(-1)
+    if direct and np.shares_memory(full, into):
+        return
     if job.size < full.size:
         full = full[(job.start + np.arange(job.count)[:, None] * job.stride + np.arange(job.size)).reshape(-1)]
-    _out(job)[...] = encode(full, job.format)
+    into[...] = encode(full, job.format)
 
 
 def _stacked(job: Job, seed: int) -> None:

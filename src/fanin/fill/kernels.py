@@ -68,43 +68,55 @@ def _words(key, block, first, count, w):
     k0, k1, c2, c3 = u64(key[0]), u64(key[1]), u64(key[2]), u64(key[3])
     base = u64(block) * u64(256) + u64(first)
     low, high = base & _LOW, base >> _HIGH  # 256 divides 2^32, so no carry inside a block
-    w0, w1, w2, w3 = w[0], w[1], w[2], w[3]
-    for k in range(count):
+    for k in range(count):  # rows are indexed, not cut out: a slice costs as much as thirty values
         a, b, c, d = _rounds(low + u64(k), high, c2, c3, k0, k1)
-        w0[k], w1[k], w2[k], w3[k] = u32(a & _LOW), u32(b & _LOW), u32(c & _LOW), u32(d & _LOW)
+        w[0, k], w[1, k], w[2, k], w[3, k] = u32(a & _LOW), u32(b & _LOW), u32(c & _LOW), u32(d & _LOW)
 
 
 @njit(**_OPTIONS)
-def _pair32(radius, angle, x, y, count, scale, shift):
-    for k in range(count):
-        r = _radius32(radius[k])
-        cos, sin = _turn32(angle[k])
-        x[k] = r * cos * scale + shift
-        y[k] = r * sin * scale + shift
+def _normal32(w, v, count, scale, shift):
+    for j in range(0, 4, 2):
+        for k in range(count):
+            r = _radius32(w[j, k])
+            cos, sin = _turn32(w[j + 1, k])
+            v[j, k] = r * cos * scale + shift
+            v[j + 1, k] = r * sin * scale + shift
 
 
 @njit(**_OPTIONS)
-def _uniform32(w, x, count, scale, shift):
-    for k in range(count):
-        x[k] = _unit32(w[k]) * scale + shift
+def _uniform32(w, v, count, scale, shift):
+    for j in range(4):
+        for k in range(count):
+            v[j, k] = _unit32(w[j, k]) * scale + shift
 
 
 @njit(**_OPTIONS)
-def _rademacher32(w, x, count, scale, shift):
-    for k in range(count):
-        x[k] = _sign32(w[k]) * scale + shift
+def _rademacher32(w, v, count, scale, shift):
+    for j in range(4):
+        for k in range(count):
+            v[j, k] = _sign32(w[j, k]) * scale + shift
 
 
 @njit(**_OPTIONS)
-def _near32(w, x, count, scale, shift, edge, tail, bound):
-    for k in range(count):
-        x[k] = _quantile32(w[k], edge, tail, bound, False) * scale + shift
+def _near32(w, v, count, scale, shift, edge, tail, bound):
+    for j in range(4):
+        for k in range(count):
+            v[j, k] = _quantile32(w[j, k], edge, tail, bound, False) * scale + shift
 
 
 @njit(**_OPTIONS)
-def _far32(w, x, count, scale, shift, edge, tail, bound):
-    for k in range(count):
-        x[k] = _quantile32(w[k], edge, tail, bound, True) * scale + shift
+def _far32(w, v, count, scale, shift, edge, tail, bound):
+    for j in range(4):
+        for k in range(count):
+            v[j, k] = _quantile32(w[j, k], edge, tail, bound, True) * scale + shift
+
+
+@njit(**_OPTIONS)
+def _raw32(w, v, count):
+    bits = v.view(u32)
+    for j in range(4):
+        for k in range(count):
+            bits[j, k] = w[j, k]
 
 
 @njit(**_OPTIONS)
@@ -112,22 +124,17 @@ def _block32(code, law, w, v, count):
     """Words -> values: v[j, k] from w[:, k], for ``count`` counters."""
     scale, shift = f32(law[0]), f32(law[1])
     if code == NORMAL:
-        _pair32(w[0], w[1], v[0], v[1], count, scale, shift)
-        _pair32(w[2], w[3], v[2], v[3], count, scale, shift)
-        return
-    for j in range(4):
-        if code == UNIFORM:
-            _uniform32(w[j], v[j], count, scale, shift)
-        elif code == RADEMACHER:
-            _rademacher32(w[j], v[j], count, scale, shift)
-        elif code == TRUNCATED and law[4] > FAR:
-            _far32(w[j], v[j], count, scale, shift, f32(law[2]), f32(law[3]), f32(law[4]))
-        elif code == TRUNCATED:
-            _near32(w[j], v[j], count, scale, shift, f32(law[2]), f32(law[3]), f32(law[4]))
-        elif code == BITS:
-            bits = v[j].view(u32)
-            for k in range(count):
-                bits[k] = w[j, k]
+        _normal32(w, v, count, scale, shift)
+    elif code == UNIFORM:
+        _uniform32(w, v, count, scale, shift)
+    elif code == RADEMACHER:
+        _rademacher32(w, v, count, scale, shift)
+    elif code == TRUNCATED and law[4] > FAR:
+        _far32(w, v, count, scale, shift, f32(law[2]), f32(law[3]), f32(law[4]))
+    elif code == TRUNCATED:
+        _near32(w, v, count, scale, shift, f32(law[2]), f32(law[3]), f32(law[4]))
+    elif code == BITS:
+        _raw32(w, v, count)
 
 
 @njit(**_OPTIONS)
@@ -148,6 +155,21 @@ def _store32(address, store, values):
             half[k] = u16(_float16_bits(values[k]))
 
 
+@njit(**_OPTIONS)
+def _whole32(address, store, code, law, key, block, count):
+    """``count`` whole blocks from ``block`` on; scratch of its own is known to overlap nothing."""
+    w, v = np.empty((4, 256), u32), np.empty((4, 256), f32)
+    width = u64(4096 if store == FLOAT32 else 2048)
+    for b in range(count):
+        _words(key, block + b, 0, 256, w)
+        if store == FLOAT32:
+            _block32(code, law, w, carray(_pointer(address), (4, 256), f32), 256)
+        else:
+            _block32(code, law, w, v, 256)
+            _store32(address, store, v.reshape(1024))
+        address += width
+
+
 @cached
 @njit(**_OPTIONS)
 def table32(address, start, size, store, code, key, law, first, stop):
@@ -166,9 +188,9 @@ def table32(address, start, size, store, code, key, law, first, stop):
         while at < end:
             block, low = at // 1024, at % 1024
             high = min(1024, low + end - at)
-            if high - low == 1024 and store[i] == FLOAT32:
-                _words(key[i], block, 0, 256, w)
-                _block32(code[i], law[i], w, carray(_pointer(target), (4, 256), f32), 256)
+            if high - low == 1024:
+                high = (end - at) // 1024 * 1024
+                _whole32(target, store[i], code[i], law[i], key[i], block, high // 1024)
             elif low // 256 == (high - 1) // 256:  # within one word's values: the other counters are not needed
                 _words(key[i], block, low % 256, high - low, w)
                 _block32(code[i], law[i], w, v, high - low)

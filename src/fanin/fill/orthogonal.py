@@ -27,17 +27,23 @@ from fanin.fill.laws import NORMAL, Law
 RUN = 256  # terms of a sum added up before they join the total
 
 
-def orthogonal(rows: int, columns: int, gain: float, key: Key, dtype: np.dtype) -> NDArray:
+def orthogonal(rows: int, columns: int, gain: float, key: Key, dtype: np.dtype, out: NDArray | None = None) -> NDArray:
     """gain times a matrix with orthonormal rows or columns, whichever are fewer. Shape: (rows, columns).
 
     Args:
         dtype: float32 or float64; all work is done in it.
+        out: memory of that shape and dtype to write to.
     """
     tall, wide = max(rows, columns), min(rows, columns)
     apply = _apply_kernels if engine.kernels_wanted(tall * wide * wide // 40, 1) else _apply_reference
-    q, signs = apply(tall, wide, key, dtype)
-    q *= signs * dtype.type(gain)
-    return q if rows >= columns else np.ascontiguousarray(q.T)
+    strips, signs = apply(tall, wide, key, dtype)
+    out = np.empty((rows, columns), dtype) if out is None else out
+    target = out if rows >= columns else out.T
+    scale = signs * dtype.type(gain)
+    for strip in range(len(strips)):
+        part = slice(strip * strips.shape[2], min((strip + 1) * strips.shape[2], wide))
+        np.multiply(strips[strip, :tall, : part.stop - part.start], scale[part], out=target[:, part])
+    return out
 
 
 def block_size(wide: int) -> int:
@@ -107,12 +113,13 @@ def _triangle(gram: NDArray, tau: NDArray) -> NDArray:
 
 
 def _apply_reference(tall: int, wide: int, key: Key, dtype: np.dtype) -> tuple[NDArray, NDArray]:
+    """(strips of columns, shape (strips, at least tall, width), and the signs of R's diagonal)."""
     q, signs, size = np.eye(tall, wide, dtype=dtype), np.ones(wide, dtype), block_size(wide)
     for first in reversed(range(0, wide, size)):
         count = min(size, wide - first)
         v, t, signs[first : first + count] = block(normals(first, tall, size, key, dtype), count)
         q[first:, first:] -= product(v, product(t, product(v.T, q[first:, first:])))
-    return q, signs
+    return q[None], signs
 
 
 def _apply_kernels(tall: int, wide: int, key: Key, dtype: np.dtype) -> tuple[NDArray, NDArray]:

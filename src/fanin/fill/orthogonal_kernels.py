@@ -199,7 +199,7 @@ def apply_blocks(tall: int, wide: int, size: int, key: Key, dtype: np.dtype) -> 
         for first, packed in zip(firsts, _make(firsts, tall, wide, size, key, dtype), strict=True):
             signs[first : first + len(packed.signs)] = packed.signs
             _share(q, first, packed)
-    return q[:, :tall].swapaxes(0, 1).reshape(tall, -1)[:, :wide], signs
+    return q, signs
 
 
 def _make(firsts: list[int], tall: int, wide: int, size: int, key: Key, dtype: np.dtype) -> list[_Packed]:
@@ -210,7 +210,7 @@ def _make(firsts: list[int], tall: int, wide: int, size: int, key: Key, dtype: n
         for first in firsts[low:high]:
             made[first] = _packed(first, min(size, wide - first), tall, size, key, dtype)
 
-    threads.share(some, np.array([(tall - first) * size for first in firsts]), 1)
+    threads.share(some, np.full(len(firsts), tall * size), tall * size)
     return [made[first] for first in firsts]
 
 

@@ -18,8 +18,10 @@ from fanin.fill.laws import NORMAL, RAW, Law
 from fanin.fill.orthogonal import orthogonal
 
 
-def whole(distribution: Any, shape: tuple[int, ...], seed: int, name: str, dtype: np.dtype) -> NDArray:
-    """The full tensor of a structured law, in float32 or float64.
+def whole(
+    distribution: Any, shape: tuple[int, ...], seed: int, name: str, dtype: np.dtype, out: NDArray | None = None
+) -> NDArray:
+    """The full tensor of a structured law, in float32 or float64; in ``out``, where the law can write there.
 
     Errors: ArgumentError where the law cannot fill the shape (it needs two axes).
     """
@@ -30,6 +32,8 @@ def whole(distribution: Any, shape: tuple[int, ...], seed: int, name: str, dtype
         )
     if math.prod(shape) == 0:
         return np.zeros(shape, dtype)
+    if distribution.kind == "orthogonal":
+        return _orthogonal(distribution, shape, seed, name, dtype, out)
     return _DRAW[distribution.kind](distribution, shape, seed, name, dtype)
 
 
@@ -45,9 +49,12 @@ def _sparse(distribution: Any, shape: tuple[int, ...], seed: int, name: str, dty
     return matrix.reshape(shape)
 
 
-def _orthogonal(distribution: Any, shape: tuple[int, ...], seed: int, name: str, dtype: np.dtype) -> NDArray:
+def _orthogonal(
+    distribution: Any, shape: tuple[int, ...], seed: int, name: str, dtype: np.dtype, out: NDArray | None
+) -> NDArray:
     rows, columns = shape[0], math.prod(shape[1:])
-    return orthogonal(rows, columns, distribution.gain, key(seed, name), dtype).reshape(shape)
+    out = None if out is None else out.reshape(rows, columns)
+    return orthogonal(rows, columns, distribution.gain, key(seed, name), dtype, out).reshape(shape)
 
 
 def _delta_orthogonal(distribution: Any, shape: tuple[int, ...], seed: int, name: str, dtype: np.dtype) -> NDArray:
@@ -69,7 +76,6 @@ def _centre(shape: tuple[int, ...]) -> tuple[Any, ...]:
 
 _DRAW = {
     "sparse": _sparse,
-    "orthogonal": _orthogonal,
     "delta_orthogonal": _delta_orthogonal,
     "identity": _identity,
 }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import math
+import os
 import re
 import sys
 from typing import Any
@@ -90,6 +93,34 @@ def read_only(addresses: list[int]) -> int | None:
     """Index of the first address in memory mapped without write permission, where the system tells (Linux)."""
     if not addresses or not sys.platform.startswith("linux"):
         return None
+    return _probed(addresses) if len(addresses) < _FEW else _mapped(addresses)
+
+
+_FEW = 500  # addresses from which on the table of the process's memory is read faster than each is tried
+
+
+def _probed(addresses: list[int]) -> int | None:
+    """By having the system write a byte of each over itself: it refuses where it may not, instead of a signal."""
+    read, write = os.pipe()
+    try:
+        for i, address in enumerate(addresses):
+            if not address:
+                continue
+            byte = (ctypes.c_char * 1).from_address(address)
+            try:
+                os.write(write, byte)
+                os.readv(read, [byte])
+            except OSError as error:
+                if error.errno == errno.EFAULT:
+                    return i
+                raise
+    finally:
+        os.close(read)
+        os.close(write)
+    return None
+
+
+def _mapped(addresses: list[int]) -> int | None:
     with open("/proc/self/maps", "rb") as maps:
         locked = _LOCKED.findall(maps.read())
     starts, stops = (np.array([int(span[i], 16) for span in locked], np.uint64) for i in (0, 1))
