@@ -58,7 +58,7 @@ def _truncated(distribution: Any) -> Law:
     return Law(TRUNCATED, distribution.sigma, distribution.mean, edge, tail, distribution.bound)
 
 
-_LAWS = {
+_LAWS: dict[Any, Any] = {
     "normal": lambda d: Law(NORMAL, d.std, d.mean),
     "uniform": lambda d: Law(UNIFORM, math.sqrt(3.0) * d.std, d.mean),
     "truncated_normal": _truncated,

@@ -17,15 +17,8 @@ from fanin.graph import Graph
 from fanin.signals import Signals
 
 __all__ = [
-    "apply_plan",
-    "graph_of",
-    "is_model",
-    "loss_head",
-    "measure_signals",
-    "read_model",
-    "require_finite",
-    "weights_of",
-]
+    "apply_plan", "graph_of", "is_model", "loss_head", "measure_signals", "read_model", "require_finite", "weights_of",
+]  # fmt: skip
 
 
 def read_model(model: torch.nn.Module, batch: Any, *, seed: int = 0) -> Reading:
@@ -78,7 +71,9 @@ def planned_model(reading: Reading, plan: Any, seed: int) -> torch.nn.Module:
     return copied
 
 
-def apply_plan(plan: Any, model: torch.nn.Module, *, seed: int, undo: bool = False, **kept: Any) -> torch.nn.Module:
+def apply_plan(
+    plan: Any, model: torch.nn.Module, *, seed: int, undo: bool = False, **kept: Any
+) -> torch.nn.Module:
     """Fill the model's parameters in place; with ``undo`` what is overwritten can be put back."""
     from fanin.frameworks.torch.fill import apply
     from fanin.frameworks.torch.undo import forget, remember
