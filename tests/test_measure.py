@@ -123,3 +123,13 @@ def test_a_batch_of_the_same_seed_is_not_the_cotangent() -> None:
     measured = fanin.measure(net, batch).parameters["weight"]["grad_rms"]
     # a sum of 64 products of independent normals, root mean square 8; sum of squares on the diagonal otherwise (13.9)
     assert abs(measured / 8 - 1) < 4 / math.sqrt(2 * 32 * 32)
+
+
+def test_a_piece_that_nothing_uses_hears_no_gradient() -> None:
+    class First(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            one, _two = torch.split(x, 6, dim=-1)
+            return one.tanh()
+
+    rows = fanin.measure(nn.Sequential(nn.Linear(12, 12), First()), X)
+    assert rows["0"].grad_rms > 0

@@ -225,3 +225,45 @@ def test_windows_have_nothing_to_do_with_each_other() -> None:
     torch.manual_seed(1234)
     found = errors(make, torch.randn(2, 96, 64), 12)
     hold({n: found[n] for n in ("v.bias", "v.weight", "q.weight", "k.weight")}, slack=0.06)
+
+
+def test_a_gain_of_zero_beside_what_it_gains() -> None:
+    """w * x + x with w = 0: a finite step in the first summand would be lost beside the second."""
+
+    class Gained(nn.Module):
+        def __init__(self, width: int = 128):
+            super().__init__()
+            self.one, self.two = nn.Linear(width, width), nn.Linear(width, width)
+            self.gain = nn.Parameter(torch.zeros(width))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.nn.functional.gelu(self.one(x))
+            return self.two(self.gain * y + y)
+
+    torch.manual_seed(1234)
+    found = errors(Gained, torch.randn(64, 128), 8)
+    assert "gain" in found and "/mul" in found
+    hold(found)
+
+
+class ClassToken(nn.Module):
+    """A vision transformer without its blocks: the class token is small beside the patches, and one of many places."""
+
+    def __init__(self, width: int = 192, tokens: int = 48):
+        super().__init__()
+        self.embed, self.norm, self.head = nn.Linear(width, width), nn.LayerNorm(width), nn.Linear(width, width)
+        self.first = nn.Parameter(1e-6 * torch.randn(1, 1, width))
+        self.table = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, tokens + 1, width), std=0.02))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(samples, tokens, width) to (samples, width)."""
+        y = self.embed(x)
+        y = torch.cat([self.first.expand(len(x), -1, -1), y], 1) + self.table
+        return self.head(self.norm(y)[:, 0])
+
+
+def test_a_small_class_token_is_divided_by_its_own_deviation() -> None:
+    torch.manual_seed(1234)
+    found = errors(ClassToken, torch.randn(4, 48, 192), 8)
+    hold(found, 0.03)
+    assert {"first", "table"} <= found.keys()

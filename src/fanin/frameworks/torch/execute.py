@@ -94,7 +94,8 @@ def _observe(id_: str, value: Any, watch, watch_grad) -> None:
     if isinstance(value, torch.Tensor) and value.is_floating_point():
         watch(id_, value)
         if value.requires_grad:
-            value.register_hook(lambda g, id_=id_: watch_grad(id_, g))
+            # one of several results that nothing uses hears None
+            value.register_hook(lambda g, id_=id_: watch_grad(id_, g) if g is not None else None)
 
 
 def _last_uses(program: Program) -> dict[int, list[str]]:

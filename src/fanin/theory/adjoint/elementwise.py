@@ -57,6 +57,11 @@ def derivative(fn: Function, values: np.ndarray, *others: np.ndarray) -> np.ndar
     return np.where(np.isfinite(slope), slope, 0.0)
 
 
+def partial(fn: Function, values: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Derivative of a function of two in its first operand; of a sum exactly: a step is lost beside a larger one."""
+    return np.full(values.shape, float(fn(1.0, 0.0) - fn(0.0, 0.0))) if _is_sum(fn) else derivative(fn, values, other)
+
+
 def levels_onto(out: Law, x: Law) -> np.ndarray | None:
     """For every level of x the level of the result at its places; None where one level of x has several."""
     if len(out.values) == 1:
@@ -156,7 +161,7 @@ def _joint(out: Law, x: Law, y: Law) -> tuple[np.ndarray, np.ndarray, np.ndarray
 def _known_other(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     """The other operand is known, or a function of the same latent."""
     of_x, of_y, of_out, share = _joint(out, x, y)
-    slope = derivative(fn, x.values[of_x], y.values[of_y])
+    slope = partial(fn, x.values[of_x], y.values[of_y])
     values = slope if part.values is None else part.values[of_out] * slope
     if len(of_x) == len(x.values):
         table = np.empty_like(values)
@@ -294,7 +299,7 @@ def _matrix_with(part: Part, out: Law, y: Law) -> np.ndarray | None:
 
 def _onto_constant(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     of_x, of_y, of_out, _ = _joint(out, x, y)
-    slope = derivative(fn, x.values[of_x], y.values[of_y])
+    slope = partial(fn, x.values[of_x], y.values[of_y])
     values = slope if part.values is None else part.values[of_out] * slope
     second = part.second * _factor_profile(out, x, y, values, of_x, of_y, of_out)
     ratio = {}
