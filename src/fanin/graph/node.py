@@ -57,7 +57,8 @@ class Node:
         kind: what it does; ``op`` is what the front end calls it.
         inputs: ids of the nodes whose tensors it reads, in order.
         shape, dtype: of the tensor; dtype as NumPy names it, plus "bfloat16".
-        attrs: numbers that the kind asks for.
+        attrs: numbers that the kind asks for; ``partial`` where users were rewritten so that they no longer read the
+            tensor, and its gradient is not the one of the framework's graph.
         module: innermost module that the op ran in.
         signal: whether it is a floating-point tensor that depends on the batch or on a weight, and so gets a row.
         evaluate: NumPy arrays of the inputs to the NumPy array of the output, or None where it cannot be run.

@@ -103,7 +103,8 @@ def backward(
         second = g.second
         if not np.isfinite(second):
             continue
-        found[node.id] = held(float(np.sqrt(second)), power, node.dtype)[0]
+        if not node.attrs.get("partial"):
+            found[node.id] = held(float(np.sqrt(second)), power, node.dtype)[0]
         sent = _send(node, g, values, waiting, lost, power, memory)
         if watch is not None:
             watch(node, parts, g, sent)
