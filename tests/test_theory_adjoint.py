@@ -267,3 +267,21 @@ def test_a_small_class_token_is_divided_by_its_own_deviation() -> None:
     found = errors(ClassToken, torch.randn(4, 48, 192), 8)
     hold(found, 0.03)
     assert {"first", "table"} <= found.keys()
+
+
+def test_a_gain_of_one_plus_zero() -> None:
+    """(1 + w) * x with w = 0, as Gemma spells it: one plus a step relative to w is one."""
+
+    class Gained(nn.Module):
+        def __init__(self, width: int = 128):
+            super().__init__()
+            self.one, self.two = nn.Linear(width, width), nn.Linear(width, width)
+            self.gain = nn.Parameter(torch.zeros(width))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.two((1.0 + self.gain.float()) * self.one(x))
+
+    torch.manual_seed(1234)
+    found = errors(Gained, torch.randn(64, 128), 8)
+    assert "gain" in found
+    hold(found)

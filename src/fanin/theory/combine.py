@@ -236,10 +236,7 @@ def _fewer(fx: np.ndarray, fy: np.ndarray, shared: Law, fn: Function) -> tuple[n
     """Merge joint levels whose operands are alike before the quadrature over pairs."""
     weight = np.bincount(shared.level.ravel(), minlength=len(fx)).astype(float)
     second = fn(grid.expectation(fx**2), grid.expectation(fy**2))
-    order = np.argsort(second, kind="stable")
-    bins = np.minimum((np.cumsum(weight[order]) - weight[order] / 2) / weight.sum() * PAIRS, PAIRS - 1).astype(int)
-    group = np.empty(len(fx), int)
-    _, group[order] = np.unique(bins, return_inverse=True)
+    group = _bins(np.abs(second), weight)
     mass = np.bincount(group, weights=weight)
     out = []
     for f in (fx, fy):
@@ -249,6 +246,22 @@ def _fewer(fx: np.ndarray, fy: np.ndarray, shared: Law, fn: Function) -> tuple[n
         got = grid.expectation(sums**2)
         out.append(sums * np.sqrt(np.where(got > 0, wanted / np.where(got > 0, got, 1), 1))[:, None])
     return out[0], out[1], replace(shared, level=group[shared.level].astype(np.int32))
+
+
+def _bins(size: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Half the bins by mass, half by the size's logarithm: a class token is one place of many, and small beside them.
+
+    What divides by a deviation, as gradients through a norm do, sees most of the smallest places.
+    """
+    half = PAIRS // 2
+    order = np.argsort(size, kind="stable")
+    mass = (np.cumsum(weight[order]) - weight[order] / 2) / weight.sum()
+    log = np.log(np.maximum(size[order], 1e-12 * max(float(size.max()), 1e-288)))
+    value = (log - log[0]) / max(float(log[-1] - log[0]), 1e-300)
+    bins = sum(np.minimum(part * half, half - 1).astype(int) for part in (mass, value))
+    group = np.empty(len(size), int)
+    group[order] = np.unique(bins, return_inverse=True)[1].ravel()
+    return group
 
 
 def _pair_moments(pair: str, law: Law, x: Law, y: Law, rho: float) -> Callable[[Groups], float]:
