@@ -285,3 +285,25 @@ def test_a_gain_of_one_plus_zero() -> None:
     found = errors(Gained, torch.randn(64, 128), 8)
     assert "gain" in found
     hold(found)
+
+
+class ReadByOne(nn.Module):
+    """Patches that a class token attends to, of which alone the head reads."""
+
+    def __init__(self, width: int = 192, tokens: int = 48):
+        super().__init__()
+        self.embed, self.norm = nn.Linear(width, width), nn.LayerNorm(width)
+        self.qkv, self.head = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.first = nn.Parameter(torch.randn(1, 1, width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(samples, tokens, width) to (samples, width)."""
+        y = torch.cat([self.first.expand(len(x), -1, -1), self.embed(x)], 1)
+        q, k, v = self.qkv(self.norm(y)).chunk(3, -1)
+        return self.head((y + nn.functional.scaled_dot_product_attention(q, k, v))[:, 0])
+
+
+def test_patches_that_one_token_looks_at_hear_one_gradient() -> None:
+    torch.manual_seed(1234)
+    found = errors(ReadByOne, torch.randn(4, 48, 192), 8)
+    hold({name: found[name] for name in ("embed", "embed.bias", "embed.weight", "first")}, 0.03)

@@ -22,6 +22,9 @@ Function = Callable[..., np.ndarray]
 ALIKE = 0.05
 """Levels whose functions differ by less than this, relative to their rms, count as one: an error of its square."""
 
+NARROW = 1e-8
+"""A step that still shows beside a number of order one, where a step relative to a tiny operand does not."""
+
 
 def function_of(node: Node) -> Function:
     """What the node computes from its operands."""
@@ -52,9 +55,17 @@ def elementwise(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[lis
 def derivative(fn: Function, values: np.ndarray, *others: np.ndarray) -> np.ndarray:
     """Central difference of a function in its first argument, on the grid's values."""
     step = 1e-5 * np.maximum(np.abs(values), 1e-3 * (np.sqrt(np.mean(np.minimum(values**2, 1e60))) + 1e-30))
-    with np.errstate(all="ignore"):
-        slope = (np.asarray(fn(values + step, *others)) - np.asarray(fn(values - step, *others))) / (2 * step)
+    slope, lost = _quotient(fn, values, others, step)
+    if np.any(lost & (step < NARROW)):  # 1 + w at w = 0
+        slope = np.where(lost, _quotient(fn, values, others, np.maximum(step, NARROW))[0], slope)
     return np.where(np.isfinite(slope), slope, 0.0)
+
+
+def _quotient(fn: Function, values: np.ndarray, others, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Central difference over a step, and where the function changes by no more than rounding."""
+    with np.errstate(all="ignore"):
+        up, down = np.asarray(fn(values + step, *others)), np.asarray(fn(values - step, *others))
+        return (up - down) / (2 * step), np.abs(up - down) <= 1e-9 * np.abs(up)
 
 
 def partial(fn: Function, values: np.ndarray, other: np.ndarray) -> np.ndarray:
