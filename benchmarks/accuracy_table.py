@@ -10,6 +10,8 @@ import json
 import sys
 from typing import Any
 
+import numpy as np
+
 HEAD = """# Accuracy
 
 How far predictions are from measurements, in percent of the rms, at the 50th and 95th percentile over all tensors of a
@@ -28,18 +30,78 @@ def cell(figures: dict[str, float]) -> str:
 
 def line(r: dict[str, Any]) -> str:
     """One architecture in one mode."""
-    name = r["target"].removeprefix("hf:")
+    name = shown_name(r)
     if r["error"]:
         return f"| {name} | {r['mode']} | failed: {r['error'].split(chr(10))[0][:60]} | | | | | |"
     shown = " | ".join(cell(r[k]) for k in ("forward", "noise", "backward", "parameters"))
     return f"| {name} | {r['mode']} | {r['tensors']} | {shown} | {len(r['unmodelled']) or ''} |"
 
 
+GOALS = {"forward": (1.0, 5.0), "backward": (5.0, 15.0), "parameters": (8.0, 30.0)}
+"""Percent at the 50th and the 95th percentile."""
+LISTS = {"forward": "worst", "backward": "worst_backward", "parameters": "worst_parameters"}
+WORDS = {"forward": "forward", "backward": "backward", "parameters": "weights"}
+
+
+def within(r: dict[str, Any], kind: str) -> bool:
+    """Whether one kind of error of one architecture is within its goal, or within what was measured."""
+    figures, noise = r[kind], r["noise"] if kind == "forward" else {}
+    return all(figures[p] <= max(g, 2 * noise.get(p, 0.0)) for p, g in zip(("p50", "p95"), GOALS[kind], strict=True))
+
+
+def summary(results: list[dict[str, Any]]) -> list[str]:
+    """A line a mode: how many trace, how many keep to the goals, and the median architecture."""
+    lines = ["", "## Summary", "", "| mode | architectures | fully modelled | " + " | ".join(WORDS.values()) + " |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
+    for mode in ("train", "eval"):
+        found = [r for r in results if r["mode"] == mode and not r["error"]]
+        if not found:
+            continue
+        cells = []
+        for kind in WORDS:
+            shown = [r for r in found if r[kind]]
+            middle = {p: float(np.median([r[kind][p] for r in shown])) for p in ("p50", "p95")}
+            cells.append(f"{cell(middle)}, {sum(within(r, kind) for r in shown)} within")
+        clean = sum(not r["unmodelled"] for r in found)
+        lines.append(f"| {mode} | {len(found)} | {clean} | " + " | ".join(cells) + " |")
+    goals = "; ".join(f"{WORDS[k]} {a:g} / {b:g}" for k, (a, b) in GOALS.items())
+    lines += ["", f"The median architecture, and how many are within the goals ({goals}; forward also within twice the",
+              "noise)."]  # fmt: skip
+    return lines
+
+
+FURTHEST = """
+## Furthest off
+
+Architectures beyond a goal, with the tensor or parameter that is furthest off.
+
+| architecture | mode | kind | furthest off | operation | error |
+|---|---|---|---|---|---|"""
+
+
+def furthest(results: list[dict[str, Any]]) -> list[str]:
+    """What is beyond the goals, with the tensor that is furthest off."""
+    lines = FURTHEST.split("\n")
+    for r in results:
+        for kind, listed in LISTS.items():
+            if r["error"] or not r[kind] or within(r, kind) or not r[listed]:
+                continue
+            name, op, _, error = r[listed][0]
+            said = f"{error:.0%}" if error < 100 else "measured zero or nearly so"
+            lines.append(f"| {shown_name(r)} | {r['mode']} | {WORDS[kind]} | `{name}` | {op} | {said} |")
+    return lines
+
+
+def shown_name(r: dict[str, Any]) -> str:
+    """The architecture without the source it came from."""
+    return r["target"].removeprefix("hf:")
+
+
 def page(results: list[dict[str, Any]]) -> str:
     """The whole page, architectures in alphabetical order."""
     found = {(r["target"], r["mode"]): r for r in results}
-    rows = [line(found[key]) for key in sorted(found, key=lambda k: (k[0], k[1] != "train"))]
-    return "\n".join([HEAD, *rows]) + "\n"
+    kept = [found[key] for key in sorted(found, key=lambda k: (k[0], k[1] != "train"))]
+    return "\n".join([HEAD, *map(line, kept), *summary(kept), *furthest(kept)]) + "\n"
 
 
 if __name__ == "__main__":
