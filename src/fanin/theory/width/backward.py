@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fanin.graph import Kind, Node
-from fanin.theory import grid
+from fanin.theory import grid, places
+from fanin.theory.adjoint import sequence
 from fanin.theory.adjoint.cotangent import Cotangent, Part, translated
 from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.state import Value
-from fanin.theory.width import pairs
+from fanin.theory.width import attention, pairs
 from fanin.theory.width.forward import Setting
 from fanin.theory.width.state import COLUMNS, DEGREES, NOTHING, STILL, Spread, coefficients, logged, of_square, squares
 from fanin.theory.width.weights import matrix
@@ -71,7 +72,7 @@ class Behind:
             for part in one:
                 if part.base not in self.bases:
                     try:
-                        self.bases[part.base] = self._sent(node, i, g, total, spread)
+                        self.bases[part.base] = self._sent(node, i, part, g, total, spread)
                     except FAILURES:  # a case that the kind's own rule was not written for
                         self.bases[part.base] = Base(total, rigid=0.0)
 
@@ -145,8 +146,8 @@ class Behind:
         """E over pairs of places of rho^2 r^k, k = 0 .. DEGREES."""
         k = np.arange(DEGREES + 1)
         total = np.zeros(DEGREES + 1)
-        for differ, share in pairs.shares(law):
-            rho2 = part.ratio.get(differ, 0.0) ** 2 + base.wander.get(differ, 0.0) if differ else 1.0
+        for differ, share in pairs.shares(law, part.profile(law)):
+            rho2 = _agreement(law, part, differ) + base.wander.get(differ, 0.0) if differ else 1.0
             r = pairs.correlation(law, differ)
             width = np.sqrt(max(spread.wander.get(differ, 0.0), 0.0))
             ends = np.clip([r - width, r + width], -1, 1)
@@ -155,7 +156,7 @@ class Behind:
 
     # --- one operation ---------------------------------------------------------------------------------------
 
-    def _sent(self, node: Node, i: int, g: Cotangent, total: np.ndarray, spread: Spread) -> Base:
+    def _sent(self, node: Node, i: int, part: Part, g: Cotangent, total: np.ndarray, spread: Spread) -> Base:
         """The base that a node sends to its i-th input."""
         to = self.values.get(node.inputs[i])
         if not isinstance(to, Law):
@@ -169,17 +170,29 @@ class Behind:
         }
         if node.kind is Kind.NORM and i == 0:
             return Base(total + self._divided(node, to, self.spreads.get(node.inputs[i], STILL)), wander, rigid=0.0)
+        if node.kind is Kind.ATTENTION:
+            laws = [self.values[j] for j in node.inputs[:3]]
+            drift = self._behind(g) + self._others(node, i)
+            return Base(drift, wander, extra=attention.extra(laws, i, part, self.values[node.id]))
         drift = total + self._others(node, i)
         return Base(drift, wander, rigid=0.0 if pairs.features(to) == pairs.features(g.law) else 1.0)
 
+    def _behind(self, g: Cotangent) -> np.ndarray:
+        """What parts bring from behind, without the draw of the tensor's own features: other places weigh it anew."""
+        means = [float(np.mean(part.profile(g.law))) for part in g.parts]
+        whole = sum(means)
+        bases = [self.bases[part.base] for part in g.parts]
+        return sum((m / whole * b.drift for m, b in zip(means, bases, strict=True)), NOTHING) if whole > 0 else NOTHING
+
     def _others(self, node: Node, i: int) -> np.ndarray:
         """What the other factors of a product bring."""
-        if node.kind not in (Kind.PRODUCT, Kind.MIX):
+        if node.kind not in (Kind.PRODUCT, Kind.MIX, Kind.ATTENTION):
             return NOTHING
         total = NOTHING
-        for j, name in enumerate(node.inputs):
+        names = attention.factors(node.inputs, i) if node.kind is Kind.ATTENTION else node.inputs
+        for j, name in enumerate(names):
             law = self.values.get(name)
-            if j != i and isinstance(law, Law):
+            if (j != i or node.kind is Kind.ATTENTION) and isinstance(law, Law):
                 total = total + of_square(law, self.spreads.get(name, STILL))
         return total
 
@@ -261,3 +274,18 @@ class Behind:
             turned = (part.ratio.get(t, 0.0) * function.slope(r)) ** 2 * spread.wander.get(t, 0.0)
             found[s] = (slope**2 * base.wander.get(t, 0.0) + fresh + turned) / taps
         return found
+
+
+def _agreement(law: Law, part: Part, differ: Groups) -> float:
+    """Mean of the squared correlation of a base over pairs of places, by what each pair adds to the mean square."""
+    mean = part.ratio.get(differ, 0.0) ** 2
+    size = places.length(law)
+    if part.matrix is None or size is None or differ != {sequence.POSITION}:
+        return mean
+    runs = places.runs(size)
+    if len(part.matrix) != len(runs.index):
+        return mean
+    share = runs.width * sequence.by_position(part.profile(law), law.axes, size)
+    weight = np.outer(share, share)
+    np.fill_diagonal(weight, 0.0)
+    return float((weight * part.matrix**2).sum() / weight.sum()) if weight.sum() > 0 else mean

@@ -330,7 +330,7 @@ def settled(x: Law, spread: Spread, centred: bool) -> Spread:
     for j, row in enumerate(rows):
         moments[row] -= change[j]
         own[row] = 0.0
-    return Spread(moments, NOTHING, NOTHING, own, spread.wander, 0.0)
+    return Spread(moments, NOTHING, NOTHING, own, spread.wander, spread.rigid)
 
 
 def move(setting: Setting, node: Node, out: Law, inputs: Inputs, spreads: tuple[Spread, ...]) -> Spread:

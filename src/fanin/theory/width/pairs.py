@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -39,16 +40,49 @@ def places(law: Law) -> float:
     return float(np.prod(list(sizes(law).values()) or [1.0]))
 
 
-def shares(law: Law) -> list[tuple[Groups, float]]:
-    """Fraction of the ordered pairs of places that differ in exactly these groups, the empty set included."""
+def concentrations(law: Law, profile: np.ndarray) -> dict[str, float]:
+    """Sum of squared shares that the places of each group have in what is averaged: 1/n where all weigh alike.
+
+    Args:
+        profile: what every place adds to the mean, with the axes of ``law.level`` (each full or one).
+    """
     many = sizes(law)
+    alike = {group: 1 / n for group, n in many.items()}
+    if profile.size == 1 or not many:
+        return alike
+    atoms = [(t.group, t.size if n > 1 else 1) for axis, n in zip(law.axes, profile.shape, strict=True) for t in axis]
+    if math.prod(n for _, n in atoms) != profile.size:
+        return alike
+    laid = profile.reshape([n for _, n in atoms])
+    for group in many:
+        rest = tuple(i for i, (of, _) in enumerate(atoms) if of != group)
+        weight = laid.sum(rest).ravel()
+        whole = float(weight.sum())
+        if weight.size > 1 and 0 < whole < np.inf:
+            alike[group] *= weight.size * float(((weight / whole) ** 2).sum())
+    return alike
+
+
+def shares(law: Law, profile: np.ndarray | None = None) -> list[tuple[Groups, float]]:
+    """Weight of the ordered pairs of places that differ in exactly these groups, the empty set included.
+
+    A mean square is made where the profile is large (the first tokens under a causal mask), so its few places count.
+    """
+    if profile is None:
+        profile = law.profile(law.seconds) if len(law.values) > 1 else law.seconds
     found = []
-    for differ in [frozenset(), *subsets(frozenset(many))]:
+    same = concentrations(law, profile)
+    for differ in [frozenset(), *subsets(frozenset(same))]:
         share = 1.0
-        for group, n in many.items():
-            share *= 1 - 1 / n if group in differ else 1 / n
+        for group, c in same.items():
+            share *= 1 - c if group in differ else c
         found.append((differ, share))
     return found
+
+
+def alone(law: Law, profile: np.ndarray | None = None) -> float:
+    """Weight of the pairs of a place with itself."""
+    return shares(law, profile)[0][1]
 
 
 def correlation(law: Law, differ: Groups) -> float:
@@ -147,9 +181,9 @@ def fourth(law: Law, spread: Spread) -> tuple[float, float]:
     total = 1 + float(c**2 @ powers(law, spread.wander))
     edgeworth = 1 + spread.cumulant / 24 * _HE4
     whole = float(law.level_weight @ grid.expectation(law.values**4 * edgeworth)) / max(law.second * law.second, 1e-300)
-    many = places(law)
+    same = alone(law)
     whole, total = (v / (1 + float(c**2 @ spread.own)) for v in (whole, total))  # of E M^2, not of (E M)^2
-    return whole, max((total - whole / many) / (1 - 1 / many), 0.0) if many > 1 else whole
+    return whole, max((total - whole * same) / (1 - same), 0.0) if same < 1 else whole
 
 
 def squares_of(law: Law) -> np.ndarray:

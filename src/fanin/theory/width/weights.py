@@ -111,7 +111,7 @@ def drawn(
     own = own / n
     covariance = own
     if weight is not None and weight.excess:
-        one = 1 / pairs.places(out)
+        one = pairs.alone(out)
         kurtosis = weight.excess / weight.fan * fourth[0]
         cumulants = weight.excess / weight.fan * np.array(fourth)
         covariance = _reshaped(own, (cumulants[0] * one * ONE_PLACE + cumulants[1] * (1 - one) * TWO_PLACES) / n)
