@@ -12,6 +12,7 @@ from fanin.theory.adjoint import rows as sums
 from fanin.theory.adjoint import sequence
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.rows import Pairs, Rows
+from fanin.theory.concentration import let_through
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.rules.attention import _bias_variance, _prior, _row_counts, _run_weights, concentrations
@@ -121,18 +122,19 @@ def _rows(node: Node, g: Cotangent, q: Law, k: Law, v: Law, inputs) -> tuple[Row
         counts = float(np.mean(_row_counts(prior, a["causal"], n_q, n_k)))
         alike = np.array([[max(q.pair(along_q) / q.second, 0.0) if q.second > 0 else 0.0]])
         one = np.array([counts])
-        rows = Rows(np.ones((1, 1)), np.array([float(n_q)]), one, one, concentrations(s2, one), alike, keep)
+        rows = Rows(np.ones((1, 1)), np.array([float(n_q)]), one, one, concentrations(s2, one), alike, keep, let_through(s2, one))
         return rows, Side(along_q, n_q, None), Side(along_k, n_k, None), counts / n_k
     allowed, counts = found
     width_q, width_k = places.runs(n_q).width, places.runs(n_k).width
     alike = np.clip(places.correlations(q, n_q), 0, 1)
-    rows = Rows(places.mixing(allowed), width_q, width_k, counts, concentrations(s2, counts), alike, keep)
+    weights = concentrations(s2, counts)
+    rows = Rows(places.mixing(allowed), width_q, width_k, counts, weights, alike, keep, let_through(s2, counts))
     return rows, Side(along_q, n_q, n_q), Side(along_k, n_k, n_k), 1.0
 
 
 def _differ(g: Cotangent, *laws: Law) -> bool:
     """Whether places are told apart by more than one number a pair."""
-    return places.carried(*laws) is not None or sequence.carried(g) is not None
+    return places.carried(*laws) is not None or sequence.carried(g) is not None or sequence.uneven(g)
 
 
 def _inside(law: Law, side: Side) -> float:

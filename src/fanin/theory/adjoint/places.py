@@ -310,7 +310,12 @@ def _apart(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
             result.append([])
             continue
         words = {s: ratios.get(forward_words(s, value, g.law), 0.0) for s in subsets(value.groups)}
-        result.append([fresh(piece, words, matrix=sequence.correlation(g, value), balanced=g.balanced & value.groups)])
+        matrix = sequence.correlation(g, value)
+        if axis_groups(g.law.axes[axis]) == {sequence.POSITION} and not stacked:
+            cut = sequence.of_piece(g, value, start - size)
+            if cut is not None:
+                matrix, words[frozenset((sequence.POSITION,))] = cut
+        result.append([fresh(piece, words, matrix=matrix, balanced=g.balanced & value.groups)])
     return result
 
 

@@ -13,6 +13,8 @@ from fanin.theory.adjoint.cotangent import Cotangent, Part
 from fanin.theory.law import Axis, Law
 
 POSITION = places.POSITION
+UNEVEN = 1.0
+"""Mean squares of positions that differ by more than their mean are not told by one number."""
 
 
 def by_position(profile: np.ndarray, axes: tuple[Axis, ...], size: int) -> np.ndarray:
@@ -77,6 +79,30 @@ def carried(g: Cotangent) -> int | None:
         return None
     n = len(places.runs(size).index)
     return size if any(p.matrix is not None and len(p.matrix) == n for p in g.parts) else None
+
+
+def uneven(g: Cotangent) -> bool:
+    """Whether some positions of a sequence have much more gradient than others: a class token that alone was read."""
+    size = places.length(g.law)
+    if size is None:
+        return False
+    along = by_position(g.profile(), g.law.axes, size)
+    return bool(np.ptp(along) > UNEVEN * np.mean(along))
+
+
+def of_piece(g: Cotangent, piece: Law, start: int) -> tuple[np.ndarray, float] | None:
+    """Of the positions of a piece of a sequence: the matrix, and the mean over pairs of them over the mean square."""
+    size, count = carried(g), places.length(piece)
+    if size is None or count is None or start + count > size:
+        return None
+    run = places.runs(size)
+    owner = np.searchsorted(run.start, start + places.runs(count).index, side="right") - 1
+    pairs = pair_matrix(g, size)
+    near = places.neighbours(pairs)  # two positions of one run
+    inner = pairs[np.ix_(owner, owner)]
+    inner = np.where((owner[:, None] == owner[None, :]) & ~np.eye(len(owner), dtype=bool), near[owner][:, None], inner)
+    second = float(places.runs(count).width @ np.diag(inner)) / count
+    return normalized(inner), mean_pair(inner, count) / second if second > 0 else 0.0
 
 
 def correlation(g: Cotangent, to: Law | None = None) -> np.ndarray | None:
