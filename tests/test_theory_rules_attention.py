@@ -14,6 +14,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from fanin.distributions import Normal  # noqa: E402
+from fanin.theory.concentration import let_through  # noqa: E402
 from fanin.theory.rules.attention import concentration  # noqa: E402
 
 N, HEADS, T = 128, 4, 12
@@ -176,3 +177,17 @@ def test_gathered_by_a_router():
     net = Made(lambda m, x: m.table[torch.argmax(x @ m.w, -1)], w=(N, 8), table=(8, N))
     laws = {"w": Normal(N**-0.5), "table": Normal(0.5)}
     assert compared(net, normal(8, N), laws).misses() == []
+
+
+@pytest.mark.parametrize(("variance", "n"), [(0.1, 5), (1.0, 2), (4.0, 40), (100.0, 5)])
+def test_what_a_softmax_lets_through(variance, n):
+    """E[sum_j a_j^2 (1 - 2 a_j + R)], against drawn rows; the product of means E R (1 - E R) is not it."""
+    logits = np.sqrt(variance) * np.random.default_rng(1).standard_normal((20_000, n))
+    a = np.exp(logits - logits.max(1, keepdims=True))
+    a = a / a.sum(1, keepdims=True)
+    whole = (a**2).sum(1, keepdims=True)
+    drawn = (a**2 * (1 - 2 * a + whole)).sum(1)
+    error = drawn.std() / np.sqrt(len(drawn))
+    assert abs(let_through(variance, np.array([n]))[0] - drawn.mean()) < 4 * error + 1e-6
+    if variance > 1:
+        assert abs(whole.mean() * (1 - whole.mean()) - drawn.mean()) > 4 * error

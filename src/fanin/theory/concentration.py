@@ -1,8 +1,14 @@
-"""How few keys a row of softmax weights concentrates on: E[sum_j a_j^2] over Gaussian logits."""
+"""Moments of a row of softmax weights over Gaussian logits: E[sum_j a_j^2], and what its Jacobian lets through.
+
+With S = sum e^{l_j}, 1/S^p = int_0^inf u^{p-1} e^{-uS} du / (p - 1)!, so moments of the weights are integrals over u of
+products of A_k(u) = E[(u e^l)^k e^{-u e^l}], one factor a key, taken in log u.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from math import factorial
 
 import numpy as np
 
@@ -12,48 +18,78 @@ SHARP = 40.0  # std of logits from which on the largest leads by far: 1 - E[sum 
 
 
 @lru_cache(maxsize=64)
-def _laplace(s: float, longest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """On a grid of t = log u: the grid, log E[e^{-u e^l}], and log E[(u e^l)^2 e^{-u e^l}]; for all row lengths.
+def _laplace(s: float, longest: int) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """On a grid of t = log u: the grid, and log A_k for k = 0, 2, 3, 4; for all row lengths.
 
-    Both are smooth on the scale of one in t, where the trapezoid rule converges exponentially.
+    All are smooth on the scale of one in t, where the trapezoid rule converges exponentially.
     """
     t = np.arange(-np.log(longest) - 6 * s - 12, 6 * s + 8, min(0.1 * max(s, 1), 0.25))
     z, weight = grid.refined(s / 0.25)
     inner = np.exp(t[:, None] + s * z)
     decay = np.exp(-inner)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        squares = np.where(decay > 0, inner**2 * decay, 0.0)
-        return t, np.log(decay @ weight), np.log(squares @ weight)
+        found = {0: np.log(decay @ weight)}
+        for k in (2, 3, 4):
+            found[k] = np.log(np.where(decay > 0, inner**k * decay, 0.0) @ weight)
+        return t, found
+
+
+def _moments(variance: float, counts: np.ndarray, keys: tuple[int, ...]) -> np.ndarray:
+    """E of sum_j a_j^k, or of the sum over pairs of different keys of a_j^k a_j'^k' for two powers."""
+    s, n = np.sqrt(variance), counts[:, None]
+    t, log = _laplace(float(min(s, SHARP)), int(counts[-1]))
+    ways = np.prod([np.maximum(n - i, 0.0) for i in range(len(keys))], axis=0)
+    left = n - len(keys)
+    with np.errstate(invalid="ignore"):
+        integrand = np.exp(sum(log[k] for k in keys) + np.where(left > 0, left * log[0], 0.0))
+    return ways[:, 0] * np.trapezoid(integrand, t, axis=-1) / factorial(sum(keys) - 1)
 
 
 def _integrated(variance: float, counts: np.ndarray) -> np.ndarray:
     """``concentration`` for row lengths in increasing order."""
     if variance <= 1e-12:
         return 1.0 / counts
-    s, n = np.sqrt(variance), counts[:, None]
-    t, rest, squares = _laplace(float(min(s, SHARP)), int(counts[-1]))
-    with np.errstate(invalid="ignore"):
-        integrand = np.exp(np.log(n) + squares + np.where(n > 1, (n - 1) * rest, 0.0))
-    found = np.clip(np.trapezoid(integrand, t, axis=-1), 1.0 / counts, 1.0)
+    s = np.sqrt(variance)
+    found = np.clip(_moments(variance, counts, (2,)), 1.0 / counts, 1.0)
     return 1 - (1 - found) * min(SHARP / s, 1.0)
 
 
 def concentration(variance: float, n: int) -> float:
     """E[sum_j a_j^2] of softmax over n independent Gaussian logits of the given variance.
 
-    With S = sum e^{l_j}: n * int_0^inf u E[e^{2l} e^{-u e^l}] E[e^{-u e^l}]^{n-1} du, the integral taken in log u.
+    n int A_2 A_0^{n-1} d log u, see the module's docstring.
     """
     return float(_integrated(variance, np.array([max(n, 1.0)]))[0])
 
 
 def concentrations(variance: float, counts: np.ndarray) -> np.ndarray:
     """``concentration`` for many row lengths, interpolated in log n beyond a few dozen distinct ones."""
+    return _for_many(_integrated, variance, counts)
+
+
+def _for_many(table: Callable[[float, np.ndarray], np.ndarray], variance: float, counts: np.ndarray) -> np.ndarray:
     counts = np.maximum(np.asarray(counts, float), 1)
     distinct = np.unique(counts)
     if len(distinct) > 24:
         distinct = np.unique(np.round(np.geomspace(distinct[0], distinct[-1], 48)))
-    table = _integrated(float(np.round(variance, 6)), distinct)
-    return np.exp(np.interp(np.log(counts), np.log(distinct), np.log(table)))
+    found = np.maximum(table(float(np.round(variance, 6)), distinct), 1e-300)
+    return np.exp(np.interp(np.log(counts), np.log(distinct), np.log(found)))
+
+
+def let_through(variance: float, counts: np.ndarray) -> np.ndarray:
+    """E[sum_j a_j^2 (1 - 2 a_j + R)], R = sum_k a_k^2: mean square of a row of a_j (t_j - sum_k a_k t_k), t i.i.d.
+
+    From E R - 2 E sum a^3 + E R^2; (1 - 1/n)/n for equal weights, and zero for one that has it all.
+    """
+    return _for_many(_jacobian, variance, counts)
+
+
+def _jacobian(variance: float, counts: np.ndarray) -> np.ndarray:
+    if variance <= 1e-12:
+        return (1 - 1 / counts) / counts
+    second, third, fourth, pairs = (_moments(variance, counts, keys) for keys in ((2,), (3,), (4,), (2, 2)))
+    found = np.where(counts > 1, np.maximum(second - 2 * third + fourth + pairs, 0.0), 0.0)
+    return found * min(SHARP / np.sqrt(variance), 1.0)
 
 
 def fluctuating(variance: float, counts: np.ndarray, wobble: float, fixed: float = 0.0) -> np.ndarray:

@@ -122,7 +122,8 @@ def _rows(node: Node, g: Cotangent, q: Law, k: Law, v: Law, inputs) -> tuple[Row
         counts = float(np.mean(_row_counts(prior, a["causal"], n_q, n_k)))
         alike = np.array([[max(q.pair(along_q) / q.second, 0.0) if q.second > 0 else 0.0]])
         one = np.array([counts])
-        rows = Rows(np.ones((1, 1)), np.array([float(n_q)]), one, one, concentrations(s2, one), alike, keep, let_through(s2, one))
+        wide, weights = np.array([float(n_q)]), concentrations(s2, one)
+        rows = Rows(np.ones((1, 1)), wide, one, one, weights, alike, keep, let_through(s2, one))
         return rows, Side(along_q, n_q, None), Side(along_k, n_k, None), counts / n_k
     allowed, counts = found
     width_q, width_k = places.runs(n_q).width, places.runs(n_k).width

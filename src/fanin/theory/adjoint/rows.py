@@ -58,6 +58,8 @@ class Rows:
         counts, concentrated: effective number of keys of a row, and E[sum_j a_j^2].
         alike: correlation of the logits between rows.
         keep: share of weights that dropout keeps.
+        through: E[sum_j a_j^2 (1 - 2 a_j + sum_k a_k^2)], what the softmax lets through of independent t_j; None where
+            a row's weights are equal.
     """
 
     share: np.ndarray
@@ -67,6 +69,7 @@ class Rows:
     concentrated: np.ndarray
     alike: np.ndarray
     keep: float = 1.0
+    through: np.ndarray | None = None
 
     @property
     def weight(self) -> np.ndarray:
@@ -83,6 +86,13 @@ class Rows:
         """E[a_j a_j'] of two keys of one row over the product of the means: a row sums to one."""
         return np.where(self.counts > 1.0001, (1 - self.concentrated) / np.maximum(1 - 1 / self.counts, 1e-12), 0.0)
 
+    @property
+    def turned(self) -> np.ndarray:
+        """What the softmax lets through over what it would with equal weights: a row that has chosen does not turn."""
+        if self.through is None:
+            return np.ones_like(self.counts)
+        return np.where(self.counts > 1.0001, self.through * self.counts / np.maximum(1 - 1 / self.counts, 1e-12), 0.0)
+
     def plain(self) -> Rows:
         """The same rows of two samples: their weights are independent."""
         ones = 1 / self.counts
@@ -92,9 +102,10 @@ class Rows:
         """Pair moments of queries, weighted by how many there are of each run."""
         return self.queries[:, None] * pairs * self.queries[None, :]
 
-    def met(self) -> np.ndarray:
-        """E[a_ij a_i'j] of two rows over the product of means: what their logits share."""
-        return (self.boost[:, None] * self.boost[None, :]) ** (np.clip(self.alike, 0, 1) / 2)
+    def met(self, alone: np.ndarray) -> np.ndarray:
+        """Of two rows, what ``alone`` is of one over equal weights: what their logits share."""
+        alone = np.maximum(alone, 1e-300)
+        return (alone[:, None] * alone[None, :]) ** (np.clip(self.alike, 0, 1) / 2)
 
 
 def values(rows: Rows, g: Pairs) -> Pairs:
@@ -102,7 +113,7 @@ def values(rows: Rows, g: Pairs) -> Pairs:
     s, w = rows.weight, rows.queries
     near = np.diag(g.between)
     apart = s.T @ rows.both(g.between) @ s + s.T @ ((w * (g.own * rows.apart - near))[:, None] * s)
-    met = rows.met()
+    met = rows.met(rows.boost)
     own = np.einsum("ij,ik,kj->j", s, rows.both(g.between) * met, s, optimize=True)
     own = own + (w * (g.own * rows.boost / rows.keep - near * np.diag(met))) @ s**2
     return Pairs(np.maximum(own, 0), apart)
@@ -144,7 +155,8 @@ def queries(rows: Rows, g: Pairs, inner: Logits, k: Pairs, overlap: float) -> Pa
     v_own, k_own = inner.v.own - 2 * inner.u + inner.w.own[:, None], k.own - 2 * x + y_own[:, None]
     diagonal = np.einsum("ij,ij,ij->i", share * s, v_own, k_own)
     by_chance = overlap * (1 - rows.concentrated) * (share @ inner.v.extra) * (share @ k.extra)
-    own = g.own * (rows.apart * (exact - diagonal) + rows.boost / rows.keep * diagonal + by_chance)
+    dropped = rows.boost * (1 / rows.keep - 1) * diagonal
+    own = g.own * (rows.turned * exact + dropped + by_chance)
     return Pairs(np.maximum(own, 0), g.between * total)
 
 
@@ -154,12 +166,13 @@ def keys(rows: Rows, g: Pairs, inner: Logits, q: Pairs) -> Pairs:
     w = rows.queries
     near = np.diag(h.between)
     apart = _sandwich(rows.both(h.between), inner.v.between, inner.u, inner.w.between, s)
-    once = w * (h.own * rows.apart - near)
+    once = w * (h.own * rows.turned - near)
     apart = apart + _sandwich(np.diag(once), inner.v.between, inner.u, np.diag(inner.w.own), s)
-    met = rows.met()
+    met = rows.met(rows.turned)
     at_one = np.diag(inner.v.own)
     own = np.diag(_sandwich(rows.both(h.between) * met, at_one, inner.u, inner.w.between, s))
-    once = w * (h.own * rows.boost / rows.keep - near * np.diag(met))
+    dropped = rows.boost * (1 / rows.keep - 1)
+    once = w * (h.own * (rows.turned + dropped) - near * np.diag(met))
     own = own + np.diag(_sandwich(np.diag(once), at_one, inner.u, np.diag(inner.w.own), s))
     return Pairs(np.maximum(own, 0), apart)
 
