@@ -24,9 +24,9 @@ class Report:
         measured: signals of a run; None where nothing was run.
         target: what was checked, in the user's words.
         facts: figures of the whole: ``loss`` and ``accuracy`` measured, ``predicted_loss`` with
-            ``predicted_loss_spread`` between networks, ``predicted_accuracy``, ``predicted_logit_rms``, ``expected_loss``
-            (of knowing nothing: ln C for a cross-entropy), ``parameters``, ``seconds``, ``notes``, ``versions``; all may
-            be missing.
+            ``predicted_loss_spread`` between networks, ``predicted_accuracy``, ``predicted_logit_rms``,
+            ``expected_loss`` (of knowing nothing: ln C for a cross-entropy), ``parameters``, ``seconds``, ``notes``,
+            ``versions``; all may be missing.
 
     Example:
         >>> report = Report((Finding("FAN101", "error", "fc", "rms 1e-9", fix="use He"),), None, None, "net")

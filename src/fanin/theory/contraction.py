@@ -7,6 +7,7 @@ attention weights and values it is what makes tokens alike.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from weakref import WeakKeyDictionary
@@ -160,7 +161,7 @@ def known_pairs(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> tuple[n
         chosen = frozenset(n for i, n in enumerate(names) if mask >> i & 1)
         dims = tuple(i for i, group in enumerate(others) if group in chosen)
         summed = x.sum(axis=dims, keepdims=True)
-        count = np.prod([x.shape[d] for d in dims])
+        count = math.prod(x.shape[d] for d in dims)
         totals[chosen] = (float(np.mean(np.mean(np.abs(summed / count) ** 2, axis=-1))), count)
     pairs: dict[Groups, float] = {}
     for chosen in sorted(totals, key=len):
@@ -224,7 +225,7 @@ def _by_distance(law: Law, x: Known, factor: float) -> Law:
 
 
 def _by_output(weight: Law, in_axis: int) -> np.ndarray:
-    """Mean square of each output's weights over that of all, shape (outputs or 1,): blocks may have laws of their own."""
+    """Mean square of each output's weights over that of all, shape (outputs or 1,): blocks may have their own laws."""
     profile = weight.profile(weight.seconds)
     if profile.shape[1 - in_axis] == 1 or weight.second == 0:
         return np.ones(1)

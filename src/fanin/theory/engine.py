@@ -109,7 +109,7 @@ class Interpreter:
             for node in self.graph.nodes
             if node.kind is Kind.PARAMETER and node.id in found
         }
-        facts = dict(begun.facts or {}) if begun is not None else {"cotangent": "output"}
+        facts: dict = dict(begun.facts or {}) if begun is not None else {"cotangent": "output"}
         by_id = {node.id: r for node, r in zip(self.graph.signals, rows, strict=True)}
         facts["depth"] = [deep.to_dict() for deep in depths(self.graph, self.values, by_id)]
         return Signals(rows, aliases=self.graph.aliases, parameters=weights, facts=facts)

@@ -110,7 +110,7 @@ def known(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> dict[Groups, 
         a, b = x[tuple(first)], x[tuple(second)]
         norms = np.sqrt((np.abs(a) ** 2).sum(-1) * (np.abs(b) ** 2).sum(-1))
         seen = norms > 0
-        spread[differ] = (float(np.std((a * b.conj()).real.sum(-1)[seen] / norms[seen])) if seen.any() else 0.0, 0.0)
+        spread[differ] = (float(np.std(np.real(a * b.conj()).sum(-1)[seen] / norms[seen])) if seen.any() else 0.0, 0.0)
     return spread
 
 

@@ -71,9 +71,7 @@ def planned_model(reading: Reading, plan: Any, seed: int) -> torch.nn.Module:
     return copied
 
 
-def apply_plan(
-    plan: Any, model: torch.nn.Module, *, seed: int, undo: bool = False, **kept: Any
-) -> torch.nn.Module:
+def apply_plan(plan: Any, model: torch.nn.Module, *, seed: int, undo: bool = False, **kept: Any) -> torch.nn.Module:
     """Fill the model's parameters in place; with ``undo`` what is overwritten can be put back."""
     from fanin.frameworks.torch.fill import apply
     from fanin.frameworks.torch.undo import forget, remember

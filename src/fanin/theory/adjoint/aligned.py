@@ -1,12 +1,12 @@
 """Gradients that follow the signal: what a loss such as a mean square error sends back.
 
-Behind ``y = W x`` the gradient of ``|y - t|^2`` is ``y - t``, and ``W`` meets itself: ``W^T W x`` has a part along ``x``.
-With ``g_c = h(z_c)`` and ``z_c`` the latent of ``y_c``, Gaussian integration by parts gives
+Behind ``y = W x`` the gradient of ``|y - t|^2`` is ``y - t``, and ``W`` meets itself: ``W^T W x`` has a part along
+``x``. With ``g_c = h(z_c)`` and ``z_c`` the latent of ``y_c``, Gaussian integration by parts gives
 
     E[sum_c W_ci g_c] = n_out Var(W) E[h'(z)] x_i / sigma,
 
-a function of the latent of ``x`` without a random base. It is small beside the random part where the layer has far fewer
-outputs than inputs, and as large where it has as many.
+a function of the latent of ``x`` without a random base. It is small beside the random part where the layer has far
+fewer outputs than inputs, and as large where it has as many.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ class _Means:
         """Rms, mean and gradient rms."""
         out = {}
         for name, rows in self._tensors.items():
-            square, mean = (float(np.mean([row[i] for row in rows])) for i in (0, 1))
+            square, mean = (float(np.mean([row[i] or 0.0 for row in rows])) for i in (0, 1))
             grads = [row[2] for row in rows if row[2] is not None]
             out[name] = (
                 float(np.sqrt(square)),
