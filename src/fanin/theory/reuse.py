@@ -75,7 +75,7 @@ def _same_latent(a: Latent, b: Latent, names: Names) -> bool:
         return False
     rest = [f.name for f in fields(a) if f.name not in ("id", "source", "mean_of")]
     kinds = [(c.source and replace(c.source, id=0), c.mean_of and c.mean_of[1:]) for c in (a, b)]
-    return same(*kinds, names) and all(same(getattr(a, n), getattr(b, n), names) for n in rest)
+    return same(kinds[0], kinds[1], names) and all(same(getattr(a, n), getattr(b, n), names) for n in rest)
 
 
 def _ids(latent: Latent) -> tuple[int | None, int | None, int | None]:
@@ -100,7 +100,7 @@ def _same_function(a: Callable, b: Callable) -> bool:
     if getattr(a, "__code__", 0) != getattr(b, "__code__", 1):
         return False
     cells = [[c.cell_contents for c in f.__closure__ or ()] + list(f.__defaults__ or ()) for f in (a, b)]
-    return same(*cells, Names())
+    return same(cells[0], cells[1], Names())
 
 
 def _alike(a: Node, b: Node) -> bool:
@@ -193,10 +193,19 @@ def _factor(old: tuple, new: tuple, names: Names, bases: Names) -> float | None:
             return None
         if not _same_array(a.second * factor, b.second):
             return None
-        rest = [f.name for f in fields(a) if f.name not in ("base", "second")]
-        if not all(same(getattr(a, n), getattr(b, n), names) for n in rest):
+        rest = [f.name for f in fields(a) if f.name not in ("base", "second", "radial")]
+        if not all(same(getattr(a, n), getattr(b, n), names) for n in rest) or not _same_radial(a, b, bases):
             return None
     return factor
+
+
+def _same_radial(a: Any, b: Any, bases: Names) -> bool:
+    """Equal coefficients on numbers whose identities go with each other, as those of bases do."""
+    if a.radial is None or b.radial is None:
+        return a.radial is b.radial
+    pairs = list(zip(a.radial.items(), b.radial.items(), strict=False))
+    alike = all(bases.agree(i, j) and abs(x - y) <= ROUNDING * max(1.0, abs(y)) for (i, x), (j, y) in pairs)
+    return alike and len(a.radial) == len(b.radial)
 
 
 def _ratio(old: tuple, new: tuple) -> float:
@@ -216,7 +225,12 @@ def _again(sent: list[list], bases: Names, factor: float) -> list[list]:
             return bases.there[old]
         return fresh_bases.setdefault(old, fresh(np.zeros(()), {}).base)
 
-    return [[replace(p, base=base(p.base), second=p.second * factor) for p in one] for one in sent]
+    def named(radial: Mapping[int, float] | None) -> Mapping[int, float] | None:
+        return radial if radial is None else {base(i): value for i, value in radial.items()}
+
+    return [
+        [replace(p, base=base(p.base), second=p.second * factor, radial=named(p.radial)) for p in one] for one in sent
+    ]
 
 
 __all__ = ["Memory", "same"]
