@@ -1,13 +1,15 @@
 """The page docs/accuracy.md from the results of ``benchmarks/accuracy.py --json``.
 
 python benchmarks/accuracy.py llama bert --small --width 256 --json text.json
-python benchmarks/accuracy_table.py text.json vision.json > docs/accuracy.md
+python benchmarks/accuracy.py --json published.json
+python benchmarks/accuracy_table.py text.json vision.json --published published.json > docs/accuracy.md
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,15 @@ How far predictions are from measurements, in percent of the rms, at the 50th an
 model (weights: over all parameters' gradients). Each architecture is measured on three freshly drawn networks; noise is
 the standard error of what was measured, below which no error means anything. Published configurations are shrunk to two
 layers and a width of 256. Made by `benchmarks/accuracy.py` and `benchmarks/accuracy_table.py`.
-
+"""
+COLUMNS = """
 | architecture | mode | tensors | forward | noise | backward | weights | unmodelled |
 |---|---|---|---|---|---|---|---|"""
+PUBLISHED = """
+## Published sizes
+
+GPT-2 small and BERT base at 64 tokens, ViT base, ResNet-50.
+"""
 
 
 def cell(figures: dict[str, float]) -> str:
@@ -65,8 +73,11 @@ def summary(results: list[dict[str, Any]]) -> list[str]:
         clean = sum(not r["unmodelled"] for r in found)
         lines.append(f"| {mode} | {len(found)} | {clean} | " + " | ".join(cells) + " |")
     goals = "; ".join(f"{WORDS[k]} {a:g} / {b:g}" for k, (a, b) in GOALS.items())
-    lines += ["", f"The median architecture, and how many are within the goals ({goals}; forward also within twice the",
-              "noise)."]  # fmt: skip
+    lines += [
+        "",
+        "The median architecture, and how many are within the goals",
+        f"({goals}; forward also within twice the noise).",
+    ]
     return lines
 
 
@@ -97,16 +108,29 @@ def shown_name(r: dict[str, Any]) -> str:
     return r["target"].removeprefix("hf:")
 
 
-def page(results: list[dict[str, Any]]) -> str:
-    """The whole page, architectures in alphabetical order."""
+def ordered(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Architectures in alphabetical order, training mode first; of two runs the later."""
     found = {(r["target"], r["mode"]): r for r in results}
-    kept = [found[key] for key in sorted(found, key=lambda k: (k[0], k[1] != "train"))]
-    return "\n".join([HEAD, *map(line, kept), *summary(kept), *furthest(kept)]) + "\n"
+    return [found[key] for key in sorted(found, key=lambda k: (k[0], k[1] != "train"))]
+
+
+def page(results: list[dict[str, Any]], published: list[dict[str, Any]], notes: str) -> str:
+    """The whole page."""
+    kept = ordered(results)
+    sized = [PUBLISHED, COLUMNS.strip(), *map(line, ordered(published))] if published else []
+    parts = [HEAD, COLUMNS.strip(), *map(line, kept), *summary(kept), *sized, *furthest(kept)]
+    return "\n".join(parts) + "\n" + notes
+
+
+def gathered(paths: list[str]) -> list[dict[str, Any]]:
+    """The results of several files."""
+    return [result for path in paths for result in json.loads(Path(path).read_text())]
 
 
 if __name__ == "__main__":
-    gathered: list[dict[str, Any]] = []
-    for path in sys.argv[1:]:
-        with open(path) as file:
-            gathered += json.load(file)
-    print(page(gathered), end="")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", nargs="+")
+    parser.add_argument("--published", nargs="*", default=[])
+    args = parser.parse_args()
+    notes = Path(__file__).with_name("accuracy_notes.md").read_text()
+    print(page(gathered(args.results), gathered(args.published), notes), end="")
