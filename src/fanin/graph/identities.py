@@ -7,7 +7,7 @@ exponentials (log-sum-exp, running softmaxes, weighted averages over time) are m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -39,6 +39,10 @@ FUNCTIONS = {
     ("minimum", True): (_mirrored_fall, _fall),
 }
 """By operation, and whether it is the first term of the difference: functions of x - y for the term x, for y."""
+
+
+APART = "factors that depend on the same tensors are taken as independent"
+SOURCES = (Kind.PARAMETER, Kind.CONSTANT, Kind.INPUT)
 
 
 def with_gaps(nodes: Iterable[Node]) -> list[Node]:
@@ -96,3 +100,65 @@ def _gap(extreme: Node) -> Node:
     id_ = f"{extreme.id}.gap"
     attrs = MappingProxyType({"alpha": -1.0})
     return replace(extreme, id=id_, name=id_, kind=Kind.SUM, op="sub", attrs=attrs, signal=False, evaluate=np.subtract)
+
+
+def with_shared_factors(nodes: Iterable[Node]) -> list[Node]:
+    """Sums ``f(z) w + g(z)`` as functions of three: the product forgets that it shares z with the sum."""
+    by_id: dict[str, Node] = {}
+    made: list[Node] = []
+    partial: set[str] = set()
+    for node in nodes:
+        found = _shared(node, by_id)
+        if found is not None:
+            product, inputs, fn = found
+            partial.add(product.id)
+            attrs = MappingProxyType({"fn": fn, "note": APART})
+            node = replace(node, kind=Kind.POINTWISE, inputs=inputs, attrs=attrs, evaluate=fn)
+        elif _entangled(node, by_id):
+            node = replace(node, attrs=MappingProxyType({**node.attrs, "note": APART}))
+        by_id[node.id] = node
+        made.append(node)
+    return [replace(n, attrs=MappingProxyType({**n.attrs, "partial": True})) if n.id in partial else n for n in made]
+
+
+def _entangled(node: Node, by_id: dict[str, Node]) -> bool:
+    """Whether two products with factors of one origin are added, f(z) v + g(z) w."""
+    if node.kind is not Kind.SUM or len(set(node.inputs)) != 2:
+        return False
+    products = [by_id[i] for i in node.inputs]
+    if any(p.kind is not Kind.PRODUCT or not p.signal for p in products):
+        return False
+    a, b = ({_root(i, by_id) for i in p.inputs} for p in products)
+    return any(by_id[i].kind not in SOURCES for i in a & b)
+
+
+def _weighted(f: np.ndarray, w: np.ndarray, g: np.ndarray) -> np.ndarray:
+    return np.asarray(f) * w + g
+
+
+_weighted.weighted = True  # for rules that cannot take three tensors: a product, then a sum
+
+
+def _shared(node: Node, by_id: dict[str, Node]) -> tuple[Node, tuple[str, str, str], Callable] | None:
+    """The product f(z) w in a sum with g(z), and f, w, g."""
+    if node.kind is not Kind.SUM or node.attrs.get("alpha", 1.0) != 1.0 or len(set(node.inputs)) != 2:
+        return None
+    for product, other in (node.inputs, node.inputs[::-1]):
+        source = by_id[product]
+        if source.kind is not Kind.PRODUCT or not source.signal or len(source.inputs) != 2:
+            continue
+        roots = [_root(i, by_id) for i in (*source.inputs, other)]
+        if roots[0] == roots[1] or roots[2] not in roots[:2] or roots[2] == other:
+            continue
+        f, w = source.inputs if roots[0] == roots[2] else source.inputs[::-1]
+        if by_id[f].kind is Kind.POINTWISE and by_id[f].shape == by_id[w].shape == by_id[other].shape == node.shape:
+            return source, (f, w, other), _weighted
+    return None
+
+
+def _root(id_: str, by_id: dict[str, Node]) -> str:
+    """The tensor that one is a pointwise function of, step by step."""
+    node = by_id[id_]
+    while node.kind is Kind.POINTWISE and len(node.inputs) == 1:
+        node = by_id[node.inputs[0]]
+    return node.id

@@ -28,9 +28,9 @@ def doubted(node: Node, value: Value, inputs: tuple[Value, ...]) -> Value:
         return Unmodelled(node.shape, f"{node.op} over no elements")
     if np.isnan(value.values).any():
         return Unmodelled(node.shape, f"{node.op}: {NOT_A_NUMBER}")
-    if node.kind is Kind.POINTWISE and _rare(value):
-        return value.marked(RARE)
-    return value
+    if "note" in node.attrs:
+        value = value.marked(node.attrs["note"])
+    return value.marked(RARE) if node.kind is Kind.POINTWISE and _rare(value) else value
 
 
 def _rare(law: Law) -> bool:

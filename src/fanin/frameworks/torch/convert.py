@@ -14,7 +14,7 @@ from fanin.frameworks.torch.chains import Chain
 from fanin.frameworks.torch.ops import SPLITS, TABLE, Arguments, Built, op_name, references, split_piece, substitute
 from fanin.frameworks.torch.program import Program, Ref, Step
 from fanin.graph import Graph, Kind, Node, Parameter
-from fanin.graph.identities import with_gaps
+from fanin.graph.identities import with_gaps, with_shared_factors
 
 
 def to_graph(program: Program, parameters: Mapping[str, Parameter], batch: Mapping[str, np.ndarray | None]) -> Graph:
@@ -25,7 +25,7 @@ def to_graph(program: Program, parameters: Mapping[str, Parameter], batch: Mappi
         batch: values of the inputs by input id, None where they have none.
     """
     builder = _Builder(program, parameters, batch)
-    nodes = with_gaps(builder.build())
+    nodes = with_shared_factors(with_gaps(builder.build()))
     from fanin.frameworks.torch.names import public_names
 
     names, aliases = public_names(program, {n.id for n in nodes if n.is_float and n.signal})

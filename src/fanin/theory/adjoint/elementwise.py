@@ -12,7 +12,7 @@ from fanin.theory import grid, places
 from fanin.theory.adjoint import sequence
 from fanin.theory.adjoint.aligned import to_summand
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, fresh, summed_out, translated
-from fanin.theory.combine import PAIRS, broadcast_axes
+from fanin.theory.combine import PAIRS, binary, broadcast_axes
 from fanin.theory.law import FEATURE, Law, relabel, subsets
 from fanin.theory.rules.pointwise import SATURATED, alpha_scale, joined, laid_out
 from fanin.theory.state import Known, Value, as_law
@@ -49,7 +49,29 @@ def elementwise(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[lis
             [] if isinstance(inputs[0], Known) else _binary(fn, g, x, y),
             [] if isinstance(inputs[1], Known) else _binary(flipped, g, y, x),
         ]
-    return _ternary(fn, g, laws, inputs)
+    try:
+        return _ternary(fn, g, laws, inputs)
+    except NotImplementedError:
+        if not getattr(fn, "weighted", False):
+            raise
+    return _in_turn(g, laws, inputs)
+
+
+def _in_turn(g: Cotangent, laws: list[Law], inputs: tuple[Value, ...]) -> list[list[Part]]:
+    """The gradients of f w + g, the product and the sum one after the other."""
+    f, w, other = laws
+    made = binary(np.multiply, f, w, g.law.shape, pair="product")
+    through = Cotangent(made, tuple(_binary(_added, g, made, other)))
+    found = [_binary(_multiplied, through, f, w), _binary(_multiplied, through, w, f), _binary(_added, g, other, made)]
+    return [[] if isinstance(v, Known) else parts for v, parts in zip(inputs, found, strict=True)]
+
+
+def _added(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.add(a, b)
+
+
+def _multiplied(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.multiply(a, b)
 
 
 def derivative(fn: Function, values: np.ndarray, *others: np.ndarray) -> np.ndarray:
@@ -372,9 +394,10 @@ def _ternary(fn: Function, g: Cotangent, laws: list[Law], inputs) -> list[list[P
             result[i] = _binary(*_given(fn, g, laws, i, others))
         else:
             free = [j for j in others if j not in bound]
-            if len(free) > 1 or any(len(laws[j].values) > 1 for j in bound if not laws[j].deterministic):
+            apart = any(not laws[j].latent.aligned(laws[free[0]].latent) for j in free)
+            if apart or any(len(laws[j].values) > 1 for j in bound if not laws[j].deterministic):
                 raise NotImplementedError("the gradient of a function of three independent tensors")
-            result[i] = _beside(fn, g, laws, i, free[0], bound)
+            result[i] = _beside(fn, g, laws, i, free, bound)
     return result
 
 
@@ -397,15 +420,15 @@ def _cut(level: np.ndarray, ndim: int) -> np.ndarray:
     return level.reshape(level.shape[level.ndim - ndim :]) if level.ndim > ndim else level
 
 
-def _beside(fn: Function, g: Cotangent, laws: list[Law], i: int, free: int, bound: list[int]) -> list[Part]:
-    """What operand i gets where one other is independent: the mean over it of the squared slope, a profile alone."""
-    law, other = laws[i], laws[free]
-    if any(len(laws[j].values) > 1 for j in (*bound, i, free)):
+def _beside(fn: Function, g: Cotangent, laws: list[Law], i: int, free: list[int], bound: list[int]) -> list[Part]:
+    """What operand i gets where others on one latent are independent: the mean of the slope squared, as a profile."""
+    law = laws[i]
+    if any(len(laws[j].values) > 1 for j in (*bound, i, *free)):
         raise NotImplementedError("the gradient of a function of three tensors whose places differ in law")
     z = grid.Z_COARSE
     shape = (grid.COARSE, grid.COARSE)
     mine = {j: np.broadcast_to(grid.at(laws[j].values[0], z)[:, None], shape) for j in (i, *bound)}
-    mine[free] = np.broadcast_to(grid.at(other.values[0], z)[None, :], shape)
+    mine |= {j: np.broadcast_to(grid.at(laws[j].values[0], z)[None, :], shape) for j in free}
     slot = lambda v, *rest: fn(*_inserted(rest, i, v))  # noqa: E731
     slope = derivative(slot, mine[i], *[mine[j] for j in range(len(laws)) if j != i])
     form = np.sqrt((slope**2) @ grid.WEIGHT_COARSE)

@@ -15,6 +15,8 @@ from fanin.theory.contraction import axis_groups, axis_size, known_pairs
 from fanin.theory.law import FEATURE, Atom, Law, fresh_latent, gaussian, gaussians, latent_for
 from fanin.theory.state import Hidden, Known, Value, as_law
 
+MOST_LEVELS = 64  # joint levels of two tensors beside a third
+
 
 def pointwise(node: Node, *inputs: Value) -> Law:
     """Any pointwise function of one, two or three tensors."""
@@ -27,7 +29,13 @@ def pointwise(node: Node, *inputs: Value) -> Law:
         return fold(fn, laws, node.shape).marked("a mask of two tensors is taken as independent of both")
     if len(laws) == 1:
         return reshaped(apply(fn, laws[0]), node.shape)
-    return fold(fn, laws, node.shape)
+    try:
+        return fold(fn, laws, node.shape)
+    except NotImplementedError:
+        if not getattr(fn, "weighted", False):
+            raise
+    f, w, g = laws  # f w + g, whose places differ too much in law: one after the other
+    return binary(np.add, binary(np.multiply, f, w, node.shape, pair="product"), g, node.shape, pair="sum")
 
 
 def fold(fn, laws: list[Law], shape: tuple[int, ...]) -> Law:
@@ -44,7 +52,7 @@ def fold(fn, laws: list[Law], shape: tuple[int, ...]) -> Law:
     rest = [i for i in range(len(laws)) if i not in alike]
     if len(laws) == 3 and len(alike) == 1 and laws[rest[0]].latent.aligned(laws[rest[1]].latent):
         alike, rest = rest, alike
-    if len(rest) == 1 and all(len(laws[i].values) == 1 for i in alike):
+    if len(rest) == 1:
         return _and_another(fn, laws, alike, rest[0], shape)
     raise NotImplementedError(f"a pointwise function of {len(laws)} independent tensors")
 
@@ -73,14 +81,23 @@ def _on_one_latent(fn, laws: list[Law], shape: tuple[int, ...]) -> Law:
 def _and_another(fn, laws: list[Law], alike: list[int], other: int, shape: tuple[int, ...]) -> Law:
     """All but one on the same latent: they are read off at z, so that two tensors are left."""
     whole = max((laws[i] for i in alike), key=lambda law: np.prod(law.shape))
+    rows, level = joined([laws[i] for i in alike], len(shape))
+    if len(rows[0]) > MOST_LEVELS:
+        raise NotImplementedError(f"a pointwise function of {len(laws)} tensors whose places differ in law")
+    latent = replace(whole, values=grid.Z_UNIT[None], level=np.zeros((1,) * len(whole.shape), np.int32))
 
-    def of(z, value):
-        arguments: list[Any] = [value] * len(laws)
-        for i in alike:
-            arguments[i] = grid.at(laws[i].values[0], np.ravel(z)).reshape(np.shape(z))
-        return fn(*arguments)
+    def at_level(*row):
+        def of(z, value):
+            arguments: list[Any] = [value] * len(laws)
+            for i, k in zip(alike, row, strict=True):
+                arguments[i] = grid.at(laws[i].values[k], np.ravel(z)).reshape(np.shape(z))
+            return fn(*arguments)
 
-    return binary(of, whole.with_values(grid.Z_UNIT[None]), laws[other], shape)
+        return binary(of, latent, laws[other], shape)
+
+    pieces = [at_level(*row) for row in zip(*rows, strict=True)]
+    numbers = np.repeat(np.arange(len(pieces), dtype=float)[:, None], grid.POINTS, axis=1)
+    return choose(replace(latent, shape=shape, values=numbers, level=level), pieces, shape)
 
 
 def _with_known(fn, laws: list[Law], random: list[int], shape: tuple[int, ...]) -> Law:
