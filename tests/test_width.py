@@ -246,6 +246,23 @@ def test_half_as_wide_intervals_do_not_cover(measured):
     assert np.all(shares.mean(0) < 0.85)
 
 
+def test_a_rule_that_fails_is_said_on_the_row(monkeypatch):
+    from fanin.graph import Kind
+    from fanin.theory.width import forward
+
+    model = perceptron(16, 2)
+    graph = read_model(model, torch.randn(4, 16)).graph
+    assert all(row.exact for row in interpret(graph, laws_of(model)).rows)
+
+    def unwritten(*_):
+        raise NotImplementedError
+
+    monkeypatch.setitem(forward.RULES, Kind.DENSE, unwritten)
+    rows = interpret(graph, laws_of(model)).rows
+    assert all(("general rule" in row.note) == (row.op == "linear") == (not row.exact) for row in rows)
+    assert all(row.rms_low < row.rms < row.rms_high for row in rows)
+
+
 def test_cost_of_widths_is_linear_in_the_number_of_nodes():
     import time
 

@@ -55,6 +55,7 @@ class Behind:
     spreads: dict[str, Spread]
     bases: dict[int, Base] = field(default_factory=dict)
     found: dict[str, np.ndarray] = field(default_factory=dict)
+    rough: set[str] = field(default_factory=set)
 
     def watch(self, node: Node, parts: Sequence[Part], g: Cotangent, sent: Sequence[Sequence[Part]] | None) -> None:
         """Called for every node in reverse order, with what was collected, its sum, and what it sends on."""
@@ -75,6 +76,7 @@ class Behind:
                         self.bases[part.base] = self._sent(node, i, part, g, total, spread)
                     except FAILURES:  # a case that the kind's own rule was not written for
                         self.bases[part.base] = Base(total, rigid=0.0)
+                        self.rough.add(node.inputs[i])
 
     # --- one tensor ------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from fanin.theory.width.backward import Behind
 from fanin.theory.width.forward import RULES, Setting, general, parameter
 from fanin.theory.width.state import STILL, Spread, of_square
 
+GENERAL = "{} by the general rule: what its inputs bring, and a draw of its own features"
 FAILURES = (ValueError, IndexError, TypeError, AttributeError, KeyError, ZeroDivisionError, np.linalg.LinAlgError)
 
 
@@ -37,6 +38,7 @@ class Widths:
     def __post_init__(self) -> None:
         self.setting = Setting(self.graph, self.laws)
         self.spreads: dict[str, Spread] = {}
+        self.rough: set[str] = set()
         self.behind = Behind(self.setting, self.values, self.spreads)
 
     def forward(self) -> None:
@@ -57,6 +59,7 @@ class Widths:
             try:
                 return RULES.get(node.kind, general)(self.setting, node, law, inputs, spreads)
             except (NotImplementedError, *FAILURES):  # a case that the kind's own rule was not written for
+                self.rough.add(node.id)
                 return general(self.setting, node, law, inputs, spreads)
 
     def of(self, id_: str) -> np.ndarray | None:
@@ -68,7 +71,8 @@ class Widths:
         """Rows, by node id, with their intervals."""
         forward = _ends({i: d for i in rows if (d := self.of(i)) is not None})
         backward = _ends({i: self.behind.found[i] for i in rows if i in self.behind.found})
-        return {i: _with(row, forward.get(i), backward.get(i)) for i, row in rows.items()}
+        found = {i: _with(row, forward.get(i), backward.get(i)) for i, row in rows.items()}
+        return {i: _marked(row, i in self.rough, i in self.behind.rough) for i, row in found.items()}
 
 
 def _ends(deltas: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
@@ -87,3 +91,12 @@ def _with(row: Signal, forward: tuple[float, float] | None, backward: tuple[floa
     if row.grad_rms is not None and backward is not None:
         bounds |= {"grad_rms_low": row.grad_rms * backward[0], "grad_rms_high": row.grad_rms * backward[1]}
     return replace(row, **bounds)
+
+
+def _marked(row: Signal, forward: bool, backward: bool) -> Signal:
+    """A row whose interval is not that of its kind says so."""
+    sides = [side for side, is_rough in (("interval", forward), ("gradient's interval", backward)) if is_rough]
+    if not sides or row.rms is None:
+        return row
+    note = GENERAL.format(" and ".join(sides))
+    return replace(row, exact=False, note="; ".join(n for n in (row.note, note) if n))
