@@ -60,7 +60,7 @@ CLAIMS: dict[Kind, tuple[str, str]] = {
     Kind.DROP: (EXACT, "plain and alpha dropout"),
     Kind.CONSTANT: (EXACT, "a constant, or the law of what is drawn"),
     Kind.EXPERTS: (APPROXIMATE, "every expert alike"),
-    Kind.RECUR: (APPROXIMATE, "a population of units: 2 %; packed sequences of signals are not modelled"),
+    Kind.RECUR: (APPROXIMATE, "a population of units: 2 %; a cell in a loop: steps as independent; packed sequences: not modelled"),
     Kind.ROUTE: (APPROXIMATE, "order statistics of independent entries; after a softmax 12 %"),
 }
 """What is said of a kind, and its error: of the mean square, so twice that of the rms."""
