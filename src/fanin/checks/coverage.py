@@ -58,7 +58,7 @@ def disagree(case: Case) -> Iterator[Seen]:
 
 
 CERTAIN = 2.5  # half widths: five standard deviations, so that chance is out of the question for a million tensors
-LEFT = 0.25  # in the logarithm: what the theory's approximations may be off by, on top of chance
+LEFT = 0.25  # in the logarithm, a judgement: what the theory's approximations may be off by on top of chance
 
 
 def _interval(row: Signal) -> tuple[float, float]:
