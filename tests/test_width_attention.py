@@ -58,7 +58,7 @@ def test_gradients_where_rows_choose(name, found):
 @pytest.mark.parametrize("name", ["q", "k"])
 def test_queries_and_keys_stray_by_the_few_keys_of_a_row(name, found, request):
     rows, (_, backward), case = found
-    if (*case, name) in UNDONE:  # the weights' own answer to the logits' variance is missing
+    if (*case, name) in UNDONE:  # the scatter of the weights themselves is left out, or their few keys counted twice
         request.applymarker(pytest.mark.xfail(strict=True))
     logs = np.log(backward[name])
     predicted = math.log(rows[name].grad_rms_high / rows[name].grad_rms_low) / (2 * 1.96)

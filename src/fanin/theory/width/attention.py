@@ -4,26 +4,52 @@
 Gaussian and independent but for their sum, which is zero: of the m = 1 / sum_j a_ij^2 keys that a row looks at, m - 1
 are free. With keys of d features the square of one head's gradient has the relative variance
 ``(1 + 2/d)(1 + 2/(m - 1)) - 1``; a base brings 2/d of it, and this is the rest. Keys meet the queries that look at them
-in the same way.
+in the same way. The weights answer to the logits' variance, which queries and keys of one network bring along: by the
+elasticity of ``concentration.let_through`` (of ``concentrations`` for values).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from fanin.graph import Node
 from fanin.theory.adjoint.cotangent import Part
+from fanin.theory.concentration import concentrations, let_through
 from fanin.theory.law import Law
 from fanin.theory.state import Value
 from fanin.theory.width import pairs
 
 QUERIES, KEYS, VALUES = range(3)
+STEP = 1.05
 
 
-def factors(inputs: Sequence[str], i: int) -> tuple[str, ...]:
-    """The tensors that stand beside the cotangent in what is sent to input i."""
-    return {QUERIES: (inputs[KEYS], inputs[VALUES]), KEYS: (inputs[QUERIES], inputs[VALUES])}.get(i, ())
+def factors(node: Node, laws: Sequence[Value], i: int) -> tuple[float, float, float]:
+    """Powers of the mean squares of queries, keys and values in the mean square of what is sent to one of them.
+
+    Queries meet keys and values; the weights, too, answer to the logits' variance, to which queries and keys add.
+    """
+    answer = elasticity(node, laws, concentrations if i == VALUES else let_through)
+    found = [answer, answer, 0.0 if i == VALUES else 1.0]
+    if i != VALUES:
+        found[KEYS if i == QUERIES else QUERIES] += 1.0
+    return found[0], found[1], found[2]
+
+
+def elasticity(node: Node, laws: Sequence[Value], of: Callable[[float, np.ndarray], np.ndarray]) -> float:
+    """d log of a moment of the weights, over all rows, / d log variance of the logits."""
+    q, k = laws[QUERIES], laws[KEYS]
+    if not (isinstance(q, Law) and isinstance(k, Law)):
+        return 0.0
+    n = k.shape[-2]
+    own = max(k.second - k.pair(frozenset(t.group for t in k.axes[-2] if t.size > 1)), 0.0) if n > 1 else 0.0
+    variance = node.attrs["scale"] ** 2 * q.shape[-1] * q.second * own
+    if not 1e-4 < variance < np.inf:  # equal weights have nothing to answer with
+        return 0.0
+    counts = np.arange(1.0, n + 1) if node.attrs["causal"] else np.array([float(n)])
+    here, there = (float(of(v, counts).sum()) for v in (variance, variance * STEP))
+    return float(np.log(there / here) / np.log(STEP)) if min(here, there) > 0 else 0.0
 
 
 def extra(laws: Sequence[Value], i: int, part: Part, out: Value) -> float:

@@ -191,11 +191,13 @@ class Behind:
         if node.kind not in (Kind.PRODUCT, Kind.MIX, Kind.ATTENTION):
             return NOTHING
         total = NOTHING
-        names = attention.factors(node.inputs, i) if node.kind is Kind.ATTENTION else node.inputs
-        for j, name in enumerate(names):
+        powers = [float(j != i) for j in range(len(node.inputs))]
+        if node.kind is Kind.ATTENTION:
+            powers = attention.factors(node, [self.values[j] for j in node.inputs[:3]], i)
+        for power, name in zip(powers, node.inputs, strict=False):
             law = self.values.get(name)
-            if (j != i or node.kind is Kind.ATTENTION) and isinstance(law, Law):
-                total = total + of_square(law, self.spreads.get(name, STILL))
+            if power and isinstance(law, Law):
+                total = total + power * of_square(law, self.spreads.get(name, STILL))
         return total
 
     def _divided(self, node: Node, x: Law, spread: Spread) -> np.ndarray:
