@@ -27,7 +27,7 @@ COLUMNS = """
 PUBLISHED = """
 ## Published sizes
 
-GPT-2 small and BERT base at 64 tokens, ViT base, ResNet-50.
+Configurations as published, text at 64 tokens.
 """
 
 
@@ -92,7 +92,7 @@ Architectures beyond a goal, with the tensor or parameter that is furthest off.
 
 def furthest(results: list[dict[str, Any]]) -> list[str]:
     """What is beyond the goals, with the tensor that is furthest off."""
-    lines = FURTHEST.split("\n")
+    lines = [str(row) for row in FURTHEST.splitlines()]
     for r in results:
         for kind, listed in LISTS.items():
             if r["error"] or not r[kind] or within(r, kind) or not r[listed]:
