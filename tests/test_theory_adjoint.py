@@ -307,3 +307,26 @@ def test_patches_that_one_token_looks_at_hear_one_gradient() -> None:
     torch.manual_seed(1234)
     found = errors(ReadByOne, torch.randn(4, 48, 192), 8)
     hold({name: found[name] for name in ("embed", "embed.bias", "embed.weight", "first")}, 0.03)
+
+
+class Gated(nn.Module):
+    """A residual gated unit behind an RMS normalization in its own operations, and one more such normalization."""
+
+    def __init__(self, width: int = 192):
+        super().__init__()
+        self.gate, self.up, self.down, self.head = (nn.Linear(width, width, bias=False) for _ in range(4))
+
+    def norm(self, x: torch.Tensor) -> torch.Tensor:
+        """Of root mean square one."""
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(samples, tokens, width) to the same."""
+        y = self.norm(x)
+        return self.head(self.norm(x + self.down(nn.functional.silu(self.gate(y)) * self.up(y))))
+
+
+def test_both_branches_of_a_gated_unit_return_the_same_along_the_signal() -> None:
+    torch.manual_seed(1234)
+    batch = torch.randn(8, 32, 192)
+    hold(errors(lambda: nn.Sequential(nn.Linear(192, 192, bias=False), Gated()), batch, 8), 0.03)

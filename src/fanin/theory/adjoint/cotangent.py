@@ -19,7 +19,7 @@ from fanin.theory.law import FEATURE, Axis, Groups, Law, mehler, subsets
 
 _bases = itertools.count()
 ALIGNED = -1
-"""Base of what is a function of the tensor's latent alone: one everywhere, known to the weights that made the tensor."""
+"""Base of what is a function of the tensor's latent alone: one everywhere, known to the weights that made it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,7 @@ class Part:
         divided: latent whose own variance the part was divided by (behind a batch norm), else None.
         met: what E[g g' x x'] of tokens of a sample exceeds E[g g'] E[x x'] by, summed over the others, in units of
             E[g^2] and the own variance of x: keys hear of other tokens as their inputs chance to agree.
+        radial: inner product with the signal over features (``radial``); None is that of independent features.
         exponent: power of four that the mean square is to be multiplied by; rules see parts without one.
     """
 
@@ -49,6 +50,7 @@ class Part:
     exponent: int = 0
     divided: int | None = None
     met: float = 0.0
+    radial: Mapping[int, float] | None = None
 
     @cached_property
     def mean_second(self) -> float:
@@ -126,6 +128,11 @@ class Cotangent:
         return {s: self.pair(s) / second if second > 0 else 0.0 for s in subsets(self.law.groups)}
 
 
+def identity() -> int:
+    """A new identity, of a base or of another random number."""
+    return next(_bases)
+
+
 def fresh(
     second: np.ndarray,
     ratio: Mapping[Groups, float],
@@ -145,7 +152,9 @@ def gathered(law: Law, parts: list[Part]) -> Cotangent:
         if old is None:
             by_base[part.base] = part
         elif old.second.shape == part.second.shape and np.allclose(old.second, part.second, rtol=1e-9, atol=0):
-            by_base[part.base] = replace(old, values=_plus(old.values, part.values, law), balanced=_both(old, part))
+            by_base[part.base] = replace(
+                old, values=_plus(old.values, part.values, law), balanced=_both(old, part), radial=None
+            )
         else:  # the same base at different places (two slices of one tensor): they do not meet
             by_base[next(_bases)] = part
     means = {id(p): float(np.mean(p.profile(law))) for p in by_base.values()}
@@ -163,7 +172,10 @@ def _without_form(part: Part, law: Law) -> Part:
         return fresh(
             part.profile(law), {s: part.pair(law, s) / max(part.pair(law, frozenset()), 1e-300) for s in part.ratio}
         )
-    return replace(part, second=part.profile(law), values=None)
+    from fanin.theory.adjoint import radial
+
+    plain = replace(part, second=part.profile(law), values=None)
+    return replace(plain, radial=radial.without_form(part, law, plain))
 
 
 def _both(*parts: Part) -> Groups:
@@ -183,12 +195,13 @@ def _merged(law: Law, parts: list[Part]) -> Part:
         s: sum(m * p.ratio.get(s, 0.0) for m, p in zip(means, parts, strict=True)) / total if total else 0.0
         for s in subsets(law.groups)
     }
-    from fanin.theory.adjoint import sequence
+    from fanin.theory.adjoint import radial, sequence
 
     matrix = sequence.correlation(Cotangent(law, tuple(parts)))
     whole = Cotangent(law, tuple(parts))
     merged = fresh(sum((p.second for p in parts), np.zeros(())), ratio, matrix=matrix, balanced=_both(*parts))
-    return replace(merged, met=whole.met)
+    known = any(p.radial is not None for p in parts)
+    return replace(merged, met=whole.met, radial=radial.of(whole) if known else None)
 
 
 def translated(differ: Groups, source: tuple[Axis, ...], target: tuple[Axis, ...]) -> Groups:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fanin.graph import Kind, Node
 from fanin.theory import grid, places
-from fanin.theory.adjoint import sequence
+from fanin.theory.adjoint import radial, sequence
 from fanin.theory.adjoint.aligned import to_summand
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, fresh, summed_out, translated
 from fanin.theory.combine import PAIRS, binary, broadcast_axes
@@ -39,6 +39,10 @@ def function_of(node: Node) -> Function:
 def elementwise(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
     """Parts for every operand: g times the partial derivative, on the operand's latent."""
     fn = function_of(node)
+    return radial.behind(node, g, inputs, _sent(fn, g, inputs), fn)
+
+
+def _sent(fn: Function, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
     laws = laid_out(inputs) if len(inputs) == 2 else [as_law(v) for v in inputs]
     if len(laws) == 1:
         return [_unary(fn, g, laws[0])]

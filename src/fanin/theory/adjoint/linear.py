@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory.adjoint import sequence
+from fanin.theory.adjoint import radial, sequence
 from fanin.theory.adjoint.aligned import returned
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.weights import ONE, along_weights, moments_of, paired, weight_part
@@ -34,6 +35,8 @@ def dense(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
             fresh(second, _carried(g, x), matrix=sequence.correlation(g, x), balanced=g.balanced & x.groups),
             *along,
         ]
+        if a["bias"] is None and not along:
+            parts[a["x"]] = [replace(parts[a["x"]][0], radial=radial.returned(g))]
     places = tuple(range(len(g.law.shape) - 1))
     count = float(np.prod([g.law.shape[i] for i in places]))
     axes = g.law.axes[:-1]

@@ -74,7 +74,7 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float) -> Part
     removed_signal = _mean_pair(g, axes, groups, _beside_unit(g).pair)
     keep = max(1 - (removed_mean + removed_signal) / second, 0.0)
     if features_only:
-        return _per_place(g, x, axes, eps, centred, keep * scale2)
+        return replace(_per_place(g, x, axes, eps, centred, keep * scale2), radial={})
     shared = shared_moment(x, axes, groups) if centred else 0.0
     variance = max(x.second - shared, 0.0)
     factor = scale2 * mean_inverse(variance, eps, freedom(x, axes, groups, shared if centred else None))
@@ -121,9 +121,7 @@ def _per_place(g: Cotangent, x: Law, axes, eps: float, centred: bool, factor: fl
 
 def _more_than_inverse(x: Law, axes, eps: float, centred: bool) -> float:
     """E[1 / (s^2 + eps)] over 1 / (E s^2 + eps): a variance over few features is small at times."""
-    about = x.values - (
-        x.means[:, None] if centred else 0.0
-    )  # places do not share a statistic
+    about = x.values - (x.means[:, None] if centred else 0.0)  # places do not share a statistic
     scale = np.sqrt(grid.expectation(about**2))
     unit = x.with_values(about / np.where(scale > 0, scale, 1.0)[:, None])
     shared = shared_moment(unit, axes) if centred else None

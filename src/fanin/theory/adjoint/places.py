@@ -9,7 +9,7 @@ import numpy as np
 from fanin.graph import Node
 from fanin.theory import grid
 from fanin.theory import places as lengths
-from fanin.theory.adjoint import sequence, write
+from fanin.theory.adjoint import radial, sequence, write
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.linear import adjoint_taps
 from fanin.theory.contraction import axis_groups
@@ -63,7 +63,7 @@ def reduce(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
         rest = translated(s - along, tuple(kept), g.law.axes)
         ratio[s] = ratios.get(rest, 1.0) if rest else 1.0
     if op in ("mean", "sum"):
-        return [[fresh(profile / (n**2 if op == "mean" else 1.0), ratio)]]
+        return [[radial.averaged(g, x, fresh(profile / (n**2 if op == "mean" else 1.0), ratio), dims)]]
     if op in ("max", "min"):
         return [[fresh(profile / n, dict.fromkeys(ratio, 0.0))]]
     if op in ("var", "std", "norm"):

@@ -1,0 +1,161 @@
+"""What a cotangent has along its signal: ``R = sum_c x_c g_c`` over the features of one place.
+
+Features whose gradients have independent bases give ``E R^2 = n E[x^2 g^2]``. But ``R`` is handed on whole:
+a layer without a bias has ``x . W^T g = (W x) . g``, and both factors of ``h = a b`` have ``a (b g) = b (a g) = h g``.
+A gated unit's two branches so return the same number to the tokens that they read, ``E R^2`` doubles where the gate is
+linear, and with it the gradient of the deviation that a normalization spelled out divides by.
+
+``R`` is kept in units of what independence gives, as coefficients on independent random numbers of variance one.
+Behind a function, ``x f'(x) g`` has a correlation with ``f(x) g``; the rest is a number of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fanin.graph import Kind, Node
+from fanin.theory import grid
+from fanin.theory.adjoint.cotangent import Cotangent, Part, identity
+from fanin.theory.law import FEATURE, Law
+from fanin.theory.state import Value, as_law
+
+Radial = Mapping[int, float]
+
+
+def of(g: Cotangent) -> Radial:
+    """``R`` of all parts together; a part that does not know of it has independent features."""
+    own = [_own(part, g.law) for part in g.parts]
+    total = max(sum(own), 1e-300)
+    found: dict[int, float] = {}
+    for part, square in zip(g.parts, own, strict=True):
+        for name, value in ({identity(): 1.0} if part.radial is None else part.radial).items():
+            found[name] = found.get(name, 0.0) + float(np.sqrt(square / total)) * value
+    return found
+
+
+def power(radial: Radial) -> float:
+    """``E R^2`` over what independent features give."""
+    return float(sum(v**2 for v in radial.values()))
+
+
+def _own(part: Part, law: Law) -> float:
+    """E[x^2 g^2] of one part."""
+    squares = law.values**2 if part.values is None else law.values**2 * part.values**2
+    return float(np.mean(part.second * grid.expectation(squares)[law.level]))
+
+
+def returned(g: Cotangent) -> Radial:
+    """``R`` in front of a layer without a bias, whose own units are ``n E x^2 E g^2``."""
+    units = max(g.second * g.law.second, 1e-300)
+    root = float(np.sqrt(sum(_own(part, g.law) for part in g.parts) / units))
+    return {name: root * value for name, value in of(g).items()}
+
+
+def behind(
+    node: Node, g: Cotangent, inputs: Sequence[Value], sent: list[list[Part]], fn: Callable[..., np.ndarray]
+) -> list[list[Part]]:
+    """What an elementwise function sends back, with its ``R`` where that follows from the result's."""
+    if node.kind is Kind.PRODUCT and len(inputs) == 2:
+        return _factors(g, [as_law(v) for v in inputs], sent)
+    if node.kind is Kind.SUM and len(inputs) == 2:
+        return _summands(g, [as_law(v) for v in inputs], sent)
+    if len(inputs) == 1 and len(sent[0]) == 1:
+        return [[replace(sent[0][0], radial=_through(fn, g, as_law(inputs[0])))]]
+    return [[_unknown(p) for p in parts] for parts in sent]
+
+
+def _unknown(part: Part) -> Part:
+    return part if part.radial is None else replace(part, radial=None)
+
+
+def _factors(g: Cotangent, laws: list[Law], sent: list[list[Part]]) -> list[list[Part]]:
+    """Both factors have the result's; one that all features share has it as its gradient."""
+    x, y = laws
+    if not (x.deterministic or y.deterministic) and x.latent.id == y.latent.id:
+        return [[_unknown(p) for p in parts] for parts in sent]
+    whole, result = of(g), []
+    for law, parts in zip(laws, sent, strict=True):
+        if len(parts) == 1 and law.shape == g.law.shape:
+            result.append([replace(parts[0], radial=whole)])
+        elif _over_features(law, g.law):
+            size = power(whole)
+            unit = {name: v / np.sqrt(size) for name, v in whole.items()} if size > 0 else {}
+            result.append([replace(p, second=p.second * size, radial=unit) for p in parts])
+        else:
+            result.append([_unknown(p) for p in parts])
+    return result
+
+
+def _summands(g: Cotangent, laws: list[Law], sent: list[list[Part]]) -> list[list[Part]]:
+    """A summand has its share of the sum's, and a rest: a norm leaves none to the sum, but some to a branch."""
+    x, y = laws
+    result, one = [], not (x.deterministic or y.deterministic) and x.latent.id == y.latent.id
+    for law, parts in zip(laws, sent, strict=True):
+        if one or len(parts) != len(g.parts) or law.shape != g.law.shape:
+            result.append([_unknown(p) for p in parts])
+        elif y.deterministic or x.deterministic:
+            result.append([replace(p, radial=q.radial) for p, q in zip(parts, g.parts, strict=True)])  # an eps
+        else:
+            result.append(_summand(g, parts, float(np.sqrt(min(law.second / max(g.law.second, 1e-300), 1.0)))))
+    return result
+
+
+def _summand(g: Cotangent, parts: list[Part], share: float) -> list[Part]:
+    """The parts that a summand gets, with one rest, to which each adds as much as it has of the mean square."""
+    own = np.array([_own(part, g.law) for part in g.parts])
+    roots = np.sqrt((1 - share**2) * own / max(own.sum(), 1e-300))
+    rest = identity()
+    return [
+        replace(sent, radial={k: share * v for k, v in of(replace(g, parts=(part,))).items()} | {rest: float(root)})
+        for sent, part, root in zip(parts, g.parts, roots, strict=True)
+    ]
+
+
+def _shared(whole: Radial, share: float) -> Radial:
+    return {name: share * value for name, value in whole.items()} | {identity(): float(np.sqrt(1 - share**2))}
+
+
+def averaged(g: Cotangent, x: Law, part: Part, axes: Sequence[int]) -> Part:
+    """In front of a mean over all features, which takes them together: n (E x)^2 of the E x^2 that they give alone."""
+    features = [i for i, axis in enumerate(x.axes) if {a.group for a in axis if a.size > 1} == {FEATURE}]
+    if features != sorted(axes) or x.second <= 0:
+        return part
+    n = float(np.prod([x.shape[i] for i in axes]))
+    factor = float(np.sqrt(n * (x.level_weight @ x.means**2) / x.second))
+    return replace(part, radial={name: factor * value for name, value in of(g).items()})
+
+
+def without_form(part: Part, law: Law, plain: Part) -> Radial | None:
+    """The same ``R`` in the units of a part that no longer follows the latent."""
+    if part.radial is None:
+        return None
+    root = float(np.sqrt(_own(part, law) / max(_own(plain, law), 1e-300)))
+    return {name: root * value for name, value in part.radial.items()}
+
+
+def _over_features(law: Law, out: Law) -> bool:
+    """Whether an operand was repeated along all axes of features of the result, and along no others."""
+    if len(law.shape) != len(out.shape):
+        return False
+    repeated = [n > 1 and m == 1 for n, m in zip(out.shape, law.shape, strict=True)]
+    features = [{a.group for a in axis if a.size > 1} == {FEATURE} for axis in out.axes]
+    return repeated == features and any(features)
+
+
+def _through(fn: Callable[..., np.ndarray], g: Cotangent, x: Law) -> Radial | None:
+    """In front of a function: the share that ``x f'(x) g`` has in common with ``f(x) g``, and the rest."""
+    from fanin.theory.adjoint.elementwise import derivative
+
+    if len(g.law.values) != len(x.values):
+        return None
+    form2 = sum((p.mean_second * (1.0 if p.values is None else p.values**2) for p in g.parts), np.zeros_like(x.values))
+    before, after = x.values * derivative(fn, x.values), g.law.values
+    mean = lambda v: float(x.level_weight @ grid.expectation(form2 * v))  # noqa: E731
+    both, scale = mean(before * after), float(np.sqrt(max(mean(before**2) * mean(after**2), 0.0)))
+    if not 0 < scale < np.inf:
+        return None
+    share = float(np.clip(both / scale, -1, 1))
+    return _shared(of(g), share)
