@@ -247,7 +247,7 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     "std of zero": (["gain", "relu", "--std", "0"], ["std is 0"]),
     "no folder for the page": (["check", "{file}:good", "--html", "{dir}/none/r.html"], ["none"]),
     "no folder for the weights": (["init", "{file}:good", "-o", "{dir}/none/w.safetensors"], ["none"]),
-    "folder for the weights": (["init", "{file}:good", "-o", "{dir}"], ["{dir}"]),
+    "folder for the page": (["check", "{file}:good", "--html", "{dir}"], ["{dir}"]),
     "unknown command": (["chekc", "{file}:good"], ["chekc", "check"]),
 }
 

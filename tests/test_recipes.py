@@ -89,7 +89,7 @@ CASES = {
 }
 ON_CONV = ("auto", "he", "glorot", "lecun", "torch_default", "orthogonal")
 ON_DECODER = ("auto", "gpt2", "t_fixup", "deepnorm", "mup")
-PAIRS = [("residual", r) for r in RECIPES if r not in ("lsuv", "identity")]
+PAIRS = [("residual", r) for r in RECIPES if r not in ("lsuv", "identity", "lora")]  # lora keeps one network
 PAIRS += [("conv", r) for r in ON_CONV] + [("decoder", r) for r in ON_DECODER] + [("dense", "siren")]
 
 

@@ -22,6 +22,7 @@ class Distribution:
     distributed; only then do ``std``, ``mean``, ``kurtosis`` and ``quantile`` need no shape.
 
     Example:
+        >>> from fanin.distributions import Normal
         >>> Distribution.from_dict(Normal(0.5).to_dict()) == Normal(0.5)
         True
     """
