@@ -223,6 +223,9 @@ def test_a_segmentation_net():
     holds(squares(build))
 
 
+@pytest.mark.xfail(
+    strict=True, reason="in a post-norm net the stream is normalized already: its variance fluctuates less"
+)
 def test_a_class_token_of_bert():
     tf = pytest.importorskip("transformers")
 

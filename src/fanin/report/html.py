@@ -102,11 +102,7 @@ def _data(report: Report) -> dict[str, Any]:
     facts, found = report.facts, pairs(report)
     names = {pair.name for pair in found}
     tiles = [("parameters", count(facts["parameters"]))] if facts.get("parameters") is not None else []
-    tiles += [
-        (word.replace("_", " "), f"{facts[word]:.4g}")
-        for word in LOSS
-        if facts.get(word) is not None
-    ]
+    tiles += [(word.replace("_", " "), f"{facts[word]:.4g}") for word in LOSS if facts.get(word) is not None]
     tiles += [("seconds", f"{facts['seconds']:.1f}")] if facts.get("seconds") is not None else []
     return {
         "target": report.target,

@@ -21,7 +21,6 @@ FAILURES = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, Key
 Rule = Callable[[Node, Cotangent, tuple[Value, ...]], list[list[Part]]]
 
 
-
 class Start(Protocol):
     """Where the gradient of a loss starts (``theory.loss``); ``gradients`` are the rms of those behind it."""
 
