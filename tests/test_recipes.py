@@ -235,12 +235,12 @@ def test_auto_balances_alternating_widths(activation, pairs):
     hidden = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)][:-1]
     worst = {}
     for balance in ("forward", "both"):
-        rows = fanin.measure(model, batch, seeds=6, plan=fanin.plan(model, batch, balance=balance))
+        rows = fanin.measure(model, batch, seeds=12, plan=fanin.plan(model, batch, balance=balance))
         cotangents = [rows[n].grad_rms ** 2 for n in hidden]
         weights = [rows.parameters[f"{n}.weight"]["grad_rms"] ** 2 for n in hidden]
         worst[balance] = max(max(x) / min(x) for x in (cotangents, weights))
         assert balance == "forward" or all(0.5 <= rows[n].rms <= 2.05 for n in hidden)
-    assert worst["both"] < 3.3 < 10 < worst["forward"]  # 2.52 for ReLU, 2.9 for GELU, and the noise of six networks
+    assert worst["both"] < 3 < 10 < worst["forward"]  # 2.52 for ReLU, 2.9 for GELU, without noise
 
 
 def test_balanced_scales_of_relu_leave_the_cube_root_of_the_widths_spread():
