@@ -12,98 +12,16 @@ position; ``{"position"}``: another position of the same sample; and so on).
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fanin.theory import grid
-
-if TYPE_CHECKING:
-    from fanin.theory.border import Border
-
-FEATURE = "feature"
-MAX_LEVELS = 160  # of known numbers, such as biases that grow with distance
-MAX_VARIANCES = 48  # of random elements that differ in scale
-Groups = frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Atom:
-    """A factor of an axis: its size and the group it belongs to (``feature``, ``sample``, ``position``, ...)."""
-
-    size: int
-    group: str
-
-
-Axis = tuple[Atom, ...]
-
-_fresh = itertools.count()
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What keys, values and logits were made of: two that were made of one tensor know of each other.
-
-    Attributes:
-        id: of the latent of the tensor that fresh weights summed over.
-        width: over how many features.
-        terms: of logits, the features of a head that were summed over; else 0.
-        variance: of softmax weights, that of their logits within a row; else 0.
-    """
-
-    id: int
-    width: int
-    terms: int = 0
-    variance: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Latent:
-    """Identity of a latent and how it correlates between places.
-
-    Attributes:
-        id: equal ids mean the same z at the same place.
-        corr: correlation of the latents of two places that differ in exactly the groups of the key.
-        feature_view, place_view: how the tensor was rearranged since the latent was made, along features and along
-            places; two tensors are aligned where both agree.
-        matrix: correlation between every two positions, where they differ (see ``places``).
-        source: what the elements are a weighted sum of, where that is known.
-        spread: standard deviations of the correlation over the pairs that ``corr`` is the mean of: as inputs are known,
-            and by chance, for every feature anew (see ``spread``).
-        mean_of: of means over places: id and views of the latent that was averaged, and its correlation with this one.
-        border: correlations between places of a map by how near they are to its border (see ``border``).
-    """
-
-    id: int
-    corr: Mapping[Groups, float]
-    feature_view: tuple = ()
-    place_view: tuple = ()
-    matrix: np.ndarray | None = None
-    source: Source | None = None
-    spread: Mapping[Groups, tuple[float, float]] = field(default_factory=dict)
-    mean_of: tuple[int, tuple, tuple, float] | None = None
-    border: Border | None = None
-
-    def aligned(self, other: Latent) -> bool:
-        """Whether elements at one place are functions of the same z."""
-        return self.id == other.id and self.feature_view == other.feature_view and self.place_view == other.place_view
-
-    def as_mean_of(self, other: Latent) -> float:
-        """Correlation with the other latent at the same place, where this one's law is the mean of the other's."""
-        if self.mean_of is None or self.feature_view or self.place_view:
-            return 0.0
-        *of, rho = self.mean_of
-        return rho if of == [other.id, other.feature_view, other.place_view] else 0.0
-
-
-def fresh_latent(corr: Mapping[Groups, float]) -> Latent:
-    """A latent that nothing else shares."""
-    return Latent(next(_fresh), corr)
+from fanin.theory.latent import FEATURE, Atom, Axis, Groups, Latent, Source, fresh_latent, subsets
+from fanin.theory.levels import MAX_LEVELS, MAX_VARIANCES, compress, levels_of, relabel, uniform_level
+from fanin.theory.mehler import mehler, solve_correlation, two_points
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,55 +222,6 @@ class Law:
         return self.with_values(self.means[:, None] + deviation[:, None] * grid.Z_UNIT)
 
 
-def mehler(coefficients: np.ndarray, second: np.ndarray | float, r: float) -> np.ndarray:
-    """E[f(z) f(z')] at latent correlation r, from Hermite coefficients (..., N + 1): sum a_n^2 r^n plus the tail."""
-    powers = r ** np.arange(coefficients.shape[-1])
-    squares = coefficients**2
-    tail = np.maximum(second - squares.sum(-1), 0)
-    return squares @ powers + tail * max(r, 0.0) ** (1.5 * coefficients.shape[-1])
-
-
-def two_points(r: float, s: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Two correlations in [-1, 1] with weights, of mean r and standard deviation s (or as much as there is room for).
-
-    Example:
-        >>> two_points(0.0, 0.5)
-        ((0.5, 0.5), (0.5, -0.5))
-    """
-    s = min(s, math.sqrt(max((1 - r) * (1 + r), 0.0)))
-    up = min(s, 1 - r)
-    if up <= 0:
-        return (1.0, r), (0.0, r)
-    down = s * s / up
-    if r - down < -1:
-        down = 1 + r
-        up = s * s / down
-    return (down / (up + down), r + up), (up / (up + down), r - down)
-
-
-def solve_correlation(coefficients: np.ndarray, second: float, target: float) -> float:
-    """The latent correlation at which the pair moment is ``target``; clipped to [-1, 1]."""
-    a0, a1 = coefficients[0], coefficients[1]
-    variance = second - a0**2
-    if variance <= 1e-14 * max(second, 1e-300):
-        return 1.0
-    if abs(a1**2 - variance) <= 1e-6 * variance:
-        return float(np.clip((target - a0**2) / variance, -1, 1))
-    if target >= second * (1 - 1e-12):
-        return 1.0
-    low, high = (-1.0, 0.0) if target < a0**2 else (0.0, 1.0)
-    for _ in range(48):
-        middle = (low + high) / 2
-        low, high = (middle, high) if mehler(coefficients, second, middle) < target else (low, middle)
-    return (low + high) / 2
-
-
-def subsets(groups: Groups) -> list[Groups]:
-    """All non-empty subsets, small ones first."""
-    names = sorted(groups)
-    return [frozenset(c) for n in range(1, len(names) + 1) for c in itertools.combinations(names, n)]
-
-
 def latent_for(law: Law, pair: Callable[[Groups], float], groups: Groups) -> Latent:
     """A fresh latent for a law whose pair moments are ``pair(S)`` for every subset S of ``groups``."""
     corr = {}
@@ -367,119 +236,6 @@ def latent_for(law: Law, pair: Callable[[Groups], float], groups: Groups) -> Lat
                 float(np.clip((pair(differ) - m2) / variance, -1, 1)) if variance > 1e-14 * law.second else 1.0
             )
     return fresh_latent(corr)
-
-
-def compress(values: np.ndarray, level: np.ndarray, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Merge equal levels, and beyond ``limit`` near ones; mean squares are kept."""
-    count = len(values)
-    if count == 1:
-        return values, np.zeros((1,) * level.ndim, np.int32)
-    weight = np.bincount(level.ravel(), minlength=count).astype(float)
-    with np.errstate(all="ignore"):
-        mean, second = grid.expectation(values), grid.expectation(values**2)
-        slope = values @ (grid.WEIGHT * grid.Z_UNIT)  # tells z from -z, whose laws agree but not their places' signs
-        rms = np.sqrt(second)
-        key = np.round(np.stack([np.log(np.maximum(rms, 1e-300)), mean / rms, slope / rms]), 5)  # to five digits each
-    key = np.nan_to_num(key)
-    group = _alike(key)
-    if limit is None:
-        finite = mean[np.isfinite(mean)]
-        limit = MAX_LEVELS if finite.size and np.ptp(finite) > 0 else MAX_VARIANCES
-    if group.max() + 1 > limit:
-        group = _bins(mean, second, slope, weight, limit)
-    merged, group = _merge(values, second, weight, group)
-    level = group[level].astype(np.int32)
-    return merged, _thin(level)
-
-
-def _alike(key: np.ndarray) -> np.ndarray:
-    """Equal columns of (rows, K) numbered from zero; ``np.unique`` along an axis is much slower."""
-    order = np.lexsort(key)
-    ordered = key[:, order]
-    new = np.concatenate([[False], (ordered[:, 1:] != ordered[:, :-1]).any(0)])
-    group = np.empty(len(order), int)
-    group[order] = np.cumsum(new)
-    return group
-
-
-def _bins(mean: np.ndarray, second: np.ndarray, slope: np.ndarray, weight: np.ndarray, limit: int) -> np.ndarray:
-    finite = np.isfinite(mean) & np.isfinite(second)
-    if not finite.all():  # minus infinity of a mask is a level of its own, and so is plus infinity
-        group = np.where(mean > 0, 1, 0)
-        if finite.any():
-            inner = _bins(mean[finite], second[finite], slope[finite], weight[finite], limit - 2)
-            group[finite] = inner + 2
-        return np.unique(group, return_inverse=True)[1]
-    spread = np.sqrt(np.maximum(second - mean**2, 0)) * np.where(slope < 0, -1, 1)
-    by = mean if np.ptp(mean) > np.ptp(spread) else spread
-    order = np.argsort(by, kind="stable")
-    cumulative = np.cumsum(weight[order])
-    # half the bins by mass, half by value, so that neither a tail nor the bulk is smeared
-    mass = np.minimum((cumulative - weight[order] / 2) / cumulative[-1] * (limit // 2), limit // 2 - 1).astype(int)
-    low, high = by[order[0]], by[order[-1]]
-    value = np.minimum((by[order] - low) / max(high - low, 1e-300) * (limit // 2), limit // 2 - 1).astype(int)
-    _, joint = np.unique(mass + value, return_inverse=True)
-    group = np.empty(len(mean), int)
-    group[order] = joint.ravel()
-    return group
-
-
-def _merge(
-    values: np.ndarray, second: np.ndarray, weight: np.ndarray, group: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    count = group.max() + 1
-    mass = np.bincount(group, weights=weight, minlength=count)
-    used = mass > 0
-    share = weight / np.where(mass[group] > 0, mass[group], 1)
-    order = np.argsort(group, kind="stable")
-    with np.errstate(all="ignore"):
-        weighted = np.where(share[order, None] > 0, share[order, None] * values[order], 0)
-        starts = np.searchsorted(group[order], np.arange(count))
-        merged = weighted if count == len(group) else np.add.reduceat(weighted, starts, axis=0)
-        wanted = np.bincount(group, weights=share * second, minlength=count)
-        got = grid.expectation(merged**2)
-        factor = np.where((got > 1e-300) & np.isfinite(wanted) & np.isfinite(got), np.sqrt(wanted / got), 1.0)
-    merged *= np.where(np.isfinite(factor), factor, 1.0)[:, None]
-    renumber = np.cumsum(used) - 1
-    return merged[used], renumber[group]
-
-
-def _thin(level: np.ndarray) -> np.ndarray:
-    """Drop axes along which the level is constant to size one."""
-    for axis in range(level.ndim):
-        if level.shape[axis] > 1 and (level == level.take([0], axis)).all():
-            level = level.take([0], axis)
-    return level
-
-
-def relabel(code: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Codes below ``count`` that occur, and the array in terms of their ranks (``np.unique`` without a sort)."""
-    if code.size == 1:
-        return code.reshape(1), np.zeros(code.shape, np.int32)
-    seen = np.zeros(count, bool)
-    seen[code.ravel()] = True
-    rank = np.cumsum(seen, dtype=np.int32) - 1
-    return np.flatnonzero(seen), rank[code]
-
-
-def uniform_level(ndim: int) -> np.ndarray:
-    """The level of a tensor whose places all have one law."""
-    return np.zeros((1,) * ndim, np.int32)
-
-
-def levels_of(array: np.ndarray, limit: int = MAX_LEVELS) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct numbers of an array as levels: (numbers (K,), level with its axes); near ones merged past the limit."""
-    numbers, level = np.unique(array, return_inverse=True)
-    level = level.reshape(array.shape).astype(np.int32)
-    if len(numbers) <= limit:
-        return numbers, _thin(level)
-    weight = np.bincount(level.ravel(), minlength=len(numbers)).astype(float)
-    group = _bins(numbers, numbers**2, np.zeros(len(numbers)), weight, limit)
-    count = group.max() + 1
-    mass = np.bincount(group, weights=weight, minlength=count)
-    mean = np.bincount(group, weights=weight * numbers, minlength=count) / mass
-    second = np.bincount(group, weights=weight * numbers**2, minlength=count) / mass
-    return np.where(mean < 0, -1, 1) * np.sqrt(second), _thin(group[level].astype(np.int32))
 
 
 def gaussian(
@@ -519,3 +275,29 @@ def constant(shape: tuple[int, ...], axes: tuple[Axis, ...], array: np.ndarray |
         array = array.reshape((1,) * len(shape)) if array.size == 1 else np.broadcast_to(array, shape)
     numbers, level = levels_of(array)
     return Law(shape, axes, np.repeat(numbers[:, None], grid.POINTS, axis=1), level, fresh_latent({}))
+
+
+__all__ = [
+    "FEATURE",
+    "MAX_LEVELS",
+    "MAX_VARIANCES",
+    "Atom",
+    "Axis",
+    "Groups",
+    "Latent",
+    "Law",
+    "Source",
+    "compress",
+    "constant",
+    "fresh_latent",
+    "gaussian",
+    "gaussians",
+    "latent_for",
+    "levels_of",
+    "mehler",
+    "relabel",
+    "solve_correlation",
+    "subsets",
+    "two_points",
+    "uniform_level",
+]

@@ -1,0 +1,96 @@
+"""Latents: whose functions the elements of tensors are, and how latents of different places correlate."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from fanin.theory.border import Border
+
+FEATURE = "feature"
+Groups = frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """A factor of an axis: its size and the group it belongs to (``feature``, ``sample``, ``position``, ...)."""
+
+    size: int
+    group: str
+
+
+Axis = tuple[Atom, ...]
+
+_fresh = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What keys, values and logits were made of: two that were made of one tensor know of each other.
+
+    Attributes:
+        id: of the latent of the tensor that fresh weights summed over.
+        width: over how many features.
+        terms: of logits, the features of a head that were summed over; else 0.
+        variance: of softmax weights, that of their logits within a row; else 0.
+    """
+
+    id: int
+    width: int
+    terms: int = 0
+    variance: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Latent:
+    """Identity of a latent and how it correlates between places.
+
+    Attributes:
+        id: equal ids mean the same z at the same place.
+        corr: correlation of the latents of two places that differ in exactly the groups of the key.
+        feature_view, place_view: how the tensor was rearranged since the latent was made, along features and along
+            places; two tensors are aligned where both agree.
+        matrix: correlation between every two positions, where they differ (see ``places``).
+        source: what the elements are a weighted sum of, where that is known.
+        spread: standard deviations of the correlation over the pairs that ``corr`` is the mean of: as inputs are known,
+            and by chance, for every feature anew (see ``spread``).
+        mean_of: of means over places: id and views of the latent that was averaged, and its correlation with this one.
+        border: correlations between places of a map by how near they are to its border (see ``border``).
+    """
+
+    id: int
+    corr: Mapping[Groups, float]
+    feature_view: tuple = ()
+    place_view: tuple = ()
+    matrix: np.ndarray | None = None
+    source: Source | None = None
+    spread: Mapping[Groups, tuple[float, float]] = field(default_factory=dict)
+    mean_of: tuple[int, tuple, tuple, float] | None = None
+    border: Border | None = None
+
+    def aligned(self, other: Latent) -> bool:
+        """Whether elements at one place are functions of the same z."""
+        return self.id == other.id and self.feature_view == other.feature_view and self.place_view == other.place_view
+
+    def as_mean_of(self, other: Latent) -> float:
+        """Correlation with the other latent at the same place, where this one's law is the mean of the other's."""
+        if self.mean_of is None or self.feature_view or self.place_view:
+            return 0.0
+        *of, rho = self.mean_of
+        return rho if of == [other.id, other.feature_view, other.place_view] else 0.0
+
+
+def fresh_latent(corr: Mapping[Groups, float]) -> Latent:
+    """A latent that nothing else shares."""
+    return Latent(next(_fresh), corr)
+
+
+def subsets(groups: Groups) -> list[Groups]:
+    """All non-empty subsets, small ones first."""
+    names = sorted(groups)
+    return [frozenset(c) for n in range(1, len(names) + 1) for c in itertools.combinations(names, n)]

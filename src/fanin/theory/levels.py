@@ -1,0 +1,123 @@
+"""Levels: places whose elements have one law are told apart from others by a number; those nearly alike are merged."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fanin.theory import grid
+
+MAX_LEVELS = 160  # of known numbers, such as biases that grow with distance
+MAX_VARIANCES = 48  # of random elements that differ in scale
+
+
+def compress(values: np.ndarray, level: np.ndarray, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Merge equal levels, and beyond ``limit`` near ones; mean squares are kept."""
+    count = len(values)
+    if count == 1:
+        return values, np.zeros((1,) * level.ndim, np.int32)
+    weight = np.bincount(level.ravel(), minlength=count).astype(float)
+    with np.errstate(all="ignore"):
+        mean, second = grid.expectation(values), grid.expectation(values**2)
+        slope = values @ (grid.WEIGHT * grid.Z_UNIT)  # tells z from -z, whose laws agree but not their places' signs
+        rms = np.sqrt(second)
+        key = np.round(np.stack([np.log(np.maximum(rms, 1e-300)), mean / rms, slope / rms]), 5)  # to five digits each
+    key = np.nan_to_num(key)
+    group = _alike(key)
+    if limit is None:
+        finite = mean[np.isfinite(mean)]
+        limit = MAX_LEVELS if finite.size and np.ptp(finite) > 0 else MAX_VARIANCES
+    if group.max() + 1 > limit:
+        group = _bins(mean, second, slope, weight, limit)
+    merged, group = _merge(values, second, weight, group)
+    level = group[level].astype(np.int32)
+    return merged, _thin(level)
+
+
+def _alike(key: np.ndarray) -> np.ndarray:
+    """Equal columns of (rows, K) numbered from zero; ``np.unique`` along an axis is much slower."""
+    order = np.lexsort(key)
+    ordered = key[:, order]
+    new = np.concatenate([[False], (ordered[:, 1:] != ordered[:, :-1]).any(0)])
+    group = np.empty(len(order), int)
+    group[order] = np.cumsum(new)
+    return group
+
+
+def _bins(mean: np.ndarray, second: np.ndarray, slope: np.ndarray, weight: np.ndarray, limit: int) -> np.ndarray:
+    finite = np.isfinite(mean) & np.isfinite(second)
+    if not finite.all():  # minus infinity of a mask is a level of its own, and so is plus infinity
+        group = np.where(mean > 0, 1, 0)
+        if finite.any():
+            inner = _bins(mean[finite], second[finite], slope[finite], weight[finite], limit - 2)
+            group[finite] = inner + 2
+        return np.unique(group, return_inverse=True)[1]
+    spread = np.sqrt(np.maximum(second - mean**2, 0)) * np.where(slope < 0, -1, 1)
+    by = mean if np.ptp(mean) > np.ptp(spread) else spread
+    order = np.argsort(by, kind="stable")
+    cumulative = np.cumsum(weight[order])
+    # half the bins by mass, half by value, so that neither a tail nor the bulk is smeared
+    mass = np.minimum((cumulative - weight[order] / 2) / cumulative[-1] * (limit // 2), limit // 2 - 1).astype(int)
+    low, high = by[order[0]], by[order[-1]]
+    value = np.minimum((by[order] - low) / max(high - low, 1e-300) * (limit // 2), limit // 2 - 1).astype(int)
+    _, joint = np.unique(mass + value, return_inverse=True)
+    group = np.empty(len(mean), int)
+    group[order] = joint.ravel()
+    return group
+
+
+def _merge(
+    values: np.ndarray, second: np.ndarray, weight: np.ndarray, group: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    count = group.max() + 1
+    mass = np.bincount(group, weights=weight, minlength=count)
+    used = mass > 0
+    share = weight / np.where(mass[group] > 0, mass[group], 1)
+    order = np.argsort(group, kind="stable")
+    with np.errstate(all="ignore"):
+        weighted = np.where(share[order, None] > 0, share[order, None] * values[order], 0)
+        starts = np.searchsorted(group[order], np.arange(count))
+        merged = weighted if count == len(group) else np.add.reduceat(weighted, starts, axis=0)
+        wanted = np.bincount(group, weights=share * second, minlength=count)
+        got = grid.expectation(merged**2)
+        factor = np.where((got > 1e-300) & np.isfinite(wanted) & np.isfinite(got), np.sqrt(wanted / got), 1.0)
+    merged *= np.where(np.isfinite(factor), factor, 1.0)[:, None]
+    renumber = np.cumsum(used) - 1
+    return merged[used], renumber[group]
+
+
+def _thin(level: np.ndarray) -> np.ndarray:
+    """Drop axes along which the level is constant to size one."""
+    for axis in range(level.ndim):
+        if level.shape[axis] > 1 and (level == level.take([0], axis)).all():
+            level = level.take([0], axis)
+    return level
+
+
+def relabel(code: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes below ``count`` that occur, and the array in terms of their ranks (``np.unique`` without a sort)."""
+    if code.size == 1:
+        return code.reshape(1), np.zeros(code.shape, np.int32)
+    seen = np.zeros(count, bool)
+    seen[code.ravel()] = True
+    rank = np.cumsum(seen, dtype=np.int32) - 1
+    return np.flatnonzero(seen), rank[code]
+
+
+def uniform_level(ndim: int) -> np.ndarray:
+    """The level of a tensor whose places all have one law."""
+    return np.zeros((1,) * ndim, np.int32)
+
+
+def levels_of(array: np.ndarray, limit: int = MAX_LEVELS) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct numbers of an array as levels: (numbers (K,), level with its axes); near ones merged past the limit."""
+    numbers, level = np.unique(array, return_inverse=True)
+    level = level.reshape(array.shape).astype(np.int32)
+    if len(numbers) <= limit:
+        return numbers, _thin(level)
+    weight = np.bincount(level.ravel(), minlength=len(numbers)).astype(float)
+    group = _bins(numbers, numbers**2, np.zeros(len(numbers)), weight, limit)
+    count = group.max() + 1
+    mass = np.bincount(group, weights=weight, minlength=count)
+    mean = np.bincount(group, weights=weight * numbers, minlength=count) / mass
+    second = np.bincount(group, weights=weight * numbers**2, minlength=count) / mass
+    return np.where(mean < 0, -1, 1) * np.sqrt(second), _thin(group[level].astype(np.int32))

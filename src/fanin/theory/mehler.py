@@ -1,0 +1,50 @@
+"""Mehler's formula: pair moments of functions of two latents, and the correlation at which they are what they are."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def mehler(coefficients: np.ndarray, second: np.ndarray | float, r: float) -> np.ndarray:
+    """E[f(z) f(z')] at latent correlation r, from Hermite coefficients (..., N + 1): sum a_n^2 r^n plus the tail."""
+    powers = r ** np.arange(coefficients.shape[-1])
+    squares = coefficients**2
+    tail = np.maximum(second - squares.sum(-1), 0)
+    return squares @ powers + tail * max(r, 0.0) ** (1.5 * coefficients.shape[-1])
+
+
+def two_points(r: float, s: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Two correlations in [-1, 1] with weights, of mean r and standard deviation s (or as much as there is room for).
+
+    Example:
+        >>> two_points(0.0, 0.5)
+        ((0.5, 0.5), (0.5, -0.5))
+    """
+    s = min(s, math.sqrt(max((1 - r) * (1 + r), 0.0)))
+    up = min(s, 1 - r)
+    if up <= 0:
+        return (1.0, r), (0.0, r)
+    down = s * s / up
+    if r - down < -1:
+        down = 1 + r
+        up = s * s / down
+    return (down / (up + down), r + up), (up / (up + down), r - down)
+
+
+def solve_correlation(coefficients: np.ndarray, second: float, target: float) -> float:
+    """The latent correlation at which the pair moment is ``target``; clipped to [-1, 1]."""
+    a0, a1 = coefficients[0], coefficients[1]
+    variance = second - a0**2
+    if variance <= 1e-14 * max(second, 1e-300):
+        return 1.0
+    if abs(a1**2 - variance) <= 1e-6 * variance:
+        return float(np.clip((target - a0**2) / variance, -1, 1))
+    if target >= second * (1 - 1e-12):
+        return 1.0
+    low, high = (-1.0, 0.0) if target < a0**2 else (0.0, 1.0)
+    for _ in range(48):
+        middle = (low + high) / 2
+        low, high = (middle, high) if mehler(coefficients, second, middle) < target else (low, middle)
+    return (low + high) / 2
