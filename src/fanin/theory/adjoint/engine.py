@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from fanin.graph import Graph, Kind, Node
-from fanin.theory.adjoint import attention, elementwise, linear, mixing, norm, places, pool, recurrent
+from fanin.theory.adjoint import attention, dropout, elementwise, linear, mixing, norm, places, pool, recurrent
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, gathered
 from fanin.theory.adjoint.scale import aligned, scaled_back, settled
 from fanin.theory.law import Law, subsets
@@ -48,7 +48,7 @@ RULES: dict[Kind, Rule] = {
     Kind.POINTWISE: elementwise.elementwise,
     Kind.SUM: elementwise.elementwise,
     Kind.PRODUCT: elementwise.elementwise,
-    Kind.DROP: elementwise.drop,
+    Kind.DROP: dropout.drop,
     Kind.RECUR: recurrent.recur,
     Kind.NORM: norm.norm,
     Kind.SOFTMAX: mixing.softmax,

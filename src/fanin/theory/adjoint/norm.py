@@ -11,7 +11,7 @@ from fanin.theory import grid
 from fanin.theory.adjoint import sequence
 from fanin.theory.adjoint.aligned import across_features
 from fanin.theory.adjoint.cotangent import Cotangent, Divided, Part, fresh
-from fanin.theory.adjoint.elementwise import levels_onto
+from fanin.theory.adjoint.joint import levels_onto
 from fanin.theory.adjoint.weights import ONE, Moments, paired, weight_part
 from fanin.theory.contraction import axis_groups, axis_size
 from fanin.theory.law import FEATURE, Groups, Law, constant, subsets

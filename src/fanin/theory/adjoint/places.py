@@ -179,12 +179,12 @@ def permute(node: Node, part: Part, out: Law, x: Law) -> Part:
 
 def expand(node: Node, part: Part, out: Law, x: Law) -> Part:
     """The sum over all copies."""
-    from fanin.theory.adjoint.elementwise import _unbroadcast
+    from fanin.theory.adjoint.broadcast import unbroadcast
 
     return (
-        _unbroadcast(part, None, out, x, out)
+        unbroadcast(part, None, out, x, out)
         if part.values is None
-        else _unbroadcast(replace(part, second=part.profile(out), values=None), None, out, x, out)
+        else unbroadcast(replace(part, second=part.profile(out), values=None), None, out, x, out)
     )
 
 

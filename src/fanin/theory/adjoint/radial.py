@@ -212,7 +212,7 @@ def _over_features(law: Law, out: Law) -> bool:
 
 def _through(fn: Callable[..., np.ndarray], g: Cotangent, x: Law) -> Radial | None:
     """In front of a function: the share that ``x f'(x) g`` has in common with ``f(x) g``, and the rest."""
-    from fanin.theory.adjoint.elementwise import derivative
+    from fanin.theory.adjoint.slopes import derivative
 
     if len(g.law.values) != len(x.values):
         return None

@@ -17,7 +17,7 @@ from typing import Any
 
 from fanin.graph import Graph, Kind, Node
 from fanin.theory import grid
-from fanin.theory.adjoint.elementwise import derivative
+from fanin.theory.adjoint.slopes import derivative
 from fanin.theory.law import Law
 from fanin.theory.state import Known, Value
 

@@ -1,0 +1,154 @@
+"""Backward through a function of two tensors, operand by operand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from fanin.theory import grid, places
+from fanin.theory.adjoint import sequence
+from fanin.theory.adjoint.aligned import to_summand
+from fanin.theory.adjoint.broadcast import unbroadcast
+from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, fresh, translated
+from fanin.theory.adjoint.joint import factor_profile, joint, one_a_level
+from fanin.theory.adjoint.slopes import Function, derivative, is_product, is_sum, partial
+from fanin.theory.adjoint.unary import followed
+from fanin.theory.combine import PAIRS, broadcast_axes
+from fanin.theory.law import Law, subsets
+
+
+def binary(fn: Function, g: Cotangent, x: Law, y: Law) -> list[Part]:
+    out = g.law
+    _, (x_laid, y_laid) = broadcast_axes(out.shape, (x, y))
+    parts = []
+    if y_laid.deterministic or x_laid.latent.aligned(y_laid.latent):
+        parts = [_known_other(fn, part, out, x_laid, y_laid) for part in g.parts]
+    elif not x_laid.deterministic:
+        parts = [p for part in g.parts for p in _beside_another(fn, part, out, x_laid, y_laid)]
+    else:  # a statistic or a constant parameter times a signal: its gradient sums over what it is shared by
+        parts = [_onto_constant(fn, part, out, x_laid, y_laid) for part in g.parts]
+    return [unbroadcast(p, Cotangent(out, (p,)) if p.values is None else None, out, x, x_laid) for p in parts]
+
+
+def _known_other(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
+    """The other operand is known, or a function of the same latent."""
+    of_x, of_y, of_out, share = joint(out, x, y)
+    slope = partial(fn, x.values[of_x], y.values[of_y])
+    values = slope if part.values is None else part.values[of_out] * slope
+    if len(of_x) == len(x.values):
+        table = np.empty_like(values)
+        table[of_x] = values
+        return followed(part, table, x)
+    alike = one_a_level(values, of_x, share, len(x.values))
+    if alike is not None:
+        return followed(part, alike, x)
+    squares = np.zeros((len(x.values), values.shape[1]))
+    np.add.at(squares, of_x, share[:, None] * values**2)
+    form = np.sqrt(squares)
+    whole = factor_profile(out, x, y, values, of_x, of_y, of_out)
+    inner = grid.expectation(squares)[x.level.reshape((1,) * (out.level.ndim - x.level.ndim) + x.level.shape)]
+    second = part.second * whole / np.maximum(inner, 1e-300)
+    return fresh(second, part.ratio, form)
+
+
+def _beside_another(fn: Function, part: Part, out: Law, x: Law, y: Law) -> list[Part]:
+    """The other operand is independent."""
+    sums = part.base == ALIGNED and part.values is not None and fn.__code__.co_argcount == 2 and is_sum(fn)
+    if sums and out.gaussian and float(fn(1.0, 0.0) - fn(0.0, 0.0)) == 1.0:
+        return to_summand(part, out, x)
+    return [_independent(fn, part, out, x, y)]
+
+
+def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
+    """The other operand has a latent of its own: the root mean square of the factor given x's latent."""
+    if part.values is not None and np.all(np.ptp(part.values, axis=1) <= 1e-6 * np.abs(part.values).max(axis=1)):
+        kept = part.balanced if len(part.values) == 1 else frozenset()
+        part = replace(
+            part, second=part.profile(out), values=None, balanced=kept
+        )  # a factor that does not follow the latent
+    if part.values is None and fn.__code__.co_argcount == 2 and is_sum(fn):
+        alpha = float(fn(1.0, 0.0) - fn(0.0, 0.0))
+        if alpha == 1.0:
+            return part
+        return replace(part, second=part.second * alpha**2)
+    if part.values is None and is_product(fn):
+        lead = out.level.ndim - y.level.ndim
+        square = y.seconds[y.level].reshape((1,) * lead + y.level.shape)
+        return fresh(part.second * square, _ratios_with(part, out, x, y, fn), matrix=_matrix_with(part, out, y))
+    of_x, of_y, of_out, share = joint(out, x, y)
+    if len(of_x) > PAIRS:
+        keep = np.argsort(-share, kind="stable")[:PAIRS]
+        of_x, of_y, of_out, share = of_x[keep], of_y[keep], of_out[keep], share[keep]
+    squares = np.zeros((len(x.values), grid.COARSE))
+    mass = np.bincount(of_x, weights=share, minlength=len(x.values))
+    for i, j, k, w in zip(of_x, of_y, of_out, share, strict=True):
+        squares[i] += w / mass[i] * _given_x(fn, part, out, k, x.values[i], y.values[j])
+    squares[mass == 0] = squares[mass > 0].mean(0)
+    form = np.stack([np.interp(grid.Z_UNIT, grid.Z_COARSE, row) for row in np.sqrt(squares)])
+    if is_sum(fn):
+        return _given_sum(part, out, x, form)
+    return fresh(part.second, _ratios_with(part, out, x, y, fn), form, _matrix_with(part, out, y))
+
+
+def _given_sum(part: Part, out: Law, x: Law, form: np.ndarray) -> Part:
+    """A function of a sum, as one of an operand: of the same pair moments, which the root of a mean does not keep."""
+    plain = Part(part.base, part.second, dict.fromkeys(subsets(out.groups), 1.0), form)
+    ratio = {}
+    for s in subsets(out.groups):
+        over = plain.pair(x, s)
+        ratio[s] = float(np.clip(part.pair(out, s) / over, -1, 1)) if over > 0 else 0.0
+    return fresh(part.second, ratio, form, part.matrix)
+
+
+def _given_x(fn: Function, part: Part, out: Law, level: int, fx: np.ndarray, fy: np.ndarray) -> np.ndarray:
+    """E over y of (d(w) df/dx)^2 at every coarse point of x's latent, w the result's latent at x and y."""
+    a, b = grid.at(fx, grid.Z_COARSE)[:, None], grid.at(fy, grid.Z_COARSE)[None, :]
+    a, b = np.broadcast_to(a, (grid.COARSE, grid.COARSE)), np.broadcast_to(b, (grid.COARSE, grid.COARSE))
+    factor = np.asarray(fn(1.0, 0.0) - fn(0.0, 0.0)) ** 2 if is_sum(fn) else derivative(fn, a, b) ** 2
+    if part.values is not None:
+        with np.errstate(all="ignore"):
+            value = np.asarray(fn(a, b), float)
+        factor = factor * _squared_at(value, out.values[level], part.values[level])
+    return np.broadcast_to(factor, a.shape) @ grid.WEIGHT_COARSE
+
+
+def _squared_at(value: np.ndarray, target: np.ndarray, form: np.ndarray) -> np.ndarray:
+    """A squared function of a law's latent, read off where the law takes these values."""
+    if np.all(np.diff(target) >= 0):
+        return np.interp(value.ravel(), target, form**2).reshape(value.shape)
+    order = np.argsort(target, kind="stable")
+    w = np.interp(value.ravel(), target[order], grid.Z_UNIT[order])
+    return np.interp(w, grid.Z_UNIT, form**2).reshape(value.shape)
+
+
+def _ratios_with(part: Part, out: Law, x: Law, y: Law, fn: Function) -> dict:
+    """The base's correlations times those of what the other operand contributes."""
+    if is_sum(fn):
+        return {s: part.ratio.get(s, 0.0) for s in subsets(out.groups)}
+    ratio = {}
+    for s in subsets(out.groups):
+        other = y.pair(translated(s, out.axes, y.axes)) / y.second if y.second > 0 else 1.0
+        ratio[s] = part.ratio.get(s, 0.0) * other
+    return ratio
+
+
+def _matrix_with(part: Part, out: Law, y: Law) -> np.ndarray | None:
+    """The base's correlations between positions times those of an independent factor."""
+    size = places.length(out)
+    if part.matrix is None or size is None or places.length(y) != size:
+        return part.matrix
+    return part.matrix * sequence.normalized(places.pair_matrix(y, size))
+
+
+def _onto_constant(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
+    of_x, of_y, of_out, _ = joint(out, x, y)
+    slope = partial(fn, x.values[of_x], y.values[of_y])
+    values = slope if part.values is None else part.values[of_out] * slope
+    second = part.second * factor_profile(out, x, y, values, of_x, of_y, of_out)
+    ratio = {}
+    for s in subsets(out.groups):
+        mine = part.pair(out, s) / max(part.pair(out, frozenset()), 1e-300)
+        other = y.pair(translated(s, out.axes, y.axes)) / y.second if y.second > 0 and not is_sum(fn) else 1.0
+        ratio[s] = mine * other
+    return fresh(second, ratio)

@@ -1,0 +1,51 @@
+"""Backward through a function of one tensor: the cotangent follows the same latent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from fanin.theory import grid
+from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
+from fanin.theory.adjoint.joint import joint_with, levels_onto, one_a_level
+from fanin.theory.adjoint.slopes import Function, derivative
+from fanin.theory.law import Law
+
+
+def unary(fn: Function, g: Cotangent, x: Law) -> list[Part]:
+    slope = derivative(fn, x.values)
+    return [_through(part, g.law, x, slope) for part in g.parts]
+
+
+def followed(part: Part, values: np.ndarray, x: Law) -> Part:
+    """The part with another function; only one number for all places leaves a sum over them zero."""
+    values = _where_it_is(part, values, x)
+    one = np.ptp(values) <= 1e-6 * np.abs(values).max()  # differences leave rounding
+    return replace(part, values=values, balanced=part.balanced if one else frozenset())
+
+
+def _where_it_is(part: Part, values: np.ndarray, x: Law) -> np.ndarray:
+    """The function without what it is at levels where the part is zero everywhere (behind a mask): nothing sees it."""
+    shape = np.broadcast_shapes(part.second.shape, x.level.shape)
+    if len(values) == 1 or part.second.size == 1 or len(values) != len(x.values):
+        return values
+    largest = np.zeros(len(values))
+    np.maximum.at(largest, np.broadcast_to(x.level, shape).ravel(), np.broadcast_to(part.second, shape).ravel())
+    used = largest > 1e-12 * largest.max()
+    return values if used.all() or not used.any() else np.where(used[:, None], values, values[used].mean(0))
+
+
+def _through(part: Part, out: Law, x: Law, slope: np.ndarray) -> Part:
+    """B d(z) through a function with slope f'(x(z)) on the same latent."""
+    onto = levels_onto(out, x)
+    if part.values is None:
+        return followed(part, slope, x)
+    if onto is not None:
+        return followed(part, part.values[onto] * slope, x)
+    of_x, of_out, share = joint_with(out, x)
+    table = one_a_level(part.values[of_out] * slope[of_x], of_x, share, len(x.values))
+    if table is not None:
+        return followed(part, table, x)
+    form = np.sqrt(out.level_weight @ part.values**2)
+    return fresh(part.profile(out) / max(float(grid.expectation(form**2)), 1e-300), part.ratio, form * slope)
