@@ -19,7 +19,7 @@ from fanin.theory.adjoint.cotangent import Cotangent, Part, translated
 from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.state import Value
 from fanin.theory.width import attention, pairs
-from fanin.theory.width.forward import Setting
+from fanin.theory.width.rule import Setting
 from fanin.theory.width.state import DEGREES, NOTHING, STILL, Spread, coefficients, logged, of_square, variance
 from fanin.theory.width.weights import matrix
 

@@ -14,7 +14,9 @@ from fanin.theory.law import Law
 from fanin.theory.state import Value
 from fanin.theory.width import interval
 from fanin.theory.width.backward import Behind
-from fanin.theory.width.forward import RULES, Setting, general, parameter
+from fanin.theory.width.contraction import parameter
+from fanin.theory.width.forward import RULES
+from fanin.theory.width.rule import Setting, general
 from fanin.theory.width.state import STILL, Spread, of_square
 
 GENERAL = "{} by the general rule: what its inputs bring, and a draw of its own features"
