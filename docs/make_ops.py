@@ -19,7 +19,7 @@ from fanin.theory.engine import RULES
 PAGE = Path(__file__).with_name("ops.md")
 
 BUILDERS = {  # function that builds the row -> kind
-    "_pointwise": Kind.POINTWISE, "_sum": Kind.SUM, "_product": Kind.PRODUCT,
+    "pointwise": Kind.POINTWISE, "_sum": Kind.SUM, "_product": Kind.PRODUCT,
     "_dense": Kind.DENSE, "_addmm": Kind.DENSE, "_conv": Kind.CONV, "_embedding": Kind.EMBED, "_layer_norm": Kind.NORM,
     "_rms_norm": Kind.NORM, "_batch_norm": Kind.NORM, "_instance_norm": Kind.NORM, "_group_norm": Kind.NORM,
     "_softmax": Kind.SOFTMAX, "_attention": Kind.ATTENTION, "_dropout": Kind.DROP, "_pool": Kind.POOL,

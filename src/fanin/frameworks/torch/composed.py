@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fanin.frameworks.torch.chains import Chain
+from fanin.frameworks.torch.chain import Chain
 from fanin.graph import Kind
 
 if TYPE_CHECKING:
-    from fanin.frameworks.torch.ops import Arguments
+    from fanin.frameworks.torch.arguments import Arguments
 
 
 def _axes(dims: Any) -> tuple[int, ...]:

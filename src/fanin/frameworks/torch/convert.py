@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from fanin.frameworks.torch.chains import Chain
-from fanin.frameworks.torch.ops import SPLITS, TABLE, Arguments, Built, op_name, references, split_piece, substitute
+from fanin.frameworks.torch.arguments import Arguments, Built, op_name, references, substitute
+from fanin.frameworks.torch.chain import Chain
+from fanin.frameworks.torch.ops import SPLITS, TABLE, split_piece
 from fanin.frameworks.torch.program import Program, Ref, Step
 from fanin.graph import Graph, Kind, Node, Parameter
 from fanin.graph.identities import with_gaps, with_shared_factors

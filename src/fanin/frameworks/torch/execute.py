@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from fanin.errors import ModelError
-from fanin.frameworks.torch.ops import references, substitute
+from fanin.frameworks.torch.arguments import references, substitute
 from fanin.frameworks.torch.program import Program, Ref, Step
 
 Loss = Callable[[list[torch.Tensor]], torch.Tensor]

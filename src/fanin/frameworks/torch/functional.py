@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from fanin.frameworks.torch.ops import SPLITS, TABLE, Arguments, op_name, references, split_piece, substitute, written
+from fanin.frameworks.torch.arguments import Arguments, op_name, references, substitute, written
+from fanin.frameworks.torch.ops import SPLITS, TABLE, split_piece
 from fanin.frameworks.torch.program import Program, Ref, Step
 from fanin.graph import Kind
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 
-from fanin.frameworks.torch.ops import references, substitute
+from fanin.frameworks.torch.arguments import references, substitute
 from fanin.frameworks.torch.program import Program, Ref, Step
 
 ALIAS = torch.ops.aten.alias.default

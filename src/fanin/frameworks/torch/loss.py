@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fanin.errors import ArgumentError, ModelError
-from fanin.frameworks.torch.ops import references, substitute
+from fanin.frameworks.torch.arguments import references, substitute
 from fanin.frameworks.torch.program import Program, Step
 from fanin.frameworks.torch.reading import Reading
 from fanin.graph import Graph

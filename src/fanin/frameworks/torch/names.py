@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fanin.frameworks.torch.ops import op_name, references
+from fanin.frameworks.torch.arguments import op_name, references
 from fanin.frameworks.torch.program import Program
 
 

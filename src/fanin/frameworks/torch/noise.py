@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fanin.graph import Kind
 
 if TYPE_CHECKING:
-    from fanin.frameworks.torch.ops import Arguments
+    from fanin.frameworks.torch.arguments import Arguments
 
 Row = Callable[["Arguments"], tuple[Kind, dict[str, Any]]]
 

@@ -83,7 +83,7 @@ def stand_ins(program: Program, records, seed: int) -> dict[str, np.ndarray | No
 
 def _vocabulary(program: Program, records, id_: str) -> int:
     """Rows of the table that these ids look up: the first embedding that reads them, through views."""
-    from fanin.frameworks.torch.ops import op_name, references
+    from fanin.frameworks.torch.arguments import op_name, references
 
     reach = {id_}
     for step in program.steps:

@@ -345,7 +345,7 @@ def record(model: torch.nn.Module, args: tuple, kwargs: Mapping[str, Any], paths
 
 def _used(steps: list[Step], outputs: tuple[str, ...]) -> tuple[Step, ...]:
     """The steps that outputs depend on: what only decided a branch goes."""
-    from fanin.frameworks.torch.ops import references, written
+    from fanin.frameworks.torch.arguments import references, written
 
     holds = {step.id: {_memory(t) for t in tree_leaves(step.value) if isinstance(t, torch.Tensor)} for step in steps}
     needed, kept = set(outputs), []

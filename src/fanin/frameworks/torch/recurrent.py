@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fanin.frameworks.torch.chains import Chain
+from fanin.frameworks.torch.chain import Chain
 from fanin.graph import Kind
 
 if TYPE_CHECKING:
-    from fanin.frameworks.torch.ops import Arguments
+    from fanin.frameworks.torch.arguments import Arguments
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 """The operations, and the weighted sums a unit."""

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fanin.frameworks.torch.chains import Chain
+from fanin.frameworks.torch.chain import Chain
 from fanin.frameworks.torch.program import Ref
 from fanin.graph import Kind
 
 if TYPE_CHECKING:
-    from fanin.frameworks.torch.ops import Arguments
+    from fanin.frameworks.torch.arguments import Arguments
 
 
 def slice_scatter(a: Arguments) -> Chain | tuple[Kind, dict]:
@@ -122,7 +122,7 @@ def fill(a: Arguments) -> Chain:
 def masked_fill(a: Arguments) -> tuple[Kind, dict]:
     """x with one number where a mask is true; the number may be a tensor of its own."""
     if a.at("value") is None:
-        from fanin.frameworks.torch.ops import numpy_function
+        from fanin.frameworks.torch.arguments import numpy_function
 
         return Kind.POINTWISE, {"fn": numpy_function(a.step, a.booleans)}
     order = [a.given(name) for name in ("self", "mask", "value")]
