@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
+import os
 import platform
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -62,10 +64,14 @@ def _follows(recipe: str | Mapping[str, str]) -> bool:
 
 
 def _files(cell: Cell) -> Iterable[str]:
-    """The user's own files: a factory that changed gives other outcomes."""
-    for target in (cell.task.get("factory"), cell.start.get("init"), cell.start.get("plan")):
-        if target and (target.partition(":")[0].endswith(".py") or target == cell.start.get("plan")):
-            yield target.rpartition(":")[0] or target
+    """Files of the cell's own, or names of modules: a factory that changed gives other outcomes."""
+    factory, init, plan = cell.task.get("factory"), cell.start.get("init"), cell.start.get("plan")
+    if factory:
+        yield factory.rpartition(":")[0]
+    if init and init.partition(":")[0].endswith(".py"):
+        yield init.rpartition(":")[0]
+    if plan:
+        yield plan
 
 
 @lru_cache(maxsize=8)
@@ -98,12 +104,22 @@ def _content(files: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
     for file in files:
         try:
-            digest.update(Path(file).read_bytes())
+            digest.update(_located(file).read_bytes())
         except OSError as error:
             raise StudyError(
                 f"{file} cannot be read: {error.strerror}", remedy="give the path of a file that is there"
             ) from None
     return digest.hexdigest()[:16] if files else ""
+
+
+def _located(file: str) -> Path:
+    """The path of a file, or of the module of this name; a module that is not there is told where it is called."""
+    path = Path(file)
+    if path.suffix in (".py", ".json") or path.exists():
+        return path
+    here = Path.cwd().joinpath(*file.split(".")).with_suffix(".py")
+    found = None if here.exists() else importlib.util.find_spec(file)
+    return here if here.exists() else Path(found.origin or file) if found else Path(os.devnull)
 
 
 def _version(name: str) -> str:
