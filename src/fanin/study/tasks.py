@@ -1,10 +1,11 @@
-"""Tasks of the built-in studies that are no plain pair of a built-in model and data: ``factory = "fanin.study.tasks:NAME"``.
+"""Tasks of the built-in studies that are no plain pair of a built-in model and data, each a factory.
 
-Each returns ``(model, train, test, loss)``, as a user's factory does.
+``factory = "fanin.study.tasks:NAME"``. Each returns ``(model, train, test, loss)``, as a user's factory does.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def normalized(*, depth: int = 4, width: int = 64, activation: str = "relu", nor
     train, test, classes = _digits()
     sizes = [64, *[width] * depth, classes]
     layers: list[nn.Module] = [nn.Flatten()]
-    for fan_in, fan_out in zip(sizes, sizes[1:]):
+    for fan_in, fan_out in pairwise(sizes):
         layers += [nn.Linear(fan_in, fan_out, bias=False), nn.BatchNorm1d(fan_out, affine=False), named(activation)]
     return nn.Sequential(*layers[:-1]), train, test, lambda out, target: cross_entropy(LOGITS * out, target)
 

@@ -104,7 +104,10 @@ def _content(files: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
     for file in files:
         try:
-            digest.update(_located(file).read_bytes())
+            path = _located(file)
+            digest.update(_meaning(path.read_text()).encode() if path.suffix == ".py" else path.read_bytes())
+        except SyntaxError:
+            digest.update(path.read_bytes())  # the trial will tell
         except OSError as error:
             raise StudyError(
                 f"{file} cannot be read: {error.strerror}", remedy="give the path of a file that is there"
