@@ -15,12 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from fanin.study.effective import Curves, curves
 from fanin.study.grid import Condition, conditions
+from fanin.study.layers import LayerTrend, trends
 from fanin.study.outcome import STATUSES
 from fanin.study.pooled import Pooled, pooled
 from fanin.study.results import Results
 from fanin.study.spec import Study
 from fanin.study.statistics import (
+    Collapse,
     Comparison,
     Interval,
     Margin,
@@ -136,6 +139,16 @@ class Analysis:
     def verdict(self) -> str:
         """The same as one paragraph."""
         return " ".join(self.verdict_parts)
+
+    @cached_property
+    def collapses(self) -> tuple[tuple[Curves, Collapse], ...]:
+        """Conditions where arms differ in scale alone: whether an effective learning rate explains them."""
+        return tuple((found, told) for found in curves(self.results) if (told := found.told()) is not None)
+
+    @cached_property
+    def trends(self) -> tuple[LayerTrend, ...]:
+        """What was observed in trained networks, layer by layer: the first against the rest, and with depth."""
+        return tuple(trends(self.results))
 
     def of(self, condition: Condition, arm: str) -> Summary:
         return next(s for s in self.summaries if s.condition == condition and s.arm == arm)

@@ -8,6 +8,7 @@ from pathlib import Path
 from fanin.errors import ArgumentError, OutputError
 from fanin.study.analysis import Analysis, analyse
 from fanin.study.report.canvas import Drawing, saved, type_set
+from fanin.study.report.collapse import collapse
 from fanin.study.report.curves import curves
 from fanin.study.report.forest import forest
 from fanin.study.report.observed import observed
@@ -19,6 +20,7 @@ from fanin.study.results import Results
 DRAW: dict[str, Callable[[Analysis], Drawing | None]] = {
     "differences": forest,
     "phase": phase,
+    "collapse": collapse,
     "curves": curves,
     "observed": observed,
     "statuses": statuses,

@@ -12,7 +12,9 @@ from markupsafe import Markup
 
 from fanin.report.html import asset
 from fanin.report.numbers import NONE, short
-from fanin.study.analysis import Analysis, Summary, outcome_name
+from fanin.study.analysis import Analysis, Summary, label, outcome_name
+from fanin.study.grid import Condition
+from fanin.study.layers import LayerTrend
 from fanin.study.outcome import STATUSES
 from fanin.study.planning import plan_power
 from fanin.study.remarks import cause
@@ -20,7 +22,7 @@ from fanin.study.report.canvas import inline, style_sheet
 from fanin.study.report.figures import drawings
 from fanin.study.report.manifest import manifest, unused_trials
 from fanin.study.report.text import interval_text, p_text, percent_text, signed
-from fanin.study.statistics import VERDICTS, Comparison
+from fanin.study.statistics import VERDICTS, Collapse, Comparison
 
 WORDS = {"cannot be shown": "none"}
 """Class of a verdict in the style, where it is not the word itself."""
@@ -56,6 +58,8 @@ def page(analysis: Analysis, facts: Mapping[str, Any]) -> str:
             )
             for o in analysis.overall
         ],
+        collapses=[_collapse(curves.condition, told) for curves, told in analysis.collapses],
+        layers=[_layers(found) for found in analysis.trends],
         arms=[_arm(s) for s in analysis.summaries],
         power=str(plan_power(analysis.study)),
         failures=_failures(analysis),
@@ -107,6 +111,16 @@ def _arm(s: Summary) -> dict[str, str]:
         "iqm": interval_text(s.iqm),
         "counts": ", ".join(f"{s.counts[status]} {status}" for status in STATUSES if s.counts[status]),
     }
+
+
+def _collapse(condition: Condition, told: Collapse) -> tuple[str, ...]:
+    return (label(condition), *map(interval_text, (told.by_rate, told.by_effective, told.power, told.best)))
+
+
+def _layers(found: LayerTrend) -> tuple[str, ...]:
+    told = zip((found.first, found.depth, found.deeper), (found.p_first, found.p_depth, found.p_deeper))
+    cells = (text for interval, p in told for text in (interval_text(interval), p_text(p)))
+    return (label(found.condition), found.arm, found.name.replace("_", " "), str(found.runs), *cells)
 
 
 def _failures(analysis: Analysis) -> list[tuple[str, str]]:

@@ -87,6 +87,34 @@ def overall_rows(analysis: Analysis) -> list[Row]:
     ]
 
 
+def collapse_rows(analysis: Analysis) -> list[Row]:
+    """A row for each condition whose arms differ in scale alone: what an effective learning rate explains."""
+    return [
+        {f"factor.{k}": v for k, v in curves.condition}
+        | {"seeds": told.runs}
+        | _ends("explained_by_rate", told.by_rate)
+        | _ends("explained_by_effective_rate", told.by_effective)
+        | _ends("best_power", told.power)
+        | _ends("explained_by_best", told.best)
+        for curves, told in analysis.collapses
+    ]
+
+
+def layer_rows(analysis: Analysis) -> list[Row]:
+    """A row for each observer of layers, arm and condition: trained networks, the first layer and the trend."""
+    return [
+        {f"factor.{k}": v for k, v in found.condition}
+        | {"arm": found.arm, "observed": found.name, "runs": found.runs, "means": json.dumps(found.means)}
+        | _ends("first_minus_rest", found.first)
+        | {"p_first": found.p_first}
+        | _ends("rank_correlation", found.depth)
+        | {"p_depth": found.p_depth}
+        | _ends("rank_correlation_deeper", found.deeper)
+        | {"p_deeper": found.p_deeper}
+        for found in analysis.trends
+    ]
+
+
 def _ends(name: str, found: Interval | None) -> Row:
     values = (found.estimate, found.low, found.high) if found else (None, None, None)
     return dict(zip((name, f"{name}_low", f"{name}_high"), map(_number, values)))
@@ -112,6 +140,8 @@ def to_json(analysis: Analysis, facts: Mapping[str, Any]) -> str:
         "arms": summary_rows(analysis),
         "overall": overall_rows(analysis),
         "choices": choice_rows(analysis),
+        "collapse": collapse_rows(analysis),
+        "layers": layer_rows(analysis),
         "failures": [_trial(trial) for trial in results.failures()],
         "manifest": manifest(results, facts),
     }
@@ -130,6 +160,8 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 def export(store: str | Path, folder: str | Path, *, parquet: bool | None = None, draws: int = 10_000) -> list[Path]:
     """Write ``trials.csv``, ``comparisons.csv``, ``choices.csv``, ``arms.csv`` and ``manifest.json`` into a folder.
+
+    Also ``collapse.csv`` where arms differ in scale alone, and ``layers.csv`` where layers were observed.
 
     Args:
         store: of the study, finished or not.
@@ -152,7 +184,10 @@ def export(store: str | Path, folder: str | Path, *, parquet: bool | None = None
         "comparisons": comparison_rows(analysis),
         "choices": choice_rows(analysis),
         "arms": summary_rows(analysis),
+        "collapse": collapse_rows(analysis),
+        "layers": layer_rows(analysis),
     }
+    tables = {name: rows for name, rows in tables.items() if rows or name not in ("collapse", "layers")}
     files = [write(place / f"{name}.csv", to_csv(rows)) for name, rows in tables.items()]
     for name in ("trials", "comparisons") if arrow else ():
         files.append(_parquet(arrow, place / f"{name}.parquet", tables[name]))

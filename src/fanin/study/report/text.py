@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from fanin.report.numbers import NONE, short
-from fanin.study.analysis import Analysis, Summary, outcome_name
+from fanin.study.analysis import Analysis, Summary, label, outcome_name
 from fanin.study.report.manifest import unused_trials
 from fanin.study.statistics import Comparison, Interval
 
@@ -48,6 +49,8 @@ def _parts(analysis: Analysis, facts: Mapping[str, Any]) -> Iterator[RenderableT
         yield Padding(_comparisons(analysis), (1 if analysis.warnings else 0, 0, 0, 0))
     if analysis.overall:
         yield Padding(_overall(analysis), (1, 0, 0, 0))
+    if analysis.collapses:
+        yield Padding(_collapses(analysis), (1, 0, 0, 0))
     yield Padding(_arms(analysis), (1, 0, 0, 0))
 
 
@@ -69,18 +72,36 @@ def _table(*columns: tuple[str, str]) -> Table:
     return table
 
 
-def _comparisons(analysis: Analysis) -> Table:
+class Grouped:
+    """A table whose rows stand in groups, each below a line of its own: a condition may be longer than any column.
+
+    Args:
+        table: of one line a row, with a header.
+        groups: label of each row.
+    """
+
+    def __init__(self, table: Table, groups: Sequence[str]):
+        self.table, self.groups = table, groups
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        header, *rows = console.render_lines(self.table, options, pad=False)
+        last = ""
+        for group, line in zip(("", *self.groups), (header, *rows)):
+            if group != last:
+                yield Text(f"{group}:", style="dim")
+            last = group
+            yield from line
+            yield Segment.line()
+
+
+def _comparisons(analysis: Analysis) -> Grouped:
     """Differences from the baseline."""
-    name, where = outcome_name(analysis.study), analysis.labelled
-    columns = [(f"against {analysis.study.baseline}", "left"), ("pairs", "right"), (name, "right")]
-    columns += [("interval", "left"), ("", "right"), ("p", "right"), ("p equal", "right"), ("", "left")]
-    table = _table(*([("condition", "left")] if where else []), *columns)
-    last = None
+    columns = [(f"against {analysis.study.baseline}", "left"), ("pairs", "right")]
+    columns += [(outcome_name(analysis.study), "right"), ("interval", "left"), ("", "right")]
+    table = _table(*columns, ("p", "right"), ("p equal", "right"), ("", "left"))
     for c in analysis.comparisons:
-        task = Text("" if c.task == last else c.task, style="dim")
-        table.add_row(*([task] if where else []), *_comparison(c))
-        last = c.task
-    return table
+        table.add_row(*_comparison(c))
+    return Grouped(table, [c.task for c in analysis.comparisons])
 
 
 def _comparison(c: Comparison) -> list[Text]:
@@ -113,16 +134,22 @@ def _overall(analysis: Analysis) -> Table:
     return table
 
 
-def _arms(analysis: Analysis) -> Table:
-    where = analysis.labelled
-    columns = [("arm", "left"), ("rate", "right"), ("mean", "right"), ("IQM", "right"), ("", "left")]
-    table = _table(*([("condition", "left")] if where else []), *columns)
-    last = None
-    for s in analysis.summaries:
-        cells = [Text(s.arm), _rate(s), Text(interval_text(s.mean)), Text(interval_text(s.iqm)), _counts(s)]
-        table.add_row(*([Text("" if s.label == last else s.label, style="dim")] if where else []), *cells)
-        last = s.label
+def _collapses(analysis: Analysis) -> Table:
+    """What explains the outcomes of all scales: the learning rate, or the effective one."""
+    columns = [("condition", "left")] if analysis.labelled else []
+    columns += [("R² of rate", "left"), ("of rate/scale²", "left"), ("best power of scale", "left")]
+    table = _table(*columns)
+    for curves, told in analysis.collapses:
+        cells = [interval_text(found) for found in (told.by_rate, told.by_effective, told.power)]
+        table.add_row(*([Text(label(curves.condition), style="dim")] if analysis.labelled else []), *cells)
     return table
+
+
+def _arms(analysis: Analysis) -> Grouped:
+    table = _table(("arm", "left"), ("rate", "right"), ("mean", "right"), ("IQM", "right"), ("", "left"))
+    for s in analysis.summaries:
+        table.add_row(Text(s.arm), _rate(s), Text(interval_text(s.mean)), Text(interval_text(s.iqm)), _counts(s))
+    return Grouped(table, [s.label for s in analysis.summaries])
 
 
 def _rate(s: Summary) -> Text:
@@ -134,11 +161,8 @@ def _rate(s: Summary) -> Text:
 
 def _counts(s: Summary) -> Text:
     """What did not train."""
-    text = Text()
-    for status, style in STATUS_STYLES.items():
-        if s.counts[status]:
-            text.append(f"{s.counts[status]} of {s.trials} {status} ", style=style)
-    return text
+    told = [(f"{s.counts[status]} {status}", style) for status, style in STATUS_STYLES.items() if s.counts[status]]
+    return Text(", ").join(Text(text, style=style) for text, style in told)
 
 
 # --- numbers --------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from fanin.study.statistics.aggregate import improvement, iqm, iqm_difference, iqm_interval
 from fanin.study.statistics.bootstrap import bca, stratified
+from fanin.study.statistics.collapse import Collapse, collapse
 from fanin.study.statistics.comparing import as_family, compare, compare_all
 from fanin.study.statistics.comparison import Comparison
 from fanin.study.statistics.equivalence import Equivalence, Margin, tost
@@ -67,6 +68,8 @@ __all__ = [
     "compare",
     "as_family",
     "compare_all",
+    "Collapse",
+    "collapse",
     "VERDICTS",
     "judge",
 ]
