@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -38,12 +39,39 @@ class Source:
         width: over how many features.
         terms: of logits, the features of a head that were summed over; else 0.
         variance: of softmax weights, that of their logits within a row; else 0.
+        keep: share of softmax weights that dropout keeps.
     """
 
     id: int
     width: int
     terms: int = 0
     variance: float = 0.0
+    keep: float = 1.0
+
+
+class Scatter(NamedTuple):
+    """Standard deviations of a correlation over pairs of places, by what makes pairs differ.
+
+    Attributes:
+        known: inputs that are known.
+        earlier: chance over the features of layers before the last, the same for all features.
+        latest: chance over the features that the last layer summed, the same for all features.
+        own: chance over the few inputs of a group of features, for every group anew.
+    """
+
+    known: float = 0.0
+    earlier: float = 0.0
+    latest: float = 0.0
+    own: float = 0.0
+
+    @property
+    def whole(self) -> float:
+        """Of all pairs."""
+        return math.hypot(*self)
+
+    def times(self, factor: float) -> Scatter:
+        """All of it by one factor."""
+        return Scatter(*(s * factor for s in self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +85,7 @@ class Latent:
             places; two tensors are aligned where both agree.
         matrix: correlation between every two positions, where they differ (see ``places``).
         source: what the elements are a weighted sum of, where that is known.
-        spread: standard deviations of the correlation over the pairs that ``corr`` is the mean of: as inputs are known,
-            and by chance, for every feature anew (see ``spread``).
+        spread: standard deviations of the correlation over the pairs that ``corr`` is the mean of (see ``spread``).
         mean_of: of means over places: id and views of the latent that was averaged, and its correlation with this one.
         border: correlations between places of a map by how near they are to its border (see ``border``).
     """
@@ -69,7 +96,7 @@ class Latent:
     place_view: tuple = ()
     matrix: np.ndarray | None = None
     source: Source | None = None
-    spread: Mapping[Groups, tuple[float, float]] = field(default_factory=dict)
+    spread: Mapping[Groups, Scatter] = field(default_factory=dict)
     mean_of: tuple[int, tuple, tuple, float] | None = None
     border: Border | None = None
 

@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np
 
 from fanin.theory import grid
-from fanin.theory.latent import FEATURE, Atom, Axis, Groups, Latent, Source, fresh_latent, subsets
+from fanin.theory.latent import FEATURE, Atom, Axis, Groups, Latent, Scatter, Source, fresh_latent, subsets
 from fanin.theory.levels import MAX_LEVELS, MAX_VARIANCES, compress, levels_of, relabel, uniform_level
 from fanin.theory.mehler import mehler, solve_correlation, two_points
 
@@ -140,12 +140,12 @@ class Law:
         known = [k for k in self.latent.corr if k <= key]
         return min((self.latent.corr[k] for k in known), default=1.0)
 
-    def spread(self, differ: Iterable[str]) -> tuple[float, float]:
-        """Standard deviations of that correlation: over known pairs of places, and by chance over few features."""
+    def spread(self, differ: Iterable[str]) -> Scatter:
+        """Standard deviations of that correlation over pairs of places."""
         key = frozenset(differ) & self.groups
         table = self.latent.spread
         known = [k for k in table if k <= key]
-        return table[max(known, key=len)] if known and key else (0.0, 0.0)
+        return table[max(known, key=len)] if known and key else Scatter()
 
     def pair(self, differ: Iterable[str]) -> float:
         """E[x x'] of two elements that differ in these groups; a differing feature leaves the product of means.
@@ -160,7 +160,7 @@ class Law:
             found = border.pair(self, differ & self.groups)
             if found is not None:
                 return found
-        s, _ = self.spread(differ)
+        s = self.spread(differ).known
         if s and not self.gaussian and FEATURE not in differ:
             return sum(w * self.moment_at(differ, r) for w, r in two_points(self.correlation(differ), s))
         return self.moment_at(differ, self.correlation(differ))

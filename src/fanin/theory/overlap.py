@@ -12,8 +12,6 @@ logits: ``T (T + 1) s2 s / n`` beside ``T s2 s``, of which ``2 T`` are a token's
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from fanin.theory.law import Groups, Law, Source
@@ -41,7 +39,7 @@ def agreement(law: Law, along: Groups) -> float:
     own = law.second - common
     if own <= 0:
         return 0.0
-    return math.hypot(*pair_deviation(law, along)) / own / (1 + max(common / law.second, 0.0))
+    return pair_deviation(law, along).whole / own / (1 + max(common / law.second, 0.0))
 
 
 def wobble(terms: int, source: Source | None) -> float:

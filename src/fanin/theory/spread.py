@@ -7,6 +7,8 @@ One number a set of groups is the mean correlation of all pairs of places. Pairs
 - By chance: over n random features even independent places agree, by ``1 / sqrt(n)``, anew in every network. In the
   mean over networks pair moments do not see it to the first order (the mean squares of the two places fluctuate, too);
   what is quadratic in the correlation does: the variance of a channel over its places, to which a pair adds 2 r^2.
+  Where all features sum over the same n, they share it, and later layers pass it on by the slope of the correlation
+  map; where every group of features sums over its own, it averages out over the groups that are summed next.
 
 Of sums ``y = sum_i w_i x_i`` with n fresh weights the correlation of two places is that of their inputs over these n:
 to the first order in its fluctuations ``r + mean_i (x_i x_i' - r (x_i^2 + x_i'^2) / 2) / q``.
@@ -21,36 +23,54 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fanin.theory import grid
+from fanin.theory.latent import Scatter
 from fanin.theory.law import FEATURE, Axis, Groups, Law, subsets, two_points
 
 PAIRS = 4096  # drawn of known places, to estimate a standard deviation
 _SEED = 0
 
 
-def pair_deviation(x: Law, differ: Groups) -> tuple[float, float]:
-    """Standard deviations of E[x x'] over pairs of places: over known ones, and by chance."""
-    known_part, chance_part = x.spread(differ)
-    s = math.hypot(known_part, chance_part)
+def pair_deviation(x: Law, differ: Groups) -> Scatter:
+    """Standard deviations of E[x x'] over pairs of places."""
+    scatter = x.spread(differ)
+    s = scatter.whole
     if not s or FEATURE in differ:
-        return 0.0, 0.0
+        return Scatter()
     (w, up), (v, down) = two_points(x.correlation(differ), s)
     slope = math.sqrt(w * v) * abs(x.moment_at(differ, up) - x.moment_at(differ, down)) / s
-    return known_part * slope, chance_part * slope
+    return scatter.times(slope)
 
 
 def summed(x: Law, n: float, law: Law, channels: float, grouped: bool = False) -> Law:
     """The Gaussian law of sums of n elements of x with fresh weights, with the spread of its correlations.
 
-    Chance averages out over channels, unless each group of them has a sum of its own.
+    Chance of each feature averages out over channels; that of all features does not, but over the taps of a kernel,
+    which read other places.
     """
     if x.deterministic or x.second <= 0 or not np.isfinite(x.second):
         return law
     spread, powers = {}, Powers.of(x)
+    left = over_taps(x, n / channels)
     for differ in subsets(law.groups):
-        same, random = (d / x.second for d in pair_deviation(x, differ))
-        inherited = random if grouped else random / math.sqrt(channels)
-        spread[differ] = (same, math.hypot(inherited, math.sqrt(chance(x, differ, powers) / n)))
+        before = pair_deviation(x, differ).times(1 / x.second)
+        earlier, own = math.hypot(before.earlier, before.latest) * left, before.own * left / math.sqrt(channels)
+        latest = math.sqrt(chance(x, differ, powers) / n)
+        latest, own = (0.0, math.hypot(own, latest)) if grouped else (math.hypot(own, latest), 0.0)
+        spread[differ] = Scatter(before.known, earlier, latest, own)
     return replace(law, latent=replace(law.latent, spread=spread))
+
+
+def over_taps(x: Law, taps: float) -> float:
+    """What is left of chance in the mean over taps: two pairs of places agree as far as their places correlate.
+
+    ``sqrt(1/T + (1 - 1/T) rho^2)``, since the covariance of x_a x_b and x_c x_d is that of a, c times that of b, d.
+    """
+    others = x.groups - {"sample"}
+    variance = x.second - x.mean**2
+    if taps <= 1 or not others or variance <= 0:
+        return 1.0
+    rho = (x.pair(others) - x.mean**2) / variance
+    return math.sqrt(1 / taps + (1 - 1 / taps) * min(rho**2, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +117,7 @@ def by_atoms(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> tuple[np.n
     return x.reshape(*shape, x.shape[-1]), groups
 
 
-def known(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> dict[Groups, tuple[float, float]]:
+def known(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> dict[Groups, Scatter]:
     """Standard deviation of the correlation between known rows (along one axis), by the groups in which they differ."""
     x, owner = by_atoms(array, axes, reduce)
     rng = np.random.default_rng(_SEED)
@@ -108,7 +128,7 @@ def known(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> dict[Groups, 
             _another(at, size, rng) if o in differ else at for at, size, o in zip(first, x.shape, owner, strict=False)
         ]
         cosines = _cosines(x, tuple(first), tuple(second))
-        spread[differ] = (float(np.std(cosines)) if len(cosines) else 0.0, 0.0)
+        spread[differ] = Scatter(float(np.std(cosines)) if len(cosines) else 0.0)
     return spread
 
 
@@ -137,10 +157,10 @@ def _another(at: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     return (at + rng.integers(1, size, len(at))) % size if size > 1 else at
 
 
-def of_sum(parts: Sequence[tuple[Law, float]], groups: Groups) -> dict[Groups, tuple[float, float]]:
+def of_sum(parts: Sequence[tuple[Law, float]], groups: Groups) -> dict[Groups, Scatter]:
     """Spread of a Gaussian sum of independent parts, given with their share of its variance."""
     spread = {}
     for differ in subsets(groups):
         each = [(share, part.spread(differ)) for part, share in parts]
-        spread[differ] = (math.hypot(*(w * s[0] for w, s in each)), math.hypot(*(w * s[1] for w, s in each)))
+        spread[differ] = Scatter(*(math.hypot(*kind) for kind in zip(*(s.times(w) for w, s in each), strict=True)))
     return spread

@@ -48,7 +48,9 @@ def shared_moment(law: Law, axes: tuple[int, ...], groups: int = 1) -> float:
     return sum(p * (law.pair(differ) if differ else law.second) for differ, p in pair_counts(law, axes, groups))
 
 
-def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None = None) -> float:
+def freedom(
+    x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None = None, *, back: bool = False
+) -> float:
     """Degrees of freedom of the mean square over the elements of one statistic: 2 over its relative variance.
 
     Pairs of Gaussians give ``2 rho^2``, with rho their correlation after centring; what is not Gaussian adds the joint
@@ -58,6 +60,8 @@ def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None
         x: what is normalized.
         axes, groups: which elements share a statistic.
         shared: E of their squared mean where they are centred, else None.
+        back: for what goes back, without what earlier layers made alike: a channel whose deviation is large for large
+            weights there meets them again, and loses to the deviation what it gains from the weights.
     """
     removed = 0.0 if shared is None else shared
     variance = x.second - removed
@@ -69,9 +73,14 @@ def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None
             spread += p * _squares_covariance(x, differ) / variance**2
             continue
         rho = ((x.pair(differ) if differ else x.second) - removed) / variance
-        scatter = np.hypot(*pair_deviation(x, differ)) / variance if differ else 0.0
+        scatter = _scatter(x, differ, back) / variance if differ else 0.0
         spread += p * (2 * (rho**2 + scatter**2) + _fourth_cumulant(x, differ) / variance**2)
     return 2 / spread if spread > 0 else np.inf
+
+
+def _scatter(x: Law, differ: Groups, back: bool) -> float:
+    found = pair_deviation(x, differ)
+    return (found._replace(earlier=0.0) if back else found).whole
 
 
 def _squares_covariance(x: Law, differ: Groups) -> float:

@@ -15,6 +15,7 @@ from itertools import product
 
 import numpy as np
 
+from fanin.theory.latent import Scatter
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, subsets
 
 MARK = "~"
@@ -73,12 +74,13 @@ def forgotten(law: Law) -> Law:
     for differ in subsets(roots(law.groups)):
         parts = _finer(differ, law.groups, sizes)
         r = np.array([law.correlation(s) for s, _ in parts])
-        known, chance = np.array([law.spread(s) for s, _ in parts]).T
+        scatter = np.array([law.spread(s) for s, _ in parts])
         weight = np.array([w for _, w in parts])
         weight = weight / weight.sum()
         mean = float(weight @ r)
         corr[differ] = mean
-        spread[differ] = (float(np.sqrt(weight @ (known**2 + (r - mean) ** 2))), float(np.sqrt(weight @ chance**2)))
+        scatter[:, 0] = np.hypot(scatter[:, 0], r - mean)  # which window is which is known
+        spread[differ] = Scatter(*(float(s) for s in np.sqrt(weight @ scatter**2)))
     latent = replace(law.latent, corr=corr, spread=spread, border=None)
     return replace(law, axes=tuple(_merged(a) for a in axes), latent=latent)
 

@@ -86,8 +86,7 @@ def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = Tru
         return law
     scatter = {}
     for s in subsets(law.groups):
-        common, own = pair_deviation(x, s)
-        scatter[s] = (common * scale**2 / wanted, own * scale**2 / wanted)
+        scatter[s] = pair_deviation(x, s).times(scale**2 / wanted)
     return replace(law, latent=replace(law.latent, spread=scatter))
 
 
