@@ -59,6 +59,44 @@ def test_spelled_out_what_all_keys_have_in_common_sends_queries_nothing() -> Non
     hold(errors(lambda: SpelledOut(2, causal=False), batch, 10), slack=0.04)
 
 
+class Masked(Attention):
+    """Causal and spelled out, the mask written in one of the usual ways."""
+
+    how = "add"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(samples, tokens, width) to the same."""
+        n, lowest = x.shape[1], torch.finfo(x.dtype).min
+        hidden = torch.ones(n, n, dtype=torch.bool).triu(1)
+        x = self.stem(x)
+        for norm, project, out in zip(self.norms, self.ins, self.outs, strict=True):
+            parts = project(norm(x)).view(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            logits = parts[0] @ parts[1].transpose(-1, -2) * parts.shape[-1] ** -0.5
+            if self.how == "capped":
+                logits = 50 * torch.tanh(logits / 50)
+            if self.how == "where":
+                logits = torch.where(hidden, torch.full([], lowest), logits)
+            else:
+                logits = logits + torch.zeros(n, n).masked_fill(hidden, lowest)
+            weights = torch.softmax(logits, -1)
+            weights = nn.functional.dropout(weights, 0.2, self.training) if self.how == "dropped" else weights
+            x = x + out((weights @ parts[2]).transpose(1, 2).reshape(x.shape))
+        return x
+
+
+@pytest.mark.parametrize("how", ["add", "where", "capped", "dropped"])
+def test_spelled_out_behind_a_causal_mask_positions_have_moments_of_their_own(how: str) -> None:
+    torch.manual_seed(1234)
+    batch = torch.randn(2, 40, 128)
+
+    def build() -> nn.Module:
+        net = Masked(2, causal=True)
+        net.how = how
+        return net
+
+    hold(errors(build, batch, 10), slack=0.04)
+
+
 def test_a_bias_that_shifts_all_keys_has_no_gradient() -> None:
     """Softmax does not see what is added to all logits of a row, fused or spelled out."""
 

@@ -11,7 +11,7 @@ from fanin.theory.adjoint import sequence
 from fanin.theory.adjoint.aligned import to_summand
 from fanin.theory.adjoint.broadcast import unbroadcast
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, fresh, translated
-from fanin.theory.adjoint.joint import factor_profile, joint, one_a_level
+from fanin.theory.adjoint.joint import factor_profile, joint, one_a_level, one_where_it_is
 from fanin.theory.adjoint.slopes import Function, derivative, is_product, is_sum, partial
 from fanin.theory.adjoint.unary import followed
 from fanin.theory.combine import PAIRS, broadcast_axes
@@ -43,6 +43,9 @@ def _known_other(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     alike = one_a_level(values, of_x, share, len(x.values))
     if alike is not None:
         return followed(part, alike, x)
+    factor = one_where_it_is(part, out, values, of_out)
+    if factor is not None:
+        return replace(part, second=part.second * factor**2, values=None)
     squares = np.zeros((len(x.values), values.shape[1]))
     np.add.at(squares, of_x, share[:, None] * values**2)
     form = np.sqrt(squares)

@@ -11,11 +11,15 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fanin.theory import grid
 from fanin.theory.law import FEATURE, Axis, Groups, Law, mehler, subsets
+
+if TYPE_CHECKING:
+    from fanin.theory.adjoint.spelled import Chosen
 
 _bases = itertools.count()
 ALIGNED = -1
@@ -54,6 +58,7 @@ class Part:
         heard: of a row of attention's logits, in the same units: what its terms sum to as keys chance to agree where
             values do; of its weights how far two values agree by chance.
         radial: inner product with the signal over features (``radial``); None is that of independent features.
+        chosen: what the gradient of a row of attention's weights or logits is made of (``spelled``).
         exponent: power of four that the mean square is to be multiplied by; rules see parts without one.
     """
 
@@ -68,6 +73,7 @@ class Part:
     met: float = 0.0
     heard: float = 0.0
     radial: Mapping[int, float] | None = None
+    chosen: Chosen | None = None
 
     @cached_property
     def mean_second(self) -> float:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory.adjoint import radial, sequence
+from fanin.theory.adjoint import radial, sequence, spelled
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.law import Law
 from fanin.theory.rules.pointwise import SATURATED, alpha_scale
@@ -27,9 +27,9 @@ def drop(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
         return [_kept_by_alpha(g, as_law(inputs[0]), p)]
     matrix = sequence.correlation(g)
     part = fresh(g.profile() / keep, ratio, matrix=matrix if matrix is None else _weakened(matrix, keep))
-    return [
-        [replace(part, radial=radial.returned(g), heard=g.heard)]
-    ]  # what is left of the signal meets what is left of the gradient
+    part = replace(part, radial=radial.returned(g), heard=g.heard)  # what is left of both meets
+    chosen = g.parts[0].chosen if len(g.parts) == 1 else None
+    return [[part if chosen is None else spelled.carried(part, chosen, g.parts[0].mean_second)]]
 
 
 def _weakened(matrix: np.ndarray, keep: float) -> np.ndarray:

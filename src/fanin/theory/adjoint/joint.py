@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fanin.theory import grid
+from fanin.theory.adjoint.cotangent import Part
 from fanin.theory.law import Law, relabel
 
 ALIKE = 0.05
@@ -48,6 +49,18 @@ def one_a_level(values: np.ndarray, of_x: np.ndarray, share: np.ndarray, count: 
     if np.all(spread <= ALIKE**2 * grid.expectation(values**2)):
         return table
     return None
+
+
+def one_where_it_is(part: Part, out: Law, values: np.ndarray, of_out: np.ndarray) -> float | None:
+    """The number that a function of joint levels is wherever the part is not zero (a mask took the rest); else None."""
+    if part.second.size == 1 or len(out.values) == 1:
+        return None
+    shape = np.broadcast_shapes(part.second.shape, out.level.shape)
+    largest = np.zeros(len(out.values))
+    np.maximum.at(largest, np.broadcast_to(out.level, shape).ravel(), np.broadcast_to(part.second, shape).ravel())
+    used = values[(largest > 1e-12 * largest.max())[of_out]]
+    one = used.size > 0 and np.ptp(used) <= 1e-6 * np.abs(used).max()
+    return float(used.mean()) if one else None
 
 
 def joint(out: Law, x: Law, y: Law) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import overlap
+from fanin.theory.adjoint import spelled
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.linear import dense
 from fanin.theory.contraction import axis_groups
@@ -32,10 +33,17 @@ def mix(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]
         return dense(plain, g, inputs)
     if len(x.shape) < 2 or len(y.shape) < 2:
         return parts
-    if not isinstance(inputs[ix], Known):
-        parts[ix] = [replace(_against(g, y, X_SIDE, x, alpha2), heard=_agreeing(x, y))]
-    if not isinstance(inputs[iy], Known):
-        parts[iy] = [_against(g, x, Y_SIDE, y, alpha2)]
+    known = [isinstance(inputs[i], Known) for i in (ix, iy)]
+    both = None if any(known) else spelled.logits(g, x, y, alpha2)
+    if both is not None:
+        parts[ix], parts[iy] = [both[0]], [both[1]]
+        return parts
+    of_values = None if any(known) or alpha2 != 1 else spelled.values(g, x, y)
+    if not known[0]:
+        part = replace(_against(g, y, X_SIDE, x, alpha2), heard=_agreeing(x, y))
+        parts[ix] = [part if of_values is None else spelled.carried(part, of_values[1], 1.0)]
+    if not known[1]:
+        parts[iy] = [_against(g, x, Y_SIDE, y, alpha2) if of_values is None else of_values[0]]
     return parts
 
 
@@ -137,7 +145,9 @@ def softmax(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Pa
     second = weight2 * g.profile() * own * np.maximum(1 - row, 0)
     through = float(np.mean(row * np.maximum(1 - row, 0)))
     heard = g.heard * float(np.mean(np.maximum(1 - row, 0))) / through if g.heard and through > 0 else 0.0
-    return [[replace(fresh(second, _centred(g, out, groups, n), balanced=groups - {FEATURE}), heard=heard)]]
+    part = replace(fresh(second, _centred(g, out, groups, n), balanced=groups - {FEATURE}), heard=heard)
+    chosen = g.parts[0].chosen if len(g.parts) == 1 else None
+    return [[part if chosen is None else spelled.behind_softmax(part, chosen, g.parts[0].mean_second)]]
 
 
 def _centred(g: Cotangent, out: Law, row: Groups, n: int) -> dict[Groups, float]:

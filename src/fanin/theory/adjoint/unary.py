@@ -12,6 +12,9 @@ from fanin.theory.adjoint.joint import joint_with, levels_onto, one_a_level
 from fanin.theory.adjoint.slopes import Function, derivative
 from fanin.theory.law import Law
 
+SLIGHT = 1e-2
+"""Of a mean square: what is as small need not be followed."""
+
 
 def unary(fn: Function, g: Cotangent, x: Law) -> list[Part]:
     slope = derivative(fn, x.values)
@@ -22,7 +25,14 @@ def followed(part: Part, values: np.ndarray, x: Law) -> Part:
     """The part with another function; only one number for all places leaves a sum over them zero."""
     values = _where_it_is(part, values, x)
     one = np.ptp(values) <= 1e-6 * np.abs(values).max()  # differences leave rounding
-    return replace(part, values=values, balanced=part.balanced if one else frozenset())
+    chosen = part.chosen if part.chosen is not None and (one or _slight(values)) else None
+    return replace(part, values=values, balanced=part.balanced if one else frozenset(), chosen=chosen)
+
+
+def _slight(values: np.ndarray) -> bool:
+    """Whether a function is one number but for a percent of its mean square: a soft cap on logits."""
+    mean = grid.expectation(values)
+    return bool(np.mean(grid.expectation(values**2)) - np.mean(mean) ** 2 <= SLIGHT * np.mean(mean) ** 2)
 
 
 def _where_it_is(part: Part, values: np.ndarray, x: Law) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,6 +45,51 @@ def _known_of(law: Law, x: Law, y: Law, n: int) -> Law:
     return replace(law, latent=replace(law.latent, source=replace(made, terms=n)))
 
 
+@dataclass(frozen=True, eq=False)
+class RowWeights:
+    """Rows of weights, row by row.
+
+    Attributes:
+        mean: mean weights, (queries or 1, keys or 1), over all heads and samples.
+        total, counts, concentrated: of every row its sum, the effective number of keys, and E[sum a^2], in units of its
+            squared sum; (queries or 1,).
+    """
+
+    mean: np.ndarray
+    total: np.ndarray
+    counts: np.ndarray
+    concentrated: np.ndarray
+
+    @property
+    def alike(self) -> bool:
+        """Whether rows do not differ, or keys do not."""
+        return 1 in self.mean.shape
+
+    def by_run(self, queries: int, keys: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """By runs of positions: shares of every run of keys up to a factor, effective keys, E[sum a^2]."""
+        at, start = places.runs(queries).index, places.runs(keys).start
+        mean = np.broadcast_to(self.mean, (len(self.mean), keys))[_rows_at(at, len(self.mean))]
+        counts, concentrated = (v[_rows_at(at, len(v))] for v in (self.counts, self.concentrated))
+        return np.add.reduceat(mean, start, axis=1), counts, concentrated
+
+
+def _rows_at(at: np.ndarray, count: int) -> np.ndarray:
+    return at if count > 1 else np.zeros(len(at), int)
+
+
+def row_weights(x: Law) -> RowWeights | None:
+    """What is known of weights (..., queries, keys); None where they sum to nothing."""
+    if x.mean <= 0:
+        return None
+    n, mean, second = x.shape[-1], x.profile(x.means), x.profile(x.seconds)
+    lead = tuple(range(mean.ndim - 2))
+    every = lambda v: v.sum(-1) if v.shape[-1] > 1 else v[..., 0] * n  # noqa: E731
+    total, squares = every(mean), every(second)
+    counts = (total**2 / np.maximum(every(mean**2), 1e-300)).mean(lead)
+    concentrated = (squares / np.maximum(total**2, 1e-300)).mean(lead)
+    return RowWeights(mean.mean(lead), total.mean(lead), counts, concentrated)
+
+
 def _rows_by_place(law: Law, x: Law, y: Law, n: int) -> Law:
     """Weights that differ from row to row (a causal softmax, spelled out) give every position its own moments."""
     row, key = x.axes[-2], axis_groups(x.axes[-1])
@@ -53,15 +98,11 @@ def _rows_by_place(law: Law, x: Law, y: Law, n: int) -> Law:
         return law
     if x.values.min() < 0 or x.mean == 0 or axis_groups(row) != {places.POSITION} or FEATURE in key:
         return law
-    if x.level.shape[-1] == 1 or x.level.shape[-2] == 1:
+    found = row_weights(x)
+    if found is None or found.alike:
         return law
-    mean, second = x.profile(x.means), x.profile(x.seconds)
-    lead = tuple(range(mean.ndim - 2))
-    at, start = places.runs(queries).index, places.runs(keys).start
-    total, squares = mean.sum(-1), second.sum(-1)
-    counts = (total**2 / np.maximum((mean**2).sum(-1), 1e-300)).mean(lead)[at]
-    concentrated = (squares / np.maximum(total**2, 1e-300)).mean(lead)[at]
-    allowed = np.add.reduceat(mean.mean(lead)[at], start, axis=1)
+    at = places.runs(queries).index
+    allowed, counts, concentrated = found.by_run(queries, keys)
     source = overlap.shared(x, y)
     lean = overlap.lean(source, source.variance) if source is not None and source.terms else 0.0
     second, pairs = mixed_places(y, allowed, counts, concentrated, np.zeros((len(at), len(at))), keys, 0.0, lean)

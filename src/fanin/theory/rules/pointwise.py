@@ -253,7 +253,8 @@ def drop(node: Node, *inputs: Value) -> Law:
     if node.attrs.get("alpha"):
         return _alpha_dropped(x, p)
     law = replace(x, values=np.stack([_dropped(v, p) for v in x.values]))
-    law = replace(law, latent=replace(latent_for(law, x.pair, law.groups), source=x.latent.source))
+    made = x.latent.source and replace(x.latent.source, keep=x.latent.source.keep * (1 - p))
+    law = replace(law, latent=replace(latent_for(law, x.pair, law.groups), source=made))
     size = places.carried(x)
     return law if size is None else places.with_matrix(law, places.pair_matrix(x, size), size)
 

@@ -14,7 +14,7 @@ from fanin.graph import Node
 from fanin.theory import grid, overlap
 from fanin.theory.concentration import fluctuating
 from fanin.theory.contraction import axis_groups
-from fanin.theory.law import FEATURE, Groups, Law, compress, latent_for
+from fanin.theory.law import FEATURE, Groups, Law, Source, compress, latent_for
 from fanin.theory.state import Value, as_law
 
 
@@ -42,7 +42,8 @@ def softmax(node: Node, *inputs: Value) -> Law:
     made = x.latent.source
     concentrated = fluctuating(s2, np.round(count), overlap.wobble(made.terms, made) if made else 0.0)
     law = _row_weights(node, x, share, concentrated * count, s2, along)
-    return replace(law, latent=replace(law.latent, source=made and replace(made, variance=s2)))
+    made = replace(made, variance=s2) if made else Source(x.latent.id, x.shape[axis], variance=s2)
+    return replace(law, latent=replace(law.latent, source=made))
 
 
 def _common_share(x: Law, along: Groups) -> float:

@@ -1,0 +1,180 @@
+"""Backward through attention that is written out: a product of queries and keys, a softmax, a product with values.
+
+The sums are those of ``rows``, as in the fused operation. They are known in two pieces. At the product with values the
+rows of weights, the cotangent of what they make, and the values say what the gradient of logits is made of; this is
+handed back through the softmax, masks and scales as ``Chosen``, in units of the part's mean square. The product of
+queries and keys puts it together with what those are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fanin.theory import overlap, places
+from fanin.theory.adjoint import rows as sums
+from fanin.theory.adjoint.attention import Side, _along_values, _differ, _laid, _times
+from fanin.theory.adjoint.cotangent import Cotangent, Part, identity, translated
+from fanin.theory.adjoint.joint import ALIKE
+from fanin.theory.adjoint.rows import Logits, Pairs, Rows
+from fanin.theory.concentration import along_logits, let_through
+from fanin.theory.contraction import axis_groups
+from fanin.theory.law import FEATURE, Groups, Law, subsets
+from fanin.theory.rules.mix import row_weights
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """What the gradient of a row of logits is made of.
+
+    Attributes:
+        rows: of weights.
+        g, inner: for every set of groups in which two places differ besides their positions: pair moments of the
+            cotangent behind, times the features of a value and in units of the part's mean square, and what values
+            have in common.
+        variance: of a row's logits.
+        agreed: how far values of two tokens agree by chance.
+        queries, keys: how many.
+    """
+
+    rows: Rows
+    g: Mapping[Groups, Pairs]
+    inner: Mapping[Groups, Logits]
+    variance: float
+    agreed: float
+    queries: int
+    keys: int
+
+
+def values(g: Cotangent, x: Law, y: Law) -> tuple[Part, Chosen] | None:
+    """Gradient of the values that rows of softmax weights are multiplied with, and what the weights' is made of.
+
+    Args:
+        g: of the product, (..., queries, features).
+        x: weights, (..., queries, keys).
+        y: values, (..., keys, features).
+    """
+    read = _rows(g, x, y)
+    if read is None:
+        return None
+    rows, query, key = read
+    assert x.latent.source is not None
+    found, behind, inner = {}, {}, {}
+    for rest in [frozenset(), *subsets(g.law.groups - query.groups)]:
+        cotangent = query.of_cotangent(g, rest)
+        if rest and not np.any(cotangent.own) and not np.any(cotangent.between):
+            continue
+        r = rows.plain() if rest else rows
+        found[rest] = sums.values(r, cotangent)
+        inner[rest] = sums.logits(r, key.of_law(y, translated(rest, g.law.axes, y.axes)))
+        behind[rest] = _times(cotangent, g.law.shape[-1])
+    own = query.of_cotangent(g, frozenset()).own
+    along = _along_values(g, rows, own, query.of_law(g.law, frozenset()), y)
+    part = replace(_laid(y, key, found), radial={identity(): float(np.sqrt(along))})
+    agreed = overlap.agreement(y, key.groups)
+    return part, Chosen(rows, behind, inner, x.latent.source.variance, agreed, x.shape[-2], x.shape[-1])
+
+
+def carried(part: Part, chosen: Chosen, size: float) -> Part:
+    """The part with ``chosen``, whose cotangent is in units of a mean square of ``size``."""
+    mean = part.mean_second
+    if mean <= 0 or size <= 0:
+        return replace(part, chosen=None)
+    return replace(part, chosen=replace(chosen, g={s: _times(p, size / mean) for s, p in chosen.g.items()}))
+
+
+def behind_softmax(part: Part, chosen: Chosen, size: float) -> Part:
+    """The part of a row of logits, of the mean square that the rows give, with ``chosen`` in units of a new one.
+
+    E[dl_ij^2] = d G_ii a_ij^2 (V_jj - 2 U_ij + W_ii), see ``rows``.
+    """
+    rows, behind, inner = chosen.rows, chosen.g[frozenset()], chosen.inner[frozenset()]
+    apart = inner.v.own - 2 * inner.u + inner.w.own[:, None]
+    squares = (behind.own * rows.turned)[:, None] * rows.weight**2 * apart
+    wanted = size * float(rows.queries @ squares @ rows.keys) / (chosen.queries * chosen.keys)
+    if part.mean_second > 0 and wanted > 0:
+        part = replace(part, second=part.second * (wanted / part.mean_second))
+    return carried(part, chosen, size)
+
+
+def logits(g: Cotangent, q: Law, k: Law, factor: float) -> tuple[Part, Part] | None:
+    """Gradients of queries (..., queries, features) and keys (..., features, keys) whose product logits are.
+
+    Args:
+        factor: square of what the product is multiplied by.
+    """
+    part = g.parts[0] if len(g.parts) == 1 else None
+    chosen = part.chosen if part is not None else None
+    if part is None or chosen is None or (q.shape[-2], k.shape[-1]) != (chosen.queries, chosen.keys):
+        return None
+    runs = len(chosen.rows.counts) > 1
+    query = Side(axis_groups(q.axes[-2]), chosen.queries, chosen.queries if runs else None)
+    key = Side(axis_groups(k.axes[-1]), chosen.keys, chosen.keys if runs else None)
+    if runs and (places.length(q), places.length(k)) != (query.size, key.size):
+        return None
+    size = factor * g.second
+    agreed = overlap.agreement(k, key.groups) * chosen.agreed or 1 / _width(q)
+    of_queries, of_keys = {}, {}
+    for rest, cotangent in chosen.g.items():
+        r, inner = chosen.rows.plain() if rest else chosen.rows, chosen.inner[rest]
+        in_q, in_k = (rest & law.groups for law in (q, k))
+        if rest and not (in_q and in_k):
+            continue
+        found = sums.queries(r, cotangent, inner, key.of_law(k, in_k), 0.0 if rest else agreed)
+        of_queries[in_q] = _times(found, size)
+        of_keys[in_k] = _times(sums.keys(r, cotangent, inner, query.of_law(q, in_q)), size)
+    rows = chosen.rows
+    met = agreed * max(float(np.mean(rows.apart / rows.boost * (rows.counts - 1))), 0.0)
+    own = chosen.g[frozenset()].own
+    of_query, of_key = (float(np.sqrt(f)) for f in _along(chosen, own, k, key.groups))
+    queries = replace(_laid(q, query, of_queries), radial={identity(): of_query})
+    keys = replace(_laid(k, key, of_keys), radial={identity(): of_key}, balanced=key.groups - {FEATURE}, met=met)
+    return queries, keys
+
+
+def _width(law: Law) -> float:
+    return float(np.prod([t.size for axis in law.axes for t in axis if t.group == FEATURE]))
+
+
+def _along(chosen: Chosen, own: np.ndarray, k: Law, keys: Groups) -> tuple[float, float]:
+    """Squared inner products of queries and keys with their gradients, over what independence would give."""
+    rows = chosen.rows
+    if rows.through is None or k.second <= 0:
+        return 1.0, 1.0
+    weight = rows.queries * own * rows.through
+    common = min(max(k.pair(keys), 0.0) / k.second, 1.0)
+    if not np.any(weight):
+        return 1.0, 1.0
+    of_query, of_key = (float(weight @ f / weight.sum()) for f in along_logits(chosen.variance, rows.counts))
+    return of_query, of_key * (1 - common) + common
+
+
+def _rows(g: Cotangent, x: Law, y: Law) -> tuple[Rows, Side, Side] | None:
+    """The rows of weights by run where rows or places differ, else one for all; None where they are not a softmax's."""
+    source = x.latent.source
+    if source is None or not source.variance or x.values.min() < 0:
+        return None
+    n_q, n_k = x.shape[-2:]
+    along_q, along_k = axis_groups(g.law.axes[-2]), axis_groups(y.axes[-2])
+    if FEATURE in along_q | along_k or axis_groups(x.axes[-2]) != along_q:
+        return None
+    sequences = (places.length(g.law), places.length(y)) == (n_q, n_k)
+    weights = row_weights(x)
+    if weights is None or not np.allclose(weights.total, 1.0, atol=ALIKE):  # levels that are alike were merged
+        return None
+    alike = max(x.correlation(along_q), 0.0)
+    s2, keep = source.variance, source.keep
+    if sequences and (not weights.alike or _differ(g, x, y)):
+        at = places.runs(n_q).index
+        share, counts, concentrated = weights.by_run(n_q, n_k)
+        wide_q, wide_k = places.runs(n_q).width, places.runs(n_k).width
+        r = alike + (1 - alike) * np.eye(len(at))
+        rows = Rows(share, wide_q, wide_k, counts, concentrated * keep, r, keep, let_through(s2, counts))
+        return rows, Side(along_q, n_q, n_q), Side(along_k, n_k, n_k)
+    one = np.array([float(np.mean(weights.counts))])
+    concentrated = np.array([float(np.mean(weights.concentrated))]) * keep
+    wide = np.array([float(n_q)])
+    rows = Rows(np.ones((1, 1)), wide, one, one, concentrated, np.array([[alike]]), keep, let_through(s2, one))
+    return rows, Side(along_q, n_q, None), Side(along_k, n_k, None)
