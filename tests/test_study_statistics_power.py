@@ -10,10 +10,8 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from fanin.study.statistics import (
-    detectable_effect,
-    detectable_margin,
+    detectable,
     difference_power,
-    equivalence_pairs_needed,
     equivalence_power,
     interim,
     pairs_for,
@@ -42,19 +40,17 @@ def test_pairs_needed_and_detectable_effects_invert_power():
     assert pairs_needed(0.5, 1.0, comparisons=12) == math.ceil(
         TTestPower().solve_power(0.5, power=0.8, alpha=0.05 / 12)
     )
-    assert difference_power(detectable_effect(12, 0.3), 0.3, 12) == pytest.approx(0.8, abs=1e-5)
-    assert detectable_effect(12, 0.3, alternative="less") == pytest.approx(
-        detectable_effect(12, 0.3, alternative="greater")
-    )
-    assert equivalence_power(detectable_margin(12, 0.3), 0.3, 12) == pytest.approx(0.8, abs=1e-5)
-    n = equivalence_pairs_needed(0.2, 0.3, effect=0.05)
+    assert difference_power(detectable(12, 0.3), 0.3, 12) == pytest.approx(0.8, abs=1e-5)
+    assert detectable(12, 0.3, alternative="less") == pytest.approx(detectable(12, 0.3, alternative="greater"))
+    assert equivalence_power(detectable(12, 0.3, equivalence=True), 0.3, 12) == pytest.approx(0.8, abs=1e-5)
+    n = pairs_needed(0.05, 0.3, margin=0.2)
     assert equivalence_power(0.2, 0.3, n, effect=0.05) >= 0.8 > equivalence_power(0.2, 0.3, n - 1, effect=0.05)
 
 
 def test_power_never_promises_what_flips_cannot_show():
     assert difference_power(100.0, 1.0, 5) == 0 < difference_power(100.0, 1.0, 5, floor=False)
     assert pairs_needed(100.0, 1.0, comparisons=12) == pairs_for(0.05 / 12) == 9
-    assert detectable_effect(5, 1.0) == detectable_margin(4, 1.0) == inf
+    assert detectable(5, 1.0) == detectable(4, 1.0, equivalence=True) == inf
 
 
 def test_boundaries_are_the_published_ones():

@@ -19,7 +19,7 @@ from fanin.study.statistics import (
     as_family,
     compare,
     compare_all,
-    detectable_effect,
+    detectable,
     differences,
     improvement,
     interim,
@@ -79,7 +79,7 @@ def test_the_record_holds_what_the_parts_say():
     assert c.median_difference == pytest.approx(np.median(WIDE))
     assert c.relative_difference == pytest.approx(np.mean(WIDE) / np.mean(BASE))
     assert c.improvement == improvement(a, BASE)
-    assert c.detectable == detectable_effect(8, c.spread) and c.spread == pytest.approx(np.std(WIDE, ddof=1))
+    assert c.detectable == detectable(8, c.spread) and c.spread == pytest.approx(np.std(WIDE, ddof=1))
     assert tost(a, BASE, Margin(c.equivalent_within.size * 1.001, True)).p <= 0.05
     assert (c.n, c.diverged_arm.count, c.diverged_baseline.count, c.statistic) == (8, 0, 0, "mean")
 

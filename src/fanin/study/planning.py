@@ -9,8 +9,7 @@ from fanin.study.grid import choosing, conditions
 from fanin.study.spec import Study
 from fanin.study.statistics import (
     Margin,
-    detectable_effect,
-    detectable_margin,
+    detectable,
     pairs_for,
     smallest_p,
 )
@@ -106,7 +105,7 @@ def plan_power(study: Study) -> Power:
         alpha=alpha,
         smallest_p=min(1.0, many * smallest_p(n)),
         needed=pairs_for(alpha / many),
-        effect=detectable_effect(n, 1.0, power=POWER, alpha=alpha, comparisons=many),
-        margin=detectable_margin(n, 1.0, power=POWER, alpha=alpha, comparisons=many),
+        effect=detectable(n, 1.0, power=POWER, alpha=alpha, comparisons=many),
+        margin=detectable(n, 1.0, equivalence=True, power=POWER, alpha=alpha, comparisons=many),
         stated=Margin.of(study.compare.margin),
     )

@@ -17,10 +17,8 @@ from fanin.study.statistics.median import median_interval
 from fanin.study.statistics.multiplicity import holm
 from fanin.study.statistics.paired import Outcomes, SignFlip, differences, pairs, pairs_for, sign_flip, smallest_p
 from fanin.study.statistics.power import (
-    detectable_effect,
-    detectable_margin,
+    detectable,
     difference_power,
-    equivalence_pairs_needed,
     equivalence_power,
     pairs_needed,
 )
@@ -57,9 +55,7 @@ __all__ = [
     "difference_power",
     "equivalence_power",
     "pairs_needed",
-    "equivalence_pairs_needed",
-    "detectable_effect",
-    "detectable_margin",
+    "detectable",
     "Look",
     "plan_looks",
     "Interim",

@@ -98,8 +98,8 @@ def _explained(drawn: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def _share(y: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Of the cells that the others reach; nothing is told where these are fewer than half."""
-    reached = weights.any(1)
-    if 2 * reached.sum() < len(reached):
+    reached = np.flatnonzero(weights.any(axis=1))
+    if 2 * reached.size < len(weights):
         return np.full(len(y), -np.inf)
     seen, told = y[:, reached], (y @ weights.T)[:, reached]
     whole = ((seen - seen.mean(-1, keepdims=True)) ** 2).sum(-1)

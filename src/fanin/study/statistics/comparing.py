@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from fanin.study.statistics.margin import smallest_margin
 from fanin.study.statistics.median import median_interval
 from fanin.study.statistics.multiplicity import holm
 from fanin.study.statistics.paired import EXACT_UP_TO, FLIPS, Outcomes, differences, pairs, sign_flip, smallest_p
-from fanin.study.statistics.power import detectable_effect
+from fanin.study.statistics.power import detectable
 from fanin.study.statistics.ranks import divergence
 from fanin.study.statistics.sequential import interim
 from fanin.study.statistics.spending import plan_looks
@@ -69,29 +69,46 @@ def compare(
         'cannot be shown'
     """
     check_level("alpha", alpha)
-    x, y = pairs(a, b)
-    d = differences(x, y, better)
+    terms = _Terms(better, margin, alpha, equivalence, power, tuple(looks), comparisons, draws, seed)
+    names = {"arm": arm, "baseline": baseline, "task": task, "outcome": outcome, "unit": unit}
+    return as_family([_compared(*pairs(a, b), terms, names)])[0]
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """How two arms are compared: what `compare` is told, but for names."""
+
+    better: str
+    margin: Margin | float | str | None
+    alpha: float
+    equivalence: str
+    power: float
+    looks: tuple[int, ...]
+    comparisons: int
+    draws: int
+    seed: int
+
+
+def _compared(x: np.ndarray, y: np.ndarray, terms: _Terms, names: dict[str, Any]) -> Comparison:
+    """Every number of the pair, a family of its own as yet."""
+    d = differences(x, y, terms.better)
     whole = bool(np.isfinite(x).all() and np.isfinite(y).all())
-    confidence = _confidence(len(d), looks, alpha)
-    first = Comparison(
-        arm=arm,
-        baseline=baseline,
-        task=task,
-        outcome=outcome,
-        unit=unit,
-        better=better,
+    confidence = _confidence(len(d), terms.looks, terms.alpha)
+    seed, few = terms.seed, min(terms.draws, 2_000)
+    return Comparison(
+        **names,
+        better=terms.better,
         n=len(d),
-        planned=max([len(d), *looks]),
-        alpha=alpha,
-        power=power,
-        **_effect(d, y, whole, confidence, draws, seed),
-        **_tests(d, looks, alpha / comparisons, seed),
-        **_equivalence(x, y, margin, better, equivalence if whole else "sign-flip", alpha, seed),
-        improvement=improvement(x, y, better, confidence=confidence, draws=min(draws, 2_000), seed=seed),
-        diverged_arm=divergence(x, confidence=1 - alpha),
-        diverged_baseline=divergence(y, confidence=1 - alpha),
+        planned=max([len(d), *terms.looks]),
+        alpha=terms.alpha,
+        power=terms.power,
+        **_effect(d, y, whole, confidence, terms.draws, seed),
+        **_tests(d, terms.looks, terms.alpha / terms.comparisons, seed),
+        **_equivalence(x, y, whole, terms),
+        improvement=improvement(x, y, terms.better, confidence=confidence, draws=few, seed=seed),
+        diverged_arm=divergence(x, confidence=1 - terms.alpha),
+        diverged_baseline=divergence(y, confidence=1 - terms.alpha),
     )
-    return as_family([first])[0]
 
 
 def _effect(
@@ -144,21 +161,15 @@ def _confidence(n: int, looks: Sequence[int], alpha: float) -> float:
     return 1 - max(reached[-1].level, 1e-9) if reached else 1 - 1e-9
 
 
-def _equivalence(
-    x: np.ndarray,
-    y: np.ndarray,
-    margin: Margin | float | str | None,
-    better: str,
-    method: str,
-    alpha: float,
-    seed: int,
-) -> dict[str, Any]:
+def _equivalence(x: np.ndarray, y: np.ndarray, whole: bool, terms: _Terms) -> dict[str, Any]:
     """Whether the difference is within the margin, and the margin it is within."""
-    limit = None if margin is None else Margin.of(margin)
+    limit = None if terms.margin is None else Margin.of(terms.margin)
     relative = limit is not None and limit.relative
+    method = terms.equivalence if whole else "sign-flip"
+    how: dict[str, Any] = {"better": terms.better, "method": method, "seed": terms.seed}
     try:
-        p = tost(x, y, limit, better=better, method=method, seed=seed).p if limit else math.nan
-        least = smallest_margin(x, y, alpha=alpha, relative=relative, better=better, method=method, seed=seed)
+        p = tost(x, y, limit, **how).p if limit else math.nan
+        least = smallest_margin(x, y, alpha=terms.alpha, relative=relative, **how)
     except StudyError:  # a relative margin around zero; `judge` says so
         p, least = math.nan, None
     return {"margin": limit, "tost_p": p, "tost_p_holm": p, "equivalent_within": least}
@@ -203,7 +214,7 @@ def _judged(c: Comparison) -> Comparison:
 def _detectable(c: Comparison, family: int) -> float:
     if not c.spread > 0:
         return math.nan
-    return detectable_effect(c.n, c.spread, power=c.power, alpha=c.alpha, comparisons=family)
+    return detectable(c.n, c.spread, power=c.power, alpha=c.alpha, comparisons=family)
 
 
 def compare_all(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy.special import gammainc, gammaincinv, nctdtr, ndtr, stdtrit
@@ -104,10 +105,23 @@ def equivalence_power(
     return float(top * (WEIGHTS * inside).sum() / 2)
 
 
+def shown_power(effect: float, spread: float, n: int, *, margin: float | None = None, **terms: Any) -> float:
+    """Of a difference, or with a margin of equivalence; ``alternative`` is of the former alone.
+
+    Example:
+        >>> shown_power(0.5, 1.0, 34) == difference_power(0.5, 1.0, 34)
+        True
+    """
+    if margin is None:
+        return difference_power(effect, spread, n, **terms)
+    return equivalence_power(margin, spread, n, effect=effect, **{k: v for k, v in terms.items() if k != "alternative"})
+
+
 def pairs_needed(
     effect: float,
     spread: float,
     *,
+    margin: float | None = None,
     power: float = 0.8,
     alpha: float = 0.05,
     comparisons: int = 1,
@@ -115,49 +129,35 @@ def pairs_needed(
 ) -> int:
     """The fewest pairs that show a difference with this probability; never fewer than the exact test needs at all.
 
+    Args:
+        margin: pairs that show equivalence within +- margin instead, where ``effect`` is the true difference.
+
     Example:
         >>> pairs_needed(0.5, 1.0), pairs_needed(0.5, 1.0, comparisons=12), pairs_needed(10.0, 1.0)
         (34, 60, 6)
-    """
-    if effect == 0:
-        raise ArgumentError("effect is 0", remedy="give the smallest difference worth finding, or plan equivalence")
-    return _fewest(
-        lambda n: difference_power(effect, spread, n, alpha=alpha, comparisons=comparisons, alternative=alternative),
-        check_level("power", power),
-        pairs_for(check_design(spread, 2, alpha, comparisons), alternative),
-    )
-
-
-def equivalence_pairs_needed(
-    margin: float,
-    spread: float,
-    *,
-    effect: float = 0.0,
-    power: float = 0.8,
-    alpha: float = 0.05,
-    comparisons: int = 1,
-) -> int:
-    """The fewest pairs that show equivalence within +- margin with this probability.
-
-    Example:
-        >>> equivalence_pairs_needed(0.5, 1.0), equivalence_pairs_needed(0.5, 1.0, effect=0.25)
+        >>> pairs_needed(0.0, 1.0, margin=0.5), pairs_needed(0.25, 1.0, margin=0.5)
         (36, 101)
     """
-    if abs(effect) >= margin:
+    if margin is None and effect == 0:
+        raise ArgumentError("effect is 0", remedy="give the smallest difference worth finding, or plan equivalence")
+    if margin is not None and abs(effect) >= margin:
         raise ArgumentError(
             f"an effect of {effect:g} is not within the margin {margin:g}", remedy="widen the margin; no n shows it"
         )
+    terms = {"alpha": alpha, "comparisons": comparisons, "alternative": alternative}
     return _fewest(
-        lambda n: equivalence_power(margin, spread, n, effect=effect, alpha=alpha, comparisons=comparisons),
+        lambda n: shown_power(effect, spread, n, margin=margin, **terms),
         check_level("power", power),
-        pairs_for(check_design(spread, 2, alpha, comparisons), "greater"),
+        pairs_for(check_design(spread, 2, alpha, comparisons), alternative if margin is None else "greater"),
     )
 
 
-def detectable_effect(
+def detectable(
     n: int,
     spread: float,
     *,
+    equivalence: bool = False,
+    effect: float = 0.0,
     power: float = 0.8,
     alpha: float = 0.05,
     comparisons: int = 1,
@@ -165,34 +165,23 @@ def detectable_effect(
 ) -> float:
     """The smallest difference that n pairs show with this probability; infinite if they can show none.
 
+    Args:
+        equivalence: the smallest margin within which they show that there is none, where ``effect`` is the true one.
+
     Example:
-        >>> round(detectable_effect(10, 1.0), 3), detectable_effect(5, 1.0)
+        >>> round(detectable(10, 1.0), 3), detectable(5, 1.0)
         (0.996, inf)
-    """
-    sign = -1.0 if alternative == "less" else 1.0
-    return _smallest(
-        lambda size: difference_power(
-            sign * size, spread, n, alpha=alpha, comparisons=comparisons, alternative=alternative
-        ),
-        check_level("power", power),
-        spread,
-    )
-
-
-def detectable_margin(
-    n: int, spread: float, *, effect: float = 0.0, power: float = 0.8, alpha: float = 0.05, comparisons: int = 1
-) -> float:
-    """The smallest margin within which n pairs show equivalence with this probability; infinite if there is none.
-
-    Example:
-        >>> round(detectable_margin(12, 1.0), 3), detectable_margin(4, 1.0)
+        >>> round(detectable(12, 1.0, equivalence=True), 3), detectable(4, 1.0, equivalence=True)
         (0.903, inf)
     """
-    return _smallest(
-        lambda margin: equivalence_power(margin, spread, n, effect=effect, alpha=alpha, comparisons=comparisons),
-        check_level("power", power),
-        spread,
-    )
+    sign = -1.0 if alternative == "less" else 1.0
+    terms = {"alpha": alpha, "comparisons": comparisons, "alternative": alternative}
+
+    def shown(size: float) -> float:
+        true, margin = (effect, size) if equivalence else (sign * size, None)
+        return shown_power(true, spread, n, margin=margin, **terms)
+
+    return _smallest(shown, check_level("power", power), spread)
 
 
 def check_design(spread: float, n: int, alpha: float, comparisons: int) -> float:
