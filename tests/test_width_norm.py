@@ -33,3 +33,18 @@ def test_the_interval_of_a_gradient_behind_a_norm_is_centred(norm, samples):
         error = 4 * seen.std() / math.sqrt(NETWORKS)
         assert abs((low + high) / 2 - seen.mean()) < error
         assert 2 * error < 1 / WIDTH  # a control: what E[1/s^2] counted twice would move it by is noticed
+
+
+def test_a_gradient_that_follows_the_signal_strays_once_through_a_norm():
+    """Eight ReLU layers behind layer norms: the mask, and its weights' draw, are in the gradient once."""
+    torch.manual_seed(0)
+    steps = [(nn.Linear(WIDTH, WIDTH, bias=False), nn.LayerNorm(WIDTH), nn.ReLU()) for _ in range(8)]
+    model = nn.Sequential(*(layer for step in steps for layer in step), nn.Linear(WIDTH, 10, bias=False))
+    x = torch.randn(8, WIDTH)
+    laws = laws_of(model)
+    row = interpret(read_model(model, x).graph, laws)["0"]
+    seen = np.std(np.log(networks_of(model, x, laws, NETWORKS)[1]["0"]))
+    said = math.log(row.grad_rms_high / row.grad_rms_low) / (2 * 1.96)
+    error = 4 / math.sqrt(2 * NETWORKS)
+    assert abs(math.log(said / seen)) < error
+    assert math.log(1.3) > error  # a control: counted twice, it is a third more

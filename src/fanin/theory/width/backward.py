@@ -8,7 +8,7 @@ forward fluctuations of the mean of d^2, and by those of u^2 - 1 = sqrt(2) h_2(u
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -37,6 +37,8 @@ class Base:
         extra: variance that the law of the weights adds.
         rigid: share of its own fluctuation that is left, 0 where it is in the drift already.
         rows: (DEGREES + 1, COLUMNS) fluctuations of h_2(u) h_k(z), made when they are first asked for.
+        beside: the spread of the latent it is a function of, where that is not its tensor's own: before a norm, a
+            gradient follows the normalized signal.
     """
 
     drift: np.ndarray
@@ -44,6 +46,7 @@ class Base:
     extra: float = 0.0
     rigid: float = 1.0
     rows: np.ndarray | None = None
+    beside: Spread | None = None
 
 
 @dataclass(eq=False)
@@ -136,7 +139,8 @@ class Behind:
         if mean <= 0:
             return base.drift
         form = coefficients(law, squares / mean)
-        return base.drift + logged(form @ spread.moments + base.rows[0] + form @ base.rows[1:])
+        moments = (base.beside or spread).moments
+        return base.drift + logged(form @ moments + base.rows[0] + form @ base.rows[1:])
 
     def _rows(self, law: Law, part: Part, base: Base, spread: Spread) -> np.ndarray:
         powers = 2 * self._powers(law, part, base, spread) / pairs.features(law)
@@ -171,7 +175,7 @@ class Behind:
             for s in subsets(to.groups)
         }
         if node.kind is Kind.NORM and i == 0:
-            return Base(total + self._divided(node, to, self.spreads.get(node.inputs[i], STILL)), wander, rigid=0.0)
+            return self._through_norm(node, to, part, g, total, spread, wander)
         if node.kind is Kind.ATTENTION:
             laws = [self.values[j] for j in node.inputs[:3]]
             drift = self._behind(g) + self._others(node, i)
@@ -199,6 +203,15 @@ class Behind:
             if power and isinstance(law, Law):
                 total = total + power * of_square(law, self.spreads.get(name, STILL))
         return total
+
+    def _through_norm(
+        self, node: Node, to: Law, part: Part, g: Cotangent, total: np.ndarray, spread: Spread, wander
+    ) -> Base:
+        """What comes from behind, over a variance; what still follows the signal keeps its draw and its latent."""
+        divided = self._divided(node, to, self.spreads.get(node.inputs[0], STILL))
+        if part.values is None or len(g.parts) != 1:
+            return Base(total + divided, wander, rigid=0.0)
+        return replace(self.bases[g.parts[0].base], drift=self._behind(g) + divided, wander=wander, beside=spread)
 
     def _divided(self, node: Node, x: Law, spread: Spread) -> np.ndarray:
         """Minus the fluctuation of the log variance that a norm divides by, and its dispersion over channels."""
