@@ -39,13 +39,13 @@ def test_gradients_behind_few_weights(eps, groups):
 
 def test_a_control_without_eps(monkeypatch):
     """As if no eps were added: what few weights take away is then a fifth of the squared gradient too much."""
-    regressed = linear.whitened
+    regressed = linear.own_deviation
 
-    def unheld(g, n):
+    def unheld(g, n, weight):
         parts = [replace(p, divided=p.divided and replace(p.divided, eps=1e-9)) for p in g.parts]
-        return regressed(replace(g, parts=tuple(parts)), n)
+        return regressed(replace(g, parts=tuple(parts)), n, weight)
 
-    monkeypatch.setattr(linear, "whitened", unheld)
+    monkeypatch.setattr(linear, "own_deviation", unheld)
     torch.manual_seed(1234)
     with pytest.raises(AssertionError):
         hold(errors(lambda: few_taps(1.0), torch.randn(4, C, 9, 9), 12), slack=0.03)

@@ -39,7 +39,7 @@ def test_tokens_of_many_numbers() -> None:
 
 
 def test_batch_norm_behind_few_channels_over_the_whole_net() -> None:
-    """What earlier layers made alike is in the deviations and in the weights on the way back: it cancels."""
+    """What earlier layers made alike is in the deviations, and taken off where weights ask for it: it cancels."""
 
     def make() -> nn.Module:
         layers = [(nn.Linear(16, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU()) for _ in range(6)]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fanin.theory import border, grid, places, spread, windows
+from fanin.theory import border, grid, kurtosis, places, spread, windows
 from fanin.theory.law import (
     FEATURE,
     Atom,
@@ -182,6 +182,7 @@ def _independent(shared: Law, fn: Function, fx, fy, x: Law, y: Law, pair: str, m
         whole = max(law.second - law.mean**2, 1e-300)
         parts = [(part, (part.second - part.mean**2) / whole) for part in (x, y)]
         law = replace(law, latent=replace(law.latent, spread=spread.of_sum(parts, law.groups)))
+    law = kurtosis.of_sum(law, x, y) if pair == "sum" else law
     law = border.combined(law, x, y, pair) if pair in ("sum", "product") else law
     return places.summed(law, x, y) if pair == "sum" else places.multiplied(law, x, y)
 

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from fanin.theory import grid, places, spread
+from fanin.theory import grid, kurtosis, places, spread
 from fanin.theory.law import (
     FEATURE,
     Atom,
@@ -145,7 +145,8 @@ def weighted_sum(
     mean = n * weight.mean * x.mean
     if mean and mean**2 <= law.second:
         law = shifted(law, mean)
-    return _noted(places.scaled(spread.summed(x, n, law, channels or n, grouped), x), x)
+    law = kurtosis.weighted(spread.summed(x, n, law, channels or n, grouped), weight, n)
+    return _noted(places.scaled(law, x), x)
 
 
 def known_pairs(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> tuple[np.ndarray, dict[Groups, float]]:
@@ -211,7 +212,7 @@ def dense_known(x: Known, weight: Law, in_axis: int) -> Law:
         profile = diagonal[..., None] * _by_output(weight, in_axis)
         law = gaussian(shape, axes, profile, lambda s: n * variance * pairs.get(s, 0.0))
         scatter = spread.known(x.array, x.axes, len(x.shape) - 1)
-        law = replace(law, latent=replace(law.latent, spread=scatter))
+        law = kurtosis.weighted(replace(law, latent=replace(law.latent, spread=scatter)), weight, n)
         return _by_distance(law, x, n * variance)
     _, sum_pairs = known_pairs(sums[..., None], (*x.axes[:-1], ()), len(x.shape) - 1)
     return about_sums(shape, axes, weight, n * variance * second[..., None], sums[..., None], n, pairs, sum_pairs)

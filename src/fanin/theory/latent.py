@@ -87,6 +87,7 @@ class Latent:
         source: what the elements are a weighted sum of, where that is known.
         spread: standard deviations of the correlation over the pairs that ``corr`` is the mean of (see ``spread``).
         mean_of: of means over places: id and views of the latent that was averaged, and its correlation with this one.
+        excess: what the law of the weights adds to the relative variance of a feature's mean square over places.
         border: correlations between places of a map by how near they are to its border (see ``border``).
     """
 
@@ -99,6 +100,7 @@ class Latent:
     spread: Mapping[Groups, Scatter] = field(default_factory=dict)
     mean_of: tuple[int, tuple, tuple, float] | None = None
     border: Border | None = None
+    excess: float = 0.0
 
     def aligned(self, other: Latent) -> bool:
         """Whether elements at one place are functions of the same z."""

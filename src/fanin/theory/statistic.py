@@ -48,20 +48,17 @@ def shared_moment(law: Law, axes: tuple[int, ...], groups: int = 1) -> float:
     return sum(p * (law.pair(differ) if differ else law.second) for differ, p in pair_counts(law, axes, groups))
 
 
-def freedom(
-    x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None = None, *, back: bool = False
-) -> float:
+def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None = None) -> float:
     """Degrees of freedom of the mean square over the elements of one statistic: 2 over its relative variance.
 
     Pairs of Gaussians give ``2 rho^2``, with rho their correlation after centring; what is not Gaussian adds the joint
-    fourth cumulant ``cov(x^2, x'^2) - 2 cov(x, x')^2``. What is not centred has ``cov(x^2, x'^2)`` itself.
+    fourth cumulant ``cov(x^2, x'^2) - 2 cov(x, x')^2``. What is not centred has ``cov(x^2, x'^2)`` itself. The law
+    of the weights adds its own, the same at every place of a feature.
 
     Args:
         x: what is normalized.
         axes, groups: which elements share a statistic.
         shared: E of their squared mean where they are centred, else None.
-        back: for what goes back, without what earlier layers made alike: a channel whose deviation is large for large
-            weights there meets them again, and loses to the deviation what it gains from the weights.
     """
     removed = 0.0 if shared is None else shared
     variance = x.second - removed
@@ -69,18 +66,14 @@ def freedom(
         return np.inf
     spread = 0.0
     for differ, p in pair_counts(x, axes, groups):
+        spread += 0.0 if FEATURE in differ else p * x.latent.excess
         if shared is None:
             spread += p * _squares_covariance(x, differ) / variance**2
             continue
         rho = ((x.pair(differ) if differ else x.second) - removed) / variance
-        scatter = _scatter(x, differ, back) / variance if differ else 0.0
+        scatter = pair_deviation(x, differ).whole / variance if differ else 0.0
         spread += p * (2 * (rho**2 + scatter**2) + _fourth_cumulant(x, differ) / variance**2)
     return 2 / spread if spread > 0 else np.inf
-
-
-def _scatter(x: Law, differ: Groups, back: bool) -> float:
-    found = pair_deviation(x, differ)
-    return (found._replace(earlier=0.0) if back else found).whole
 
 
 def _squares_covariance(x: Law, differ: Groups) -> float:

@@ -101,7 +101,8 @@ def _given_sum(part: Part, out: Law, x: Law, form: np.ndarray) -> Part:
     for s in subsets(out.groups):
         over = plain.pair(x, s)
         ratio[s] = float(np.clip(part.pair(out, s) / over, -1, 1)) if over > 0 else 0.0
-    return fresh(part.second, ratio, form, part.matrix)
+    kept = part.white and part.white * part.straight(out) / max(plain.straight(x), 1e-300)
+    return replace(fresh(part.second, ratio, form, part.matrix), white=kept)
 
 
 def _given_x(fn: Function, part: Part, out: Law, level: int, fx: np.ndarray, fy: np.ndarray) -> np.ndarray:

@@ -57,6 +57,8 @@ class Part:
             E[g^2] and the own variance of x: keys hear of other tokens as their inputs chance to agree.
         heard: of a row of attention's logits, in the same units: what its terms sum to as keys chance to agree where
             values do; of its weights how far two values agree by chance.
+        white: how gradients of two features shun each other where the features agree by chance over places: the
+            correlation of the one is ``-white`` times that of the others (behind batch norms, see ``white``).
         radial: inner product with the signal over features (``radial``); None is that of independent features.
         chosen: what the gradient of a row of attention's weights or logits is made of (``spelled``).
         exponent: power of four that the mean square is to be multiplied by; rules see parts without one.
@@ -72,6 +74,7 @@ class Part:
     divided: Divided | None = None
     met: float = 0.0
     heard: float = 0.0
+    white: float = 0.0
     radial: Mapping[int, float] | None = None
     chosen: Chosen | None = None
 
@@ -85,6 +88,13 @@ class Part:
         if self.values is None:
             return np.ones(len(law.values))
         return grid.expectation(self.values**2)
+
+    def straight(self, law: Law) -> float:
+        """Share of the squared function that is its mean's."""
+        if self.values is None:
+            return 1.0
+        square = float(law.level_weight @ self.function_squares(law))
+        return float(law.level_weight @ grid.expectation(self.values)) ** 2 / square if square > 0 else 1.0
 
     def profile(self, law: Law) -> np.ndarray:
         """Mean square of the part at every place."""
@@ -146,6 +156,11 @@ class Cotangent:
     def heard(self) -> float:
         """The same of the rows of attention."""
         return self._by_share([p.heard for p in self.parts])
+
+    @property
+    def white(self) -> float:
+        """The same of gradients of two features, of which only the mean of each function meets."""
+        return self._by_share([p.white and p.white * p.straight(self.law) for p in self.parts])
 
     def _by_share(self, numbers: list[float]) -> float:
         if not any(numbers):
@@ -211,7 +226,7 @@ def _without_form(part: Part, law: Law) -> Part:
         )
     from fanin.theory.adjoint import radial
 
-    plain = replace(part, second=part.profile(law), values=None)
+    plain = replace(part, second=part.profile(law), values=None, white=part.white * part.straight(law))
     return replace(plain, radial=radial.without_form(part, law, plain))
 
 
@@ -238,7 +253,9 @@ def _merged(law: Law, parts: list[Part]) -> Part:
     whole = Cotangent(law, tuple(parts))
     merged = fresh(sum((p.second for p in parts), np.zeros(())), ratio, matrix=matrix, balanced=_both(*parts))
     known = any(p.radial is not None for p in parts)
-    return replace(merged, met=whole.met, heard=whole.heard, radial=radial.of(whole) if known else None)
+    return replace(
+        merged, met=whole.met, heard=whole.heard, white=whole.white, radial=radial.of(whole) if known else None
+    )
 
 
 def translated(differ: Groups, source: tuple[Axis, ...], target: tuple[Axis, ...]) -> Groups:

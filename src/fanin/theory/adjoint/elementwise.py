@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory.adjoint import radial
+from fanin.theory.adjoint import radial, white
 from fanin.theory.adjoint.binary import binary
 from fanin.theory.adjoint.cotangent import Cotangent, Part
 from fanin.theory.adjoint.slopes import Function, function_of
@@ -20,7 +20,17 @@ from fanin.theory.state import Known, Value, as_law
 def elementwise(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
     """Parts for every operand: g times the partial derivative, on the operand's latent."""
     fn = function_of(node)
-    return radial.behind(node, g, inputs, _sent(fn, g, inputs), fn)
+    return radial.behind(node, g, inputs, _agreeing(fn, g, inputs, _sent(fn, g, inputs)), fn)
+
+
+def _agreeing(fn: Function, g: Cotangent, inputs: tuple[Value, ...], sent: list[list[Part]]) -> list[list[Part]]:
+    """The parts with what they know of features that agree by chance."""
+    found = []
+    for place, (value, parts) in enumerate(zip(inputs, sent, strict=True)):
+        if isinstance(value, Law) and any(p.white for p in parts):
+            parts = white.through(parts, g.law, value, white.slope_of(fn, g.law, value, place))
+        found.append(parts)
+    return found
 
 
 def _sent(fn: Function, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:

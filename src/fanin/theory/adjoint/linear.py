@@ -9,11 +9,12 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import border
-from fanin.theory.adjoint import radial, sequence
+from fanin.theory.adjoint import radial, sequence, white
 from fanin.theory.adjoint.aligned import returned
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.weights import ONE, along_weights, moments_of, paired, weight_part
 from fanin.theory.contraction import _same_id, known_pairs
+from fanin.theory.kurtosis import kurtosis
 from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.rules.convolution import _gather, _spread, read_by_both, shared_taps, tap_shares, tap_sum, unfold
 from fanin.theory.state import Known, Value
@@ -28,22 +29,23 @@ def dense(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
     x, weight = inputs[a["x"]], inputs[a["weight"]]
     parts: list[list[Part]] = [[] for _ in inputs]
     profile = g.profile()
-    n_out = weight.shape[0 if a["out_first"] else 1]
+    n_out, n_in = weight.shape if a["out_first"] else weight.shape[::-1]
     if isinstance(x, Law):
-        own = whitened(g, weight.shape[1 if a["out_first"] else 0])
-        second = own * n_out * weight.second * profile.mean(-1, keepdims=True)
+        own, between = own_deviation(g, float(n_in), weight)
+        second = (1 - own) * white.left(g, n_out, n_in) * n_out * weight.second * profile.mean(-1, keepdims=True)
         along = returned(g, x, n_out * weight.second, lambda p: p.mean(-1, keepdims=True))
         parts[a["x"]] = [
             fresh(second, _carried(g, x), matrix=sequence.correlation(g, x), balanced=g.balanced & x.groups),
             *along,
         ]
+        parts[a["x"]][0] = replace(parts[a["x"]][0], white=white.behind_weights(g, n_out, n_in, between))
         if a["bias"] is None and not along:
             parts[a["x"]] = [replace(parts[a["x"]][0], radial=radial.returned(g))]
     places = tuple(range(len(g.law.shape) - 1))
     count = float(np.prod([g.law.shape[i] for i in places]))
     axes = g.law.axes[:-1]
-    pairs, n_in = moments_of(x, -1), float(weight.shape[1 if a["out_first"] else 0])
-    total = paired(g, pairs, axes) + along_weights(g, pairs, n_in, axes)
+    pairs = moments_of(x, -1)
+    total = paired(g, pairs, axes) + along_weights(g, pairs, float(n_in), axes)
     parts[a["weight"]] = [weight_part(weight, count * max(total, 0.0))]
     if a["bias"] is not None:
         bias = inputs[a["bias"]]
@@ -51,25 +53,30 @@ def dense(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
     return parts
 
 
-def whitened(g: Cotangent, n: float) -> float:
-    """What dividing by the deviation of one's own outputs changes: a channel of large weights has a large deviation.
+def own_deviation(g: Cotangent, n: float, weight: Law) -> tuple[float, float]:
+    """What dividing by the deviation of one's own outputs takes away: a channel of large weights has a large deviation.
 
     Over n inputs ``s^2 = w C w`` has f degrees of freedom, and the covariance of |w|^2 and s^2 makes the regression
-    ``E[|w|^2 | s^2] / E|w|^2 = 1 + (f / n) (s^2 / v - 1)``. So the mean over inputs of E[w_i^2 / (s^2 + eps)] is the
-    mean inverse times ``1 - (f / n) (1 - E[s^2 / v / (s^2 + eps)] / E[1 / (s^2 + eps)])``: without eps (n - 2) / n,
-    and nothing where eps is what is divided by.
+    ``E[|w|^2 | s^2] / E|w|^2 = 1 + (f / n) (s^2 / v - 1)``, with ``(kurtosis - 1) / 2`` of f / n where weights are not
+    Gaussian. So the mean over inputs of E[w_i^2 / (s^2 + eps)] is the mean inverse times one minus
+    ``(f / n) (1 - E[s^2 / v / (s^2 + eps)] / E[1 / (s^2 + eps)])``: without eps 2 / n, and nothing where eps is what is
+    divided by.
+
+    Returns:
+        the share of the squared gradient that is lost, and of two inputs' product for a correlation of one (``white``).
     """
     by = {p.divided for p in g.parts}
     if len(by) != 1:
-        return 1.0
+        return 0.0, 0.0
     (d,) = by
     if d is None or d.latent != g.law.latent.id or not np.isfinite(d.freedom) or d.variance <= 0:
-        return 1.0
+        return 0.0, 0.0
     if d.freedom <= 2 and d.eps <= 0:  # the mean inverse is infinite
-        return 1.0
+        return 0.0, 0.0
     f = d.freedom
     sized = mean_inverse(d.variance * (1 + 2 / f), d.eps, f + 2)  # E[s^2 / v / (s^2 + eps)]
-    return 1 - min(f / n, 1.0) * (1 - sized / mean_inverse(d.variance, d.eps, f))
+    lost = 1 - sized / mean_inverse(d.variance, d.eps, f)
+    return min(f / n * (kurtosis(weight) - 1) / 2, 1.0) * lost, f / n * lost
 
 
 def _carried(g: Cotangent, x: Law) -> dict[Groups, float]:
@@ -90,11 +97,15 @@ def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     profile = profile.mean(1, keepdims=True) if profile.shape[1] > 1 else profile
     channels = node.shape[1] // a["groups"]
     if isinstance(x, Law):
-        own = whitened(g, float(np.prod(weight.shape[1:])))
-        second = own * channels * weight.second * adjoint_taps(profile, node, kernel)
+        n_in = float(np.prod(weight.shape[1:]))
+        own, between = own_deviation(g, n_in, weight)
+        second = (
+            (1 - own) * white.left(g, channels, n_in) * channels * weight.second * adjoint_taps(profile, node, kernel)
+        )
         whole = lambda p: adjoint_taps(p.mean(1, keepdims=True), node, kernel)  # noqa: E731
         along = returned(g, x, channels * weight.second, whole)
-        parts[a["x"]] = [fresh(second, _thinned(_carried(g, x), node, x, kernel)), *along]
+        part = fresh(second, _thinned(_carried(g, x), node, x, kernel))
+        parts[a["x"]] = [replace(part, white=white.behind_weights(g, channels, n_in, between)), *along]
     places = float(np.prod([node.shape[0], *node.shape[2:]]))
     axes = (g.law.axes[0], *g.law.axes[2:])
     pairs = _patches(node, g, x, kernel)

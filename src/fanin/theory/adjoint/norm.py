@@ -115,7 +115,7 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
         return replace(_per_place(g, x, axes, eps, centred, keep * scale2), radial={})
     shared = shared_moment(x, axes, groups) if centred else 0.0
     variance = max(x.second - shared, 0.0)
-    f = freedom(x, axes, groups, shared if centred else None, back=True)
+    f = freedom(x, axes, groups, shared if centred else None)
     factor = scale2 * mean_inverse(variance, eps, f)
     unit = lambda s: (x.pair(s) - shared) / max(variance, 1e-300)  # noqa: E731
     left = max(second * keep, 1e-300)
@@ -124,7 +124,9 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
         for s in subsets(x.groups)
     }
     part = fresh(g.profile() * keep * factor, ratio, balanced=_removed(x, axes) if centred else frozenset())
-    return replace(part, divided=Divided(x.latent.id, variance, eps, f) if part.balanced else None)
+    if not part.balanced:
+        return part
+    return replace(part, divided=Divided(x.latent.id, variance, eps, f), white=g.white)
 
 
 def _removed(x: Law, axes) -> Groups:
@@ -168,7 +170,7 @@ def _more_than_inverse(x: Law, axes, eps: float, centred: bool) -> float:
     if not 0 < variance < np.inf or not 0 < x.second < np.inf:
         return 1.0
     little = eps * variance / x.second
-    return (variance + little) * mean_inverse(variance, little, freedom(unit, axes, 1, shared, back=True))
+    return (variance + little) * mean_inverse(variance, little, freedom(unit, axes, 1, shared))
 
 
 __all__ = ["grid", "norm"]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border, spread, windows
+from fanin.theory import border, kurtosis, spread, windows
 from fanin.theory.contraction import about_sums, add_bias, known_pairs, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, Source, gaussian
 from fanin.theory.state import Known
@@ -163,7 +163,7 @@ def _first(node: Node, x: Known, weight: Law, kernel, shape, axes) -> Law:
     if weight.mean**2 <= 1e-12 * weight.second:
         law = gaussian(shape, axes, n * variance * second[:, None], lambda s: n * variance * pairs.get(s, 0.0))
         scatter = spread.known(patches, spatial_axes, patches.ndim - 1)
-        return replace(law, latent=replace(law.latent, spread=scatter))
+        return kurtosis.weighted(replace(law, latent=replace(law.latent, spread=scatter)), weight, n)
     sums = patches.sum(-1)
     _, sum_pairs = known_pairs(sums[..., None], (*spatial_axes[:-1], ()), patches.ndim - 1)
     return about_sums(shape, axes, weight, n * variance * second[:, None], sums[:, None], n, pairs, sum_pairs)
