@@ -122,7 +122,7 @@ def pairs(law: Law, sizes: tuple[int, ...]) -> dict[Groups, np.ndarray]:
     found = {}
     for differ in subsets(law.groups):
         r = border.corr[differ] if border is not None and differ in border.corr else law.correlation(differ)
-        known = law.spread(differ).known
+        known = law.spread(differ).certain
         if known and not law.gaussian:
             step = np.minimum(known, 1 - np.abs(r))
             found[differ] = (_moments(law, share, differ, r + step) + _moments(law, share, differ, r - step)) / 2
@@ -173,7 +173,7 @@ def pair(law: Law, differ: Groups) -> float | None:
         return None
     sizes = border.sizes
     share, r = shares(law, sizes), border.corr[differ]
-    known = law.spread(differ).known
+    known = law.spread(differ).certain
     if known and not law.gaussian:
         step = np.minimum(known, 1 - np.abs(r))
         both = (_moments(law, share, differ, r + step) + _moments(law, share, differ, r - step)) / 2

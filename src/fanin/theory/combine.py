@@ -178,18 +178,11 @@ def _independent(shared: Law, fn: Function, fx, fy, x: Law, y: Law, pair: str, m
     law = replace(shared, values=values, level=level)
     moments = _pair_moments(pair, law, x, y, rho)
     law = replace(law, latent=latent_for(law, moments, law.groups))
-    if pair == "sum" and (x.latent.spread or y.latent.spread) and _nearly_gaussian(law):
-        whole = max(law.second - law.mean**2, 1e-300)
-        parts = [(part, (part.second - part.mean**2) / whole) for part in (x, y)]
-        law = replace(law, latent=replace(law.latent, spread=spread.of_sum(parts, law.groups)))
+    if pair == "sum" and (x.latent.spread or y.latent.spread):
+        law = replace(law, latent=replace(law.latent, spread=spread.of_sum(law, (x, y))))
     law = kurtosis.of_sum(law, x, y) if pair == "sum" else law
     law = border.combined(law, x, y, pair) if pair in ("sum", "product") else law
     return places.summed(law, x, y) if pair == "sum" else places.multiplied(law, x, y)
-
-
-def _nearly_gaussian(law: Law) -> bool:
-    """Whether latents correlate as elements do, to a percent: a uniform bias is small beside what it is added to."""
-    return bool(np.all(law.slopes**2 >= 0.99 * law.variances))
 
 
 def _shared_correlation(x: Law, y: Law) -> float:

@@ -57,17 +57,24 @@ class Scatter(NamedTuple):
         earlier: chance over the features of layers before the last, the same for all features.
         latest: chance over the features that the last layer summed, the same for all features.
         own: chance over the few inputs of a group of features, for every group anew.
+        single: known, and the same for a place beside all others (which drops out behind a softmax).
     """
 
     known: float = 0.0
     earlier: float = 0.0
     latest: float = 0.0
     own: float = 0.0
+    single: float = 0.0
 
     @property
     def whole(self) -> float:
         """Of all pairs."""
         return math.hypot(*self)
+
+    @property
+    def certain(self) -> float:
+        """Of all pairs as far as it is known."""
+        return math.hypot(self.known, self.single)
 
     def times(self, factor: float) -> Scatter:
         """All of it by one factor."""

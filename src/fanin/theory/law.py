@@ -160,7 +160,7 @@ class Law:
             found = border.pair(self, differ & self.groups)
             if found is not None:
                 return found
-        s = self.spread(differ).known
+        s = self.spread(differ).certain
         if s and not self.gaussian and FEATURE not in differ:
             return sum(w * self.moment_at(differ, r) for w, r in two_points(self.correlation(differ), s))
         return self.moment_at(differ, self.correlation(differ))

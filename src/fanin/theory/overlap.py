@@ -12,6 +12,8 @@ logits: ``T (T + 1) s2 s / n`` beside ``T s2 s``, of which ``2 T`` are a token's
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from fanin.theory.law import Groups, Law, Source
@@ -30,7 +32,7 @@ def lean(source: Source | None, variance: float) -> float:
 
 
 def agreement(law: Law, along: Groups) -> float:
-    """How far two tokens' own parts agree by chance: the standard deviation of their correlation, 1/sqrt(n) of n.
+    """How far two tokens' own parts agree: the standard deviation of their correlation; by chance 1/sqrt(n) of n.
 
     The sample correlation of Gaussians with correlation r strays by (1 - r^2)/sqrt(n). What each has in common with the
     rest, the same beside all others, makes up all of it but (1 - r)/sqrt(n).
@@ -39,7 +41,9 @@ def agreement(law: Law, along: Groups) -> float:
     own = law.second - common
     if own <= 0:
         return 0.0
-    return pair_deviation(law, along).whole / own / (1 + max(common / law.second, 0.0))
+    found = pair_deviation(law, along)
+    by_chance = found._replace(known=0.0, single=0.0).whole / (1 + max(common / law.second, 0.0))
+    return math.hypot(found.known, by_chance) / own
 
 
 def wobble(terms: int, source: Source | None) -> float:

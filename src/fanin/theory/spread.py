@@ -56,7 +56,7 @@ def summed(x: Law, n: float, law: Law, channels: float, grouped: bool = False) -
         earlier, own = math.hypot(before.earlier, before.latest) * left, before.own * left / math.sqrt(channels)
         latest = math.sqrt(chance(x, differ, powers) / n)
         latest, own = (0.0, math.hypot(own, latest)) if grouped else (math.hypot(own, latest), 0.0)
-        spread[differ] = Scatter(before.known, earlier, latest, own)
+        spread[differ] = Scatter(before.known, earlier, latest, own, before.single)
     return replace(law, latent=replace(law.latent, spread=spread))
 
 
@@ -157,10 +157,50 @@ def _another(at: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     return (at + rng.integers(1, size, len(at))) % size if size > 1 else at
 
 
-def of_sum(parts: Sequence[tuple[Law, float]], groups: Groups) -> dict[Groups, Scatter]:
-    """Spread of a Gaussian sum of independent parts, given with their share of its variance."""
+def of_sum(law: Law, parts: Sequence[Law]) -> dict[Groups, Scatter]:
+    """Spread of the correlations of a sum of independent parts: pair moments add, and so do squares of deviations."""
     spread = {}
-    for differ in subsets(groups):
-        each = [(share, part.spread(differ)) for part, share in parts]
-        spread[differ] = Scatter(*(math.hypot(*kind) for kind in zip(*(s.times(w) for w, s in each), strict=True)))
+    for differ in subsets(law.groups):
+        slope = _slope(law, differ)
+        each = [pair_deviation(part, differ) for part in parts]
+        whole = Scatter(*(math.hypot(*kind) for kind in zip(*each, strict=True)))
+        spread[differ] = whole.times(1 / slope) if slope > 0 else Scatter()
     return spread
+
+
+def _slope(law: Law, differ: Groups) -> float:
+    """By how much the pair moment grows with the latents' correlation."""
+    r = law.correlation(differ)
+    low, high = max(r - 0.01, -1.0), min(r + 0.01, 1.0)
+    slope = (law.moment_at(differ, high) - law.moment_at(differ, low)) / (high - low)
+    return slope if slope > 1e-9 * law.second else 0.0
+
+
+Kind = tuple[float, Law, Groups]
+"""How frequent a kind of pairs is, whose law they are of, and the groups in which they differ there."""
+
+
+def of_mixture(one: Kind, other: Kind) -> Scatter:
+    """Scatter of a mixture of two independent laws by known place: pairs of one law, of the other, and of both.
+
+    A place of one law agrees on average with all others to another degree than a place of the other law does: that part
+    is single, and the rest is the agreement of those of one law.
+    """
+    (a, r, left), (b, s, right) = (_of_kind(kind) for kind in (one, other))
+    mixed = max(1 - a - b, 0.0)
+    squares = a * np.array(left) ** 2 + b * np.array(right) ** 2
+    mean = a * r + b * s
+    rows = sum((w * t) ** 2 / (w + mixed / 2) for w, t in ((a, r), (b, s)) if w > 0) - mean**2
+    squares[4] += 2 * rows
+    squares[0] += max(a * r**2 + b * s**2 - mean**2 - 2 * rows, 0.0)
+    return Scatter(*(float(v) for v in np.sqrt(squares)))
+
+
+def _of_kind(kind: Kind) -> tuple[float, float, Scatter]:
+    """Its frequency, and the correlation of its pairs about their mean with its scatter."""
+    share, law, differ = kind
+    variance = law.second - law.mean**2
+    if variance <= 1e-14 * law.second:
+        return share, 0.0, Scatter()
+    r = min(max((law.pair(differ) - law.mean**2) / variance, -1.0), 1.0)
+    return share, r, pair_deviation(law, differ).times(1 / variance)

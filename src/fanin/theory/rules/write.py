@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,9 @@ from fanin.graph import Node
 from fanin.theory import grid
 from fanin.theory.combine import binary
 from fanin.theory.contraction import axis_groups
-from fanin.theory.law import FEATURE, Axis, Groups, Law, compress, constant, fresh_latent, latent_for
+from fanin.theory.latent import Scatter
+from fanin.theory.law import FEATURE, Axis, Groups, Law, compress, constant, fresh_latent, latent_for, subsets
+from fanin.theory.spread import Kind, of_mixture
 from fanin.theory.state import Known, Modelled, as_law, free_axes, is_free
 
 
@@ -180,7 +182,8 @@ def _mixed(node: Node, x: Law, v: Law, where: Places) -> Law:
     values, level = compress(np.concatenate([x.values, v.values]), level)
     notes = "; ".join(dict.fromkeys(n for n in (x.note, v.note) if n))
     out = Law(node.shape, axes, values, level, fresh_latent({}), x.exact and v.exact, notes)
-    return replace(out, latent=latent_for(out, _pairs(x, v, out, where), out.groups))
+    latent = latent_for(out, _pairs(x, v, out, where), out.groups)
+    return replace(out, latent=replace(latent, spread=_scatter(x, v, out, where)))
 
 
 def _levels(x: Law, v: Law, where: Places) -> np.ndarray:
@@ -248,16 +251,23 @@ def in_words_of(v: Law, out_axes: tuple[Axis, ...], where: Places, differ: Group
     return frozenset(names)
 
 
-def _pairs(x: Law, v: Law, out: Law, where: Places):
-    axes = tuple(out.axes[d] for d in where.where)
+def _kinds(x: Law, v: Law, out: Law, where: Places, differ: Groups) -> tuple[Kind, Kind]:
+    """Pairs of places that differ in these groups, of which neither is written to, and both."""
+    both, neither = shares(where.hit, tuple(out.axes[d] for d in where.where), differ)
+    own = frozenset(g for a, b in zip(out.axes, x.axes, strict=True) if axis_groups(a) & differ for g in axis_groups(b))
+    return (neither, x, own), (both, v, in_words_of(v, out.axes, where, differ))
 
+
+def _pairs(x: Law, v: Law, out: Law, where: Places) -> Callable[[Groups], float]:
     def pair(differ: Groups) -> float:
-        both, neither = shares(where.hit, axes, differ)
-        own = frozenset(
-            g for a, b in zip(out.axes, x.axes, strict=True) if axis_groups(a) & differ for g in axis_groups(b)
-        )
+        (neither, _, own), (both, _, theirs) = _kinds(x, v, out, where, differ)
         mixed = max(1 - both - neither, 0.0)
-        theirs = v.pair(in_words_of(v, out.axes, where, differ))
-        return neither * x.pair(own) + both * theirs + mixed * x.mean * v.mean
+        return neither * x.pair(own) + both * v.pair(theirs) + mixed * x.mean * v.mean
 
     return pair
+
+
+def _scatter(x: Law, v: Law, out: Law, where: Places) -> dict[Groups, Scatter]:
+    """Places that are written to are more alike, or less, than others: which they are is known."""
+    along = frozenset(g for d in where.where for g in axis_groups(out.axes[d]))
+    return {s: of_mixture(*_kinds(x, v, out, where, s)) for s in subsets(out.groups) if s & along}
