@@ -4,8 +4,8 @@
 
 For every case: the time of one step of all replicas (a) by a plain loop over the networks, nn.Module and torch.optim,
 at the thread count that is best for it, (b) stacked, (c) in two processes of one thread each, serial and stacked. Ways
-are interleaved, the medians of the rounds are compared. ``engine`` is what `fanin study run` does by itself: stacks
-where its own short timing says that they pay, processes either way.
+are interleaved, the medians of the rounds are compared. ``engine`` is the way that `fanin study run` takes by itself,
+after its own short timings: networks one by one or stacked in processes of one thread, or one stack on all threads.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from typing import Any
 
 import torch
 
-from fanin.frameworks.torch.training import Problem, Recipe, stacking_pays
+import fanin.study
+from fanin.frameworks.torch.training import Problem, Recipe
 from fanin.frameworks.torch.training.stacked import Stack
+from fanin.study.engines.pool import Pool
+from fanin.study.grid import comparing
 from fanin.study.trial import _from_names
 
 CASES: dict[str, dict[str, Any]] = {
@@ -41,6 +44,20 @@ def problem_of(case: str) -> tuple[Problem, Recipe]:
     task = {name: levels.pop(name) for name in ("model", "data")}
     batch = levels.pop("batch", 32)
     return _from_names(task, levels), Recipe(steps=1000, batch=batch, momentum=0.9)
+
+
+def chosen(case: str, replicas: int, processes: int = 2) -> str:
+    """The way that the engine takes, by the name of its timing here."""
+    levels = dict(CASES[case])
+    training = {"steps": 1000, "batch": levels.pop("batch", 32), "momentum": 0.9}
+    arms = {"he": {"recipe": "he"}}
+    spec = {"name": case, "task": levels, "training": training, "rates": [0.01], "arms": arms}
+    study = fanin.study.read({**spec, "seeds": {"compare": replicas}})
+    with Pool(processes) as pool:
+        unit = pool.units(list(comparing(study, (), study.arms[0], 0.01)), "auto")[0]
+    if unit.threads > 1:
+        return f"stacked, {unit.threads} threads"
+    return f"{'plain' if unit.way == 'serial' else unit.way}, {processes} processes"
 
 
 def starts_of(problem: Problem, count: int) -> list[dict]:
@@ -120,15 +137,14 @@ def measure(case: str, replicas: int, steps: int, rounds: int) -> dict[str, Any]
             in_processes(case, way, replicas, steps) for _ in range(rounds)
         )
     torch.set_num_threads(1)
-    half = replicas // 2
-    chosen = "stacked" if stacking_pays(problem, recipe, starts_of(problem, half), range(half)) else "plain"
+    way = chosen(case, replicas)
     by_hand = min(value for name, value in found.items() if name.startswith("plain") and "threads" in name)
-    engine = found[f"{chosen}, 2 processes"]
+    engine = found[way]
     return {
         "case": case,
         "replicas": replicas,
         "milliseconds": {name: round(1e3 * value, 2) for name, value in found.items()},
-        "engine": chosen,
+        "engine": way,
         "engine_against_plain_loop": round(by_hand / engine, 2),
         "engine_against_best": round(min(found.values()) / engine, 2),
     }

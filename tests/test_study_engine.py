@@ -322,3 +322,51 @@ def test_early_stopping_ends_clear_conditions(tmp_path):
     assert len(found.compared((), "he")) == 20 and not found.missing
     same_arms = {**spec, "arms": {law: {"recipe": "he", "distribution": law} for law in ("normal", "uniform")}}
     assert not st.run(same_arms, store=tmp_path / "t.sqlite", engine="inline").stopped
+
+
+def many(**task):
+    study = tiny(task={**TINY["task"], **task}, rates=[0.05])
+    return [c for condition in conditions(study) for arm in study.arms for c in comparing(study, condition, arm, 0.05)]
+
+
+def test_ways_are_chosen_by_timings(monkeypatch):
+    from fanin.study.engines import ways
+
+    class Now:
+        def __init__(self, function, *arguments):
+            self.result = lambda: function(*arguments)
+
+    cells, shape = many(), many()[0].shape
+
+    def chosen(serial: float, stacked: float, wide: float) -> str:
+        monkeypatch.setattr(ways, "on_one_thread", lambda cells: ways.Seconds(serial, stacked))
+        monkeypatch.setattr(ways, "on_all_threads", lambda cells, threads: wide)
+        return ways.fastest([cells], 2, Now)[shape]
+
+    assert chosen(1.0, 0.1, 0.0) == "stacked"  # calls are the limit: all threads are not tried
+    assert chosen(1.0, 0.9, 0.4) == "wide" and chosen(1.0, 1.2, 0.4) == "wide"
+    assert chosen(1.0, 0.9, 0.6) == "stacked" and chosen(1.0, 1.2, 0.6) == "serial"
+    assert chosen(1.0, float("inf"), 0.0) == "serial"  # cannot be stacked
+
+
+def test_timed_units_hold_every_cell_once(monkeypatch):
+    from fanin.study.engines import ways
+
+    cells = many() + many(width=16)
+    for way, threads in (("wide", 2), ("serial", 1), ("stacked", 1)):
+        monkeypatch.setattr(ways, "fastest", lambda groups, workers, call, way=way: {g[0].shape: way for g in groups})
+        units = ways.timed_units(cells, 2, {}, None)
+        assert sorted(c.text() for unit in units for c in unit.cells) == sorted(c.text() for c in cells)
+        assert {unit.threads for unit in units} == {threads}
+        assert {unit.way for unit in units} == {"serial" if way == "serial" else "stacked"}
+
+
+def test_a_unit_with_all_threads_runs_alone_and_gives_the_same():
+    cells = many()
+    with Pool(2) as pool:
+        units = [Unit(tuple(cells[:3]), "stacked"), Unit(tuple(cells[4:]), "stacked", 2), Unit(tuple(cells[:1]))]
+        found = {len(unit.cells) + unit.threads: outcomes for unit, outcomes in pool.run(units)}
+        timed = pool.units(cells, "auto")
+    assert len(found) == 3 and {c for unit in timed for c in map(str, unit.cells)} == set(map(str, cells))
+    for one, other in zip(found[4 + 2], run_cells(cells[4:], "serial")):
+        assert one.numbers == pytest.approx(other.numbers, rel=1e-4, abs=1e-5)

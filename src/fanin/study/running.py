@@ -11,7 +11,7 @@ from typing import Any
 
 from fanin.errors import StudyError
 from fanin.study.document import read, written
-from fanin.study.engines import ENGINES, WAYS, Engine, units_of
+from fanin.study.engines import ENGINES, WAYS, Engine
 from fanin.study.grid import Cell
 from fanin.study.looks import decided
 from fanin.study.outcome import Outcome
@@ -84,7 +84,7 @@ def run(
             kept.forget_failed()
         count = workers or os.cpu_count() or 1
         with ENGINES[engine](count) as started:
-            return _Running(study, kept, started, WAYS[engine], count, progress).all()
+            return _Running(study, kept, started, WAYS[engine], progress).all()
 
 
 def resume(path: str | Path, **options: Any) -> Results:
@@ -117,9 +117,8 @@ def _results(study: Study, store: Store) -> Results:
 class _Running:
     """One run: what is missing, in rounds, until nothing is."""
 
-    def __init__(self, study: Study, store: Store, engine: Engine, way: str, workers: int, progress: Any):
-        self.study, self.store, self.engine, self.way, self.workers = study, store, engine, way, workers
-        self.progress = progress
+    def __init__(self, study: Study, store: Store, engine: Engine, way: str, progress: Any):
+        self.study, self.store, self.engine, self.way, self.progress = study, store, engine, way, progress
         self.began, self.ran, self.failed = time.perf_counter(), 0, 0
 
     def all(self) -> Results:
@@ -137,7 +136,7 @@ class _Running:
             self._units([cell for cell, _ in failed], "serial", TRIES)
 
     def _units(self, cells: Any, way: str, attempt: int) -> list[tuple[Cell, Outcome]]:
-        units = units_of(cells, way, self.workers)
+        units = self.engine.units(cells, way)
         failed: list[tuple[Cell, Outcome]] = []
         for unit, outcomes in self.engine.run(units):
             pairs = list(zip(unit.cells, outcomes))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from fanin.study.engines.unit import Unit
+from fanin.study.engines.unit import Unit, units_of
+from fanin.study.grid import Cell
 from fanin.study.outcome import Outcome
 
 
@@ -19,6 +20,9 @@ class Inline:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def units(self, cells: Sequence[Cell], way: str) -> list[Unit]:
+        return units_of(cells, way, self.workers)
 
     def run(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, list[Outcome]]]:
         for unit in units:

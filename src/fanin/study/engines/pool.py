@@ -6,11 +6,13 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
-from fanin.study.engines.unit import Unit
+from fanin.study.engines.unit import Unit, units_of
+from fanin.study.engines.ways import timed_units
+from fanin.study.grid import Cell
 from fanin.study.outcome import Outcome
 
 
@@ -20,12 +22,23 @@ class Pool:
     def __init__(self, workers: int):
         self.workers = workers
         self._processes: ProcessPoolExecutor | None = None
+        self._ways: dict[str, str] = {}
 
     def __enter__(self) -> Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end()
+
+    def units(self, cells: Sequence[Cell], way: str) -> list[Unit]:
+        """Where the way is "auto", what short timings say; a worker that dies over them leaves the choice to units."""
+        if way != "auto":
+            return units_of(cells, way, self.workers)
+        try:
+            return timed_units(cells, self.workers, self._ways, self._pool().submit)
+        except BrokenProcessPool:
+            self._end()
+            return units_of(cells, way, self.workers)
 
     def run(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, list[Outcome]]]:
         """Run units; those that were in flight when a worker died once more, alone, so that the killer is found."""
@@ -44,7 +57,7 @@ class Pool:
         flying: dict[Future, Unit] = {}
         while flying or waiting:
             try:
-                while waiting and len(flying) < at_once:
+                while waiting and len(flying) < at_once and _beside(waiting[-1], flying.values()):
                     flying[self._pool().submit(Unit.run, waiting[-1])] = waiting[-1]
                     waiting.pop()
                 for future in wait(flying, return_when=FIRST_COMPLETED).done:
@@ -66,6 +79,11 @@ class Pool:
         if self._processes is not None:
             _end(self._processes)
             self._processes = None
+
+
+def _beside(unit: Unit, others: Collection[Unit]) -> bool:
+    """Whether a unit may run beside others: one that has all threads runs alone."""
+    return not others or max(unit.threads, *(other.threads for other in others)) == 1
 
 
 def _end(pool: ProcessPoolExecutor) -> None:

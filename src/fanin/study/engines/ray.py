@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from fanin.errors import MissingDependency
-from fanin.study.engines.unit import Unit
+from fanin.study.engines.unit import Unit, units_of
+from fanin.study.grid import Cell
 from fanin.study.outcome import Outcome
 
 RETRIES = 3
@@ -32,6 +33,9 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         if self._own:
             self._ray.shutdown()
+
+    def units(self, cells: Sequence[Cell], way: str) -> list[Unit]:
+        return units_of(cells, way, self.workers)
 
     def run(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, list[Outcome]]]:
         """Run units as tasks of one CPU; a few wait at the cluster, so that no CPU does."""
