@@ -66,7 +66,7 @@ class Masked(Narrow):
         """(samples, tokens, width) to the same."""
         x = self.wide(x).clone()
         x[self.mask] = self.one
-        return self.norm(x)
+        return nn.functional.dropout(self.norm(x), 0.1, self.training)
 
 
 def test_tokens_replaced_by_one_vector_agree() -> None:

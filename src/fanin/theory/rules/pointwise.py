@@ -13,6 +13,8 @@ from fanin.theory import grid, places
 from fanin.theory.combine import apply, binary, matched, renamed
 from fanin.theory.contraction import axis_groups, axis_size, known_pairs
 from fanin.theory.law import FEATURE, Atom, Law, fresh_latent, gaussian, gaussians, latent_for
+from fanin.theory.rules import picked
+from fanin.theory.spread import of_sum
 from fanin.theory.state import Hidden, Known, Value, as_law
 
 MOST_LEVELS = 64  # joint levels of two tensors beside a third
@@ -29,6 +31,9 @@ def pointwise(node: Node, *inputs: Value) -> Law:
         return fold(fn, laws, node.shape).marked("a mask of two tensors is taken as independent of both")
     if len(laws) == 1:
         return reshaped(apply(fn, laws[0]), node.shape)
+    together = picked.over_total(fn, *laws) if len(laws) == 2 else None
+    if together is not None:
+        return together
     try:
         return fold(fn, laws, node.shape)
     except NotImplementedError:
@@ -255,6 +260,8 @@ def drop(node: Node, *inputs: Value) -> Law:
     law = replace(x, values=np.stack([_dropped(v, p) for v in x.values]))
     made = x.latent.source and replace(x.latent.source, keep=x.latent.source.keep * (1 - p))
     law = replace(law, latent=replace(latent_for(law, x.pair, law.groups), source=made))
+    if x.latent.spread:
+        law = replace(law, latent=replace(law.latent, spread=of_sum(law, (x,))))
     size = places.carried(x)
     return law if size is None else places.with_matrix(law, places.pair_matrix(x, size), size)
 
