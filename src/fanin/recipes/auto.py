@@ -21,7 +21,8 @@ from fanin.graph import Graph, Kind, Node
 from fanin.recipes.balance import balanced, chains
 from fanin.recipes.limits import limits
 from fanin.recipes.plan import Entry
-from fanin.recipes.response import Response, drift, preferred_scale, response
+from fanin.recipes.response import PERIODS, Response, drift, preferred_scale, response
+from fanin.recipes.shape import reshaped, steadiest
 from fanin.recipes.shared import drawn, sized, structural
 from fanin.recipes.structure import Structure, Use
 from fanin.theory import Interpreter
@@ -44,6 +45,9 @@ class Solver:
 
     def __post_init__(self) -> None:
         self.structure = Structure(self.graph)
+        self.free = self.options["distribution"] == "auto"  # the law's shape is chosen when all scales are known
+        self.options = {**self.options, "distribution": "normal"} if self.free else self.options
+        self.solved: list[str] = []
         self.interpreter = Interpreter(self.graph, {})
         self.responses: dict[str, Response | None] = {}
         self.before: dict[str, float] = {}  # rms of the pre-activation that a weighted node makes
@@ -65,11 +69,19 @@ class Solver:
             self.shared = self._shared()
         for node in self.graph.nodes:
             self._visit(node)
+        if self.free:
+            self._shape()
         self.notes += [*self._limits(), *limits(self.structure)]
         if self.blind:
             more = f" and {len(self.blind) - 1} more" if len(self.blind) > 1 else ""
             self.notes.append(f"no signal is predicted at the input of {self.blind[0]}{more}: 1 / sqrt(fan_in) there")
         return self.entries
+
+    def _shape(self) -> None:
+        """Draw the solved weights from the law under which single networks stray least."""
+        kind, why = steadiest(self.structure, self.interpreter.values, self.entries, self.solved)
+        self.entries = reshaped(self.entries, self.solved, kind)
+        self.notes += [why] if why else []
 
     def _shared(self) -> dict[str, float]:
         """Scales that trade signal against gradient, for the weights whose scale nothing else decides."""
@@ -159,6 +171,7 @@ class Solver:
         law = sized(self.options["distribution"], std, parameter.shape)
         entry = drawn(parameter, law, fans, reason)
         self.entries[use.name] = entry
+        self.solved.append(use.name)
         self.interpreter.laws = {**self.interpreter.laws, use.name: law}
         for id_, name in self.structure.origin.items():
             made = self.interpreter.values.get(id_)
@@ -189,12 +202,27 @@ class Solver:
         wanted = preferred_scale(follows, s.chain)
         if follows is None:
             return 1.0, "rms 1"
+        if follows.unit != 1:
+            return self._steep_target(node, follows, wanted)
         if wanted == 1:
             return 1.0, f"pre-activation rms 1 for the {follows.name} that follows"
         step = math.sqrt(follows.growth(1.0) * max(follows.stiffness(1.0), 1.0))
         return wanted, (
             f"pre-activation rms {wanted:g} for the {follows.name} that follows: "
             f"at 1, gradient and deviations would change {step:.2f}x a layer over {s.chain} layers"
+        )
+
+    def _steep_target(self, node: Node, follows: Response, wanted: float) -> tuple[float, str]:
+        """A function that bends on a scale of its own, such as sin(30 x)."""
+        if follows.oscillates and not self.structure.last_weights(self.structure.signal_input(node)):
+            wanted = PERIODS * follows.unit
+            return wanted, (
+                f"pre-activation rms {wanted:.3g}: {follows.name} reads the data themselves, so they span several of "
+                "its periods (Sitzmann et al. 2020)"
+            )
+        return wanted, (
+            f"pre-activation rms {wanted:.3g} for the {follows.name} that follows, which bends on that scale: at 1, "
+            f"the gradient would grow {math.sqrt(follows.growth(1.0)):.3g}x a layer"
         )
 
     def _branch_target(self, node: Node) -> tuple[float, str]:

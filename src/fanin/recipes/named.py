@@ -156,7 +156,8 @@ def _unreached(weight: Weight, options: Mapping[str, Any]) -> Entry:
         return drawn(weight.parameter, Normal(0.02), weight.fans, f"a look-up table, 0.02; {where}")
     if weight.fans is None:
         return kept(weight.parameter, f"{where} and its fans are not known")
-    law = sized(options["distribution"], 1 / math.sqrt(weight.fans.fan_in), weight.shape)
+    kind = options["distribution"]
+    law = sized("normal" if kind == "auto" else kind, 1 / math.sqrt(weight.fans.fan_in), weight.shape)
     return drawn(weight.parameter, law, weight.fans, f"1 / sqrt(fan_in); {where}")
 
 
@@ -206,7 +207,7 @@ ROWS: list[Recipe] = [
         _auto,
         "the theory of this package",
         {
-            "distribution": _distribution,
+            "distribution": Option("auto", ("auto", *DISTRIBUTIONS)),
             "balance": Option("forward", ("forward", "backward", "both")),
             "head": Option(0.3, low=0.0),
         },

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -15,6 +15,11 @@ from fanin.theory import grid
 
 SCALES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 1.2, 1.4, 1.7, 2.0)
 """Pre-activation rms that ``auto`` chooses from, in order of preference: all within a factor of two of one."""
+
+STEEP, GENTLE = 3.0, 4 / 3
+"""Growth of the mean square gradient a layer beyond which one is not the function's own unit, and where that begins."""
+PERIODS = 2 * math.pi
+"""Argument of a periodic function behind the data, where no gradient is passed on: several periods, as in SIREN."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +47,25 @@ class Response:
         """Factor of the mean square gradient a layer at equal widths, while the forward rms is held at ``s``."""
         second = self.second(s)
         return s**2 * self.slope(s) / second if second > 0 else 0.0
+
+    @cached_property
+    def unit(self) -> float:
+        """The pre-activation rms that is the function's own unit: 1 for usual ones, 1/30 for sin(30 x).
+
+        Where at rms 1 the gradient's mean square grows more than threefold a layer, the function bends on a smaller
+        scale: the largest one at which it grows by less than a third, as sin(x) does at 1.
+        """
+        if self.growth(1.0) <= STEEP:
+            return 1.0
+        smaller = (2.0 ** (-k / 16) for k in range(1, 16 * 24))
+        return next((s for s in smaller if 0 < self.growth(s) <= GENTLE), 1.0)
+
+    @property
+    def oscillates(self) -> bool:
+        """Whether its slope changes sign again and again over two standard deviations of a pre-activation of rms 1."""
+        slope = np.diff(self.fn(np.linspace(-2.0, 2.0, 4001)))
+        slope = slope[np.abs(slope) > 1e-6 * np.abs(slope).max()]  # where it saturates, rounding has a sign, too
+        return int(np.count_nonzero(np.diff(np.sign(slope)))) >= 8
 
     def stiffness(self, s: float) -> float:
         """d log E[f(s z)^2] / d log s^2: by how much a layer's deviation from the planned mean square is passed on."""
@@ -140,9 +164,11 @@ def preferred_scale(found: Response | None, depth: int) -> float:
 
     One where that is less than a factor of two over the depth, else the nearest in ``SCALES`` that does, else the best
     there is. For tanh, 1 is in the chaotic phase (1.09 a layer) and .5 all but critical.
+    In units of the function's own: sin(30 x) gets an argument of about 1.
     """
     if found is None or depth <= 2:
-        return 1.0
-    cost = {s: drift(found, s, depth) for s in SCALES}
+        return 1.0 if found is None else found.unit
+    cost = {s: drift(found, s * found.unit, depth) for s in SCALES}
     good = [s for s in SCALES if cost[s] <= math.log(2)]
-    return good[0] if good else min(SCALES, key=lambda s: (round(cost[s], 2), abs(math.log(s))))
+    best = good[0] if good else min(SCALES, key=lambda s: (round(cost[s], 2), abs(math.log(s))))
+    return best * found.unit
