@@ -19,6 +19,7 @@ LARGEST = 400_000
 SHOWN = {
     "differences": "Paired differences to the baseline with 95 % intervals; the band is the margin.",
     "phase": "The outcome over two axes of the study.",
+    "collapse": "The outcome of every scale against the learning rate, and against learning rate / scale².",
     "rates": "Mean outcome by learning rate and arm; the chosen rate is marked.",
     "observed": "What was observed a layer, before and after training.",
     "curves": "Training loss of all seeds, median and interquartile band.",
