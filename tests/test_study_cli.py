@@ -173,6 +173,7 @@ def test_built_in_studies_are_listed(capsys):
         (["run", "twice.toml"], "the study has no 'arm'"),
         (["resume", "none.sqlite"], "no store at none.sqlite"),
         (["status", "toy.toml"], "is no store of fanin"),
+        (["report", "done"], "did you mean done-xs.sqlite?"),
         (["report", "none.sqlite", "-o", "nowhere/r.html"], "there is no folder"),
         (["export", "none.sqlite"], "Missing option '-o'"),
     ],
@@ -180,6 +181,7 @@ def test_built_in_studies_are_listed(capsys):
 def test_mistakes_are_told(toml, tmp_path, monkeypatch, capsys, words, told):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.toml").write_text("name = ")
+    (tmp_path / "done-xs.sqlite").touch()
     (tmp_path / "twice.toml").write_text(TOML.replace("[arms]", "[arm]"))
     assert status_of(["study", *words]) == 2
     said = capsys.readouterr()

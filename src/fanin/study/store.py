@@ -46,7 +46,11 @@ class Store:
         self._known: dict[str, dict[str, str]] = {}
         self._told: dict[str, dict[str, str]] = {}
         if not writing and not self.path.exists():
-            raise StudyError(f"no store at {self.path}", remedy="give the path that `fanin study run` printed")
+            raise StudyError(
+                f"no store at {self.path}",
+                cause=_near(self.path),
+                remedy="give the path that `fanin study run` printed",
+            )
         try:
             if writing:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,6 +167,12 @@ def _locked(path: Path) -> IO[str]:
             remedy="wait for it, or give another --store",
         ) from None
     return lock
+
+
+def _near(path: Path) -> str | None:
+    """Stores of that study in the same folder: a name is taken for a path."""
+    found = sorted(near.name for near in path.parent.glob(f"{path.name}*.sqlite")) if path.parent.is_dir() else []
+    return f"did you mean {' or '.join(found)}?" if found else None
 
 
 def _told(path: Path, error: Exception) -> StudyError:
