@@ -95,6 +95,7 @@ class Latent:
         spread: standard deviations of the correlation over the pairs that ``corr`` is the mean of (see ``spread``).
         mean_of: of means over places: id and views of the latent that was averaged, and its correlation with this one.
         excess: what the law of the weights adds to the relative variance of a feature's mean square over places.
+        picked: of how many the largest few are (see ``rules.picked``); 0 where they are not.
         border: correlations between places of a map by how near they are to its border (see ``border``).
     """
 
@@ -106,6 +107,7 @@ class Latent:
     source: Source | None = None
     spread: Mapping[Groups, Scatter] = field(default_factory=dict)
     mean_of: tuple[int, tuple, tuple, float] | None = None
+    picked: int = 0
     border: Border | None = None
     excess: float = 0.0
 

@@ -60,6 +60,7 @@ class Part:
         white: how gradients of two features shun each other where the features agree by chance over places: the
             correlation of the one is ``-white`` times that of the others (behind batch norms, see ``white``).
         radial: inner product with the signal over features (``radial``); None is that of independent features.
+        alike: how many features get one and the same number, behind a sum over them; 0 where they do not.
         chosen: what the gradient of a row of attention's weights or logits is made of (``spelled``).
         exponent: power of four that the mean square is to be multiplied by; rules see parts without one.
     """
@@ -76,6 +77,7 @@ class Part:
     heard: float = 0.0
     white: float = 0.0
     radial: Mapping[int, float] | None = None
+    alike: int = 0
     chosen: Chosen | None = None
 
     @cached_property
@@ -203,6 +205,8 @@ def gathered(law: Law, parts: list[Part]) -> Cotangent:
             by_base[next(_bases)] = part
     means = {id(p): float(np.mean(p.profile(law))) for p in by_base.values()}
     slight = 1e-2 * sum(means.values())  # what hardly counts need not follow the latent
+    if np.abs(_crossed(law, list(by_base.values()))).max() > slight:
+        return Cotangent(law, (_merged(law, [_without_form(p, law) for p in by_base.values()]),))
     parts = [_without_form(p, law) if means[id(p)] < slight else p for p in by_base.values()]
     plain = [p for p in parts if p.values is None]
     rest = [p for p in parts if p.values is not None]
@@ -240,6 +244,12 @@ def _plus(a: np.ndarray | None, b: np.ndarray | None, law: Law) -> np.ndarray:
     return (one if a is None else a) + (one if b is None else b)
 
 
+def _crossed(law: Law, parts: list[Part]) -> np.ndarray:
+    from fanin.theory.adjoint import radial
+
+    return radial.crossed(law, parts) if any(p.alike for p in parts) else np.zeros((1,) * len(law.shape))
+
+
 def _merged(law: Law, parts: list[Part]) -> Part:
     means = [float(np.mean(p.second)) for p in parts]
     total = sum(means)
@@ -251,10 +261,18 @@ def _merged(law: Law, parts: list[Part]) -> Part:
 
     matrix = sequence.correlation(Cotangent(law, tuple(parts)))
     whole = Cotangent(law, tuple(parts))
-    merged = fresh(sum((p.second for p in parts), np.zeros(())), ratio, matrix=matrix, balanced=_both(*parts))
+    second = sum((p.second for p in parts), np.zeros(()))
+    met = float(np.mean(_crossed(law, parts))) / total if total else 0.0
+    if met:
+        second = np.maximum(second + _crossed(law, parts), 0.0)
+    merged = fresh(second, ratio, matrix=matrix, balanced=_both(*parts))
     known = any(p.radial is not None for p in parts)
     return replace(
-        merged, met=whole.met, heard=whole.heard, white=whole.white, radial=radial.of(whole) if known else None
+        merged,
+        met=whole.met,
+        heard=whole.heard,
+        white=whole.white,
+        radial=radial.regrouped(radial.of(whole), 1 + met) if known else None,
     )
 
 

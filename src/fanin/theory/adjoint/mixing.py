@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import overlap
-from fanin.theory.adjoint import spelled
+from fanin.theory import grid, overlap
+from fanin.theory.adjoint import radial, spelled
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.linear import dense
 from fanin.theory.contraction import axis_groups
@@ -142,12 +142,23 @@ def softmax(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Pa
         return [[fresh(g.profile() * (1 - 1 / n), g.ratios(), balanced=groups - {FEATURE})]]
     weight2 = out.profile(out.seconds)
     row = weight2.sum(axis, keepdims=True) if weight2.shape[axis] > 1 else weight2 * n
+    if FEATURE in groups:
+        return [
+            [fresh(_of_features(g) * np.maximum(1 - row * radial.power(radial.of(g)), 0), _centred(g, out, groups, n))]
+        ]
     second = weight2 * g.profile() * own * np.maximum(1 - row, 0)
     through = float(np.mean(row * np.maximum(1 - row, 0)))
     heard = g.heard * float(np.mean(np.maximum(1 - row, 0))) / through if g.heard and through > 0 else 0.0
     part = replace(fresh(second, _centred(g, out, groups, n), balanced=groups - {FEATURE}), heard=heard)
     chosen = g.parts[0].chosen if len(g.parts) == 1 else None
     return [[part if chosen is None else spelled.behind_softmax(part, chosen, g.parts[0].mean_second)]]
+
+
+def _of_features(g: Cotangent) -> np.ndarray:
+    """E[a^2 g^2] of weights over features, such as experts: those that were picked for their size have the gradient."""
+    squares = g.law.values**2
+    of = [squares if p.values is None else squares * p.values**2 for p in g.parts]
+    return sum((p.second * grid.expectation(v)[g.law.level] for p, v in zip(g.parts, of, strict=True)), np.zeros(()))
 
 
 def _centred(g: Cotangent, out: Law, row: Groups, n: int) -> dict[Groups, float]:

@@ -15,7 +15,7 @@ from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Law, subsets
 from fanin.theory.rules import move as forward
 from fanin.theory.rules.pool import _applied
-from fanin.theory.rules.route import SLOT
+from fanin.theory.rules.route import SLOT, chances
 from fanin.theory.state import Value, as_law
 
 
@@ -66,10 +66,20 @@ def route(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
     """What was picked gets its gradient, the rest none."""
     x = as_law(inputs[0])
     axis = node.attrs["axis"] % len(x.shape)
-    share = node.shape[axis] / x.shape[axis]
-    profile = g.profile()
+    n, k = x.shape[axis], node.shape[axis]
+    profile, share = g.profile(), k / n
+    slots = np.moveaxis(np.broadcast_to(profile, _wide(profile.shape, axis, k)), axis, -1).reshape(-1, k).mean(0)
     profile = profile.mean(axis, keepdims=True) if profile.shape[axis] > 1 else profile
-    return [[fresh(profile * share, {s: r * share for s, r in g.ratios().items()})]]
+    ratio = {s: r * share for s, r in g.ratios().items()}
+    if len(x.values) > 1 or not (np.diff(x.values[0]) > 0).all() or not slots.any():
+        return [[fresh(profile * share, ratio)]]
+    ranks = chances(n, k, bool(node.attrs.get("largest", True)))
+    part = fresh(profile, ratio, np.sqrt(slots / slots.mean() @ ranks)[None])
+    return [[replace(part, radial=radial.of(g))]]
+
+
+def _wide(shape: tuple[int, ...], axis: int, n: int) -> tuple[int, ...]:
+    return (*shape[:axis], n, *shape[axis + 1 :])
 
 
 def move(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
@@ -84,6 +94,8 @@ def move(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     if not isinstance(x, Law):
         return result
     result[0] = [BACK[how](node, part, g.law, x) for part in g.parts]
+    if how in ("roll", "flip"):  # what one place has along its signal is another's now
+        result[0] = [replace(p, radial=p.radial and radial.elsewhere(p.radial)) for p in result[0]]
     if lengths.length(x) is None or lengths.length(x) != lengths.length(g.law):  # another sequence, or none
         result[0] = [replace(part, matrix=None) for part in result[0]]
     return result

@@ -56,6 +56,11 @@ def _own(part: Part, law: Law) -> float:
     return float(np.mean(part.second * grid.expectation(squares)[law.level]))
 
 
+def elsewhere(radial: Radial) -> Radial:
+    """The same of other places, whose numbers are independent of those here."""
+    return {identity(): float(np.sqrt(power(radial)))}
+
+
 def returned(g: Cotangent) -> Radial:
     """``R`` in front of a layer without a bias or of dropout, whose own units are ``n E x^2 E g^2``."""
     units = max(g.second * g.law.second, 1e-300)
@@ -178,7 +183,31 @@ def averaged(g: Cotangent, x: Law, part: Part, axes: Sequence[int]) -> Part:
         return part
     n = float(np.prod([x.shape[i] for i in axes]))
     factor = float(np.sqrt(n * (x.level_weight @ x.means**2) / x.second))
-    return replace(part, radial={name: factor * value for name, value in of(g).items()})
+    return replace(part, radial={name: factor * value for name, value in of(g).items()}, alike=round(n))
+
+
+def crossed(law: Law, parts: Sequence[Part]) -> np.ndarray:
+    """At every place twice the sum of E[g g'] over pairs of parts, one a number that all features share, known to both.
+
+    What is divided by a sum gets ``g_j - sum_k w_k g_k``. A number of size v that has c in common with the other's
+    ``R`` has ``c E[x_j] / rms(x) sqrt(E g^2 / n) v`` in common with the j-th of its n features.
+    """
+    whole, size = 0.0, {id(p): float(np.mean(p.profile(law))) for p in parts}
+    for one in parts:
+        if not one.alike or one.radial is None or law.mean == 0:
+            continue
+        unit = float(np.sqrt(one.alike * (law.level_weight @ law.means**2) / law.second))
+        for other in parts:
+            if other is one or other.alike or other.radial is None:
+                continue
+            common = sum(value / unit * other.radial.get(name, 0.0) for name, value in one.radial.items())
+            whole += 2 * common * np.sqrt(size[id(other)] * size[id(one)] / one.alike)
+    return whole * law.means[law.level] / law.rms
+
+
+def regrouped(radial: Radial, factor: float) -> Radial:
+    """The same ``R`` beside a mean square that is that many times as large."""
+    return {name: value / np.sqrt(factor) if factor > 0 else 0.0 for name, value in radial.items()}
 
 
 def without_form(part: Part, law: Law, plain: Part) -> Radial | None:

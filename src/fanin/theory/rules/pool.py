@@ -26,6 +26,7 @@ from fanin.theory.law import (
     latent_for,
     levels_of,
 )
+from fanin.theory.rules import picked
 from fanin.theory.rules.convolution import tap_sum
 from fanin.theory.state import Value, as_law
 from fanin.theory.statistic import pair_counts
@@ -162,7 +163,9 @@ def reduce(node: Node, *inputs: Value) -> Law:
     n = float(np.prod([x.shape[d] for d in dims]))
     axes = tuple(() if i in dims else a for i, a in enumerate(x.axes))
     shape = tuple(1 if i in dims else k for i, k in enumerate(x.shape))
-    if op in ("mean", "sum"):
+    if op in ("mean", "sum") and dims == (picked.axis_of(x),):
+        law = picked.total(x, dims[0], 1 / n if op == "mean" else 1.0, shape, axes)
+    elif op in ("mean", "sum"):
         law = _mean_over(x, dims, shape, axes)
         if op == "sum":
             law = apply(lambda v: v * n, law)
@@ -207,6 +210,8 @@ def _weighted(x: Law, axes: tuple[int, ...], matrices: tuple[np.ndarray, ...]) -
         return float(squares.mean()) * same + float((total**2 - squares).mean()) * other
 
     law = gaussians(tuple(shape), tuple(words), mean, second - mean**2)
+    if all((m >= 0).all() for m in matrices) and (x.values.min() >= 0 or x.values.max() <= 0):
+        law = _positive(law)  # a decay, exp of such a sum, is no gain
     return replace(law, latent=latent_for(law, pair, law.groups), exact=x.exact, note=x.note)
 
 
@@ -218,7 +223,7 @@ def _applied(profile: np.ndarray, matrix: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _positive(law: Law) -> Law:
-    """Means and mean squares kept, as lognormals: sums of what is positive."""
+    """Means and mean squares kept, as lognormals: sums of what is positive, or negative."""
     mean = law.means[:, None]
     width = np.sqrt(np.log1p(law.variances[:, None] / np.maximum(mean**2, 1e-300)))
     return law.with_values(mean * np.exp(width * grid.Z_UNIT - width**2 / 2))

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 from scipy.special import betaincinv
+from scipy.stats import binom
 
 from fanin.graph import Node
 from fanin.theory import grid, windows
 from fanin.theory.contraction import axis_groups, axis_size, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, fresh_latent, latent_for, subsets
+from fanin.theory.rules import picked
 from fanin.theory.state import Hidden, Known, Modelled, Value, as_law
 
 SLOT = "slot"  # the experts that one token is sent to: never the same one
@@ -24,10 +26,15 @@ def top(node: Node, *inputs: Value) -> Law:
     values = x.values if len(x.values) == 1 else (x.level_weight @ x.values)[None]
     values = grid.increasing(values)[0]
     ranks = np.arange(1, k + 1) if node.attrs.get("largest", True) else np.arange(n, n - k, -1)
-    rows = np.stack([grid.at(values, _order_statistic(n, int(j))) for j in ranks])
+    largest, s2 = bool(node.attrs.get("largest", True)), picked.of_softmax(x)
+    if largest and s2 and len(x.values) == 1 and axis_groups(x.axes[axis]) == {FEATURE}:
+        rows = np.stack([picked.formed(slot) for slot in picked.drawn(n, k, s2).T])
+    else:
+        rows = np.stack([grid.at(values, _order_statistic(n, int(j))) for j in ranks])
     level = np.arange(k, dtype=np.int32).reshape([k if i == axis else 1 for i in range(len(x.shape))])
     axes = tuple((Atom(k, FEATURE),) if i == axis else a for i, a in enumerate(x.axes))
-    law = Law(node.shape, axes, rows, level, fresh_latent(x.latent.corr), x.exact, x.note)
+    latent = replace(fresh_latent(x.latent.corr), picked=n if largest else 0, source=x.latent.source)
+    law = Law(node.shape, axes, rows, level, latent, x.exact, x.note)
     return law.marked("order statistics of independent entries") if len(x.values) > 1 else law
 
 
@@ -35,6 +42,12 @@ def _order_statistic(n: int, j: int) -> np.ndarray:
     """Latent of the j-th largest of n as a function of its own latent."""
     p = betaincinv(n - j + 1, j, np.clip(grid.CDF, 1e-15, 1 - 1e-15))
     return np.clip(grid.ndtri(p), -9, 9)
+
+
+def chances(n: int, k: int, largest: bool) -> np.ndarray:
+    """(k, POINTS) chance of an element to be the j-th largest (or smallest) of n, by its latent."""
+    below = np.clip(grid.CDF if largest else 1 - grid.CDF, 1e-15, 1 - 1e-15)
+    return np.stack([binom.pmf(j, n - 1, 1 - below) for j in range(k)])  # so many others are beyond it
 
 
 def experts(node: Node, *inputs: Value) -> Law:
