@@ -150,6 +150,11 @@ class Analysis:
         """What was observed in trained networks, layer by layer: the first against the rest, and with depth."""
         return tuple(trends(self.results))
 
+    def told(self, condition: Condition) -> str:
+        """A condition by the levels that differ among the conditions: a heading."""
+        places = self.results.conditions
+        return label(tuple(part for part in condition if any(part not in other for other in places)))
+
     def of(self, condition: Condition, arm: str) -> Summary:
         return next(s for s in self.summaries if s.condition == condition and s.arm == arm)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ STATUS_IN_THE_DARK = {"stalled": "#e3b341", "diverged": "#f07575", "failed": "#b
 DASHES = ("-", "--", ":")
 PIXELS = 100
 """Of a page for an inch of a figure."""
+TITLE = 132
+"""Letters of titles beside each other in a row of panels."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,13 @@ def plain(axes: Axes) -> None:
         axes.spines[side].set_color(INK["line"])
     axes.tick_params(which="both", length=2.5, colors=INK["line"], labelcolor=INK["muted"])
     axes.patch.set_visible(False)
+
+
+def titled(axes: Axes, *lines: str) -> None:
+    """Lines above a panel, broken where they would run into the next one."""
+    spec = axes.get_subplotspec()
+    most = TITLE // (spec.get_gridspec().ncols if spec else 1)
+    axes.set_title("\n".join(textwrap.fill(line, max(most, 20)) for line in lines if line), loc="left")
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fanin.study.analysis import Analysis, label, outcome_name
+from fanin.study.analysis import Analysis, outcome_name
 from fanin.study.effective import Curves, scaled
-from fanin.study.report.canvas import INK, Drawing, panels, plain, style_of
+from fanin.study.report.canvas import INK, Drawing, panels, plain, style_of, titled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +62,7 @@ def _panel(axes: Axes, analysis: Analysis, curves: Curves, told: Collapse, power
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     share = told.by_effective if power else told.by_rate
     told_share = f"R² {_told(share.estimate)} ({_told(share.low)} to {_told(share.high)})"
-    axes.set_title(f"{label(curves.condition)}\n{told_share}".lstrip(), loc="left")
+    titled(axes, analysis.told(curves.condition), told_share)
 
 
 def _told(share: float) -> str:

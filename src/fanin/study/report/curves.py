@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fanin.study.analysis import Analysis, label
+from fanin.study.analysis import Analysis
 from fanin.study.grid import Condition
-from fanin.study.report.canvas import INK, Drawing, panels, plain, style_of
+from fanin.study.report.canvas import INK, Drawing, panels, plain, style_of, titled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +63,7 @@ def _panel(axes: Axes, analysis: Analysis, condition: Condition, every: bool) ->
         axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
         axes.plot(steps, middle, color=color, linestyle=dashes, linewidth=1.8, label=arm)
     _limits(axes, np.concatenate([values.ravel() for values in all_values]))
-    axes.set_title(label(condition) or "all runs", loc="left")
+    titled(axes, analysis.told(condition) or "all runs")
     axes.set_xlabel("step")
     axes.set_ylabel("training loss")
     axes.yaxis.label.set_color(INK["muted"])

@@ -60,10 +60,11 @@ def forest(analysis: Analysis) -> Drawing | None:
             side.text(0, y, _told(line, margin.relative), va="center", color=INK["text"])
             side.text(1, y, line.comparison.verdict, va="center", ha="right", color=INK["muted"])
     axes.set(xlim=limits, ylim=(len(lines) - 0.4, -0.6))
-    axes.set_yticks(range(len(lines)), [line.text for line in lines])
-    for tick, line in zip(axes.get_yticklabels(), lines):
-        tick.set_color(INK["text" if line.comparison is not None else "muted"])
-    axes.tick_params(axis="y", length=0)
+    axes.set_yticks(range(len(lines)), [line.text if line.comparison is not None else "" for line in lines])
+    for y, line in enumerate(lines):
+        if line.comparison is None:  # a heading may be longer than any name: it stands inside
+            axes.text(0.008, y, line.text, transform=axes.get_yaxis_transform(), va="center", color=INK["muted"])
+    axes.tick_params(axis="y", length=0, labelcolor=INK["text"])
     unit = f" in % of {study.baseline}'s" if margin.relative else f", difference from {study.baseline}"
     axes.set_xlabel(f"← better{GAP}{outcome_name(study)}{unit}{GAP}worse →")
     return Drawing("differences", f"Difference from {study.baseline}", _text(analysis), figure)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fanin.study.analysis import Analysis, label
+from fanin.study.analysis import Analysis
 from fanin.study.grid import Condition
-from fanin.study.report.canvas import INK, Drawing, panels, plain, style_of
+from fanin.study.report.canvas import INK, Drawing, panels, plain, style_of, titled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,8 +80,6 @@ def _panel(axes: Axes, analysis: Analysis, condition: Condition, name: str, when
     flat = np.concatenate(everything) if everything else np.zeros(0)
     if len(flat) and (flat > 0).all() and flat.max() > 8 * flat.min():
         axes.set_yscale("log")
-    axes.set_title(
-        "\n".join(part for part in (f"{name.replace('_', ' ')} {WHEN[when]}", label(condition)) if part), loc="left"
-    )
+    titled(axes, f"{name.replace('_', ' ')} {WHEN[when]}", analysis.told(condition))
     axes.set_xlabel("layer")
     axes.xaxis.label.set_color(INK["muted"])

@@ -21,7 +21,7 @@ from fanin.study.remarks import cause
 from fanin.study.report.canvas import inline, style_sheet
 from fanin.study.report.figures import drawings
 from fanin.study.report.manifest import manifest, unused_trials
-from fanin.study.report.text import interval_text, p_text, percent_text, signed
+from fanin.study.report.text import interval_text, known_power, p_text, percent_text, signed
 from fanin.study.statistics import VERDICTS, Collapse, Comparison
 
 WORDS = {"cannot be shown": "none"}
@@ -114,7 +114,7 @@ def _arm(s: Summary) -> dict[str, str]:
 
 
 def _collapse(condition: Condition, told: Collapse) -> tuple[str, ...]:
-    return (label(condition), *map(interval_text, (told.by_rate, told.by_effective, told.power, told.best)))
+    return (label(condition), *map(interval_text, (told.by_rate, told.by_effective, known_power(told), told.best)))
 
 
 def _layers(found: LayerTrend) -> tuple[str, ...]:

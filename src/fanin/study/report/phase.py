@@ -14,7 +14,7 @@ import numpy as np
 
 from fanin.report.numbers import short
 from fanin.study.analysis import Analysis, Summary, label, outcome_name
-from fanin.study.report.canvas import INK, Drawing, ink_on, panels, plain
+from fanin.study.report.canvas import INK, Drawing, ink_on, panels, plain, titled
 from fanin.study.report.rates import shade
 from fanin.study.report.theory import critical_scale
 from fanin.study.spec import Arm, Study
@@ -57,7 +57,7 @@ def phase(analysis: Analysis, theory: Theory = critical_scale) -> Drawing | None
     fine = [value for point in points if math.isfinite(value := _median(point.summary))]
     for axes, title in zip(grid, titles):
         _panel(axes, [p for p in points if p.panel == title], names, fine, theory)
-        axes.set_title(title or "all runs", loc="left")
+        titled(axes, title or "all runs")
     text = (
         f"Median {outcome_name(analysis.study)} at the chosen learning rate; bright is good. "
         "×: half of the runs or more stalled, diverged or failed. Dashed: where theory has the signal keep its size "

@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from fanin.report.numbers import short
-from fanin.study.analysis import Analysis, label, outcome_name
+from fanin.study.analysis import Analysis, outcome_name
 from fanin.study.grid import Condition
-from fanin.study.report.canvas import INK, Drawing, ink_on, panels, plain
+from fanin.study.report.canvas import INK, Drawing, ink_on, panels, plain, titled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +59,7 @@ def _panel(axes: Axes, analysis: Analysis, condition: Condition) -> None:
     axes.tick_params(length=0)
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
-    axes.set_title(label(condition) or "learning rate", loc="left")
+    titled(axes, analysis.told(condition) or "learning rate")
 
 
 def _cell(axes: Axes, x: int, y: int, score: float, fine: list[float]) -> None:

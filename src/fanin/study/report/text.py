@@ -16,7 +16,7 @@ from rich.text import Text
 from fanin.report.numbers import NONE, short
 from fanin.study.analysis import Analysis, Summary, label, outcome_name
 from fanin.study.report.manifest import unused_trials
-from fanin.study.statistics import Comparison, Interval
+from fanin.study.statistics import Collapse, Comparison, Interval
 
 STYLES = {"better": "green", "worse": "red", "equivalent": "cyan", "undecided": "yellow", "cannot be shown": "dim"}
 STATUS_STYLES = {"stalled": "yellow", "diverged": "red", "failed": "bold red"}
@@ -140,9 +140,14 @@ def _collapses(analysis: Analysis) -> Table:
     columns += [("R² of rate", "left"), ("of rate/scale²", "left"), ("best power of scale", "left")]
     table = _table(*columns)
     for curves, told in analysis.collapses:
-        cells = [interval_text(found) for found in (told.by_rate, told.by_effective, told.power)]
+        cells = [interval_text(found) for found in (told.by_rate, told.by_effective, known_power(told))]
         table.add_row(*([Text(label(curves.condition), style="dim")] if analysis.labelled else []), *cells)
     return table
+
+
+def known_power(told: Collapse) -> Interval | None:
+    """None where no power explains anything."""
+    return told.power if told.best.estimate > 0 else None
 
 
 def _arms(analysis: Analysis) -> Grouped:
