@@ -26,7 +26,7 @@ STATUS_IN_THE_DARK = {"stalled": "#e3b341", "diverged": "#f07575", "failed": "#b
 DASHES = ("-", "--", ":")
 PIXELS = 100
 """Of a page for an inch of a figure."""
-TITLE = 132
+TITLE = 117
 """Letters of titles beside each other in a row of panels."""
 
 
