@@ -16,9 +16,9 @@ from fanin.graph import Kind, Node
 from fanin.theory import grid, places
 from fanin.theory.adjoint import sequence
 from fanin.theory.adjoint.cotangent import Cotangent, Part, translated
-from fanin.theory.law import FEATURE, Groups, Law, subsets
+from fanin.theory.law import Groups, Law, subsets
 from fanin.theory.state import Value
-from fanin.theory.width import attention, pairs
+from fanin.theory.width import attention, pairs, statistic
 from fanin.theory.width.rule import Setting
 from fanin.theory.width.state import DEGREES, NOTHING, STILL, Spread, coefficients, logged, of_square, variance
 from fanin.theory.width.weights import matrix
@@ -208,26 +208,24 @@ class Behind:
         self, node: Node, to: Law, part: Part, g: Cotangent, total: np.ndarray, spread: Spread, wander
     ) -> Base:
         """What comes from behind, over a variance; what still follows the signal keeps its draw and its latent."""
-        divided = self._divided(node, to, self.spreads.get(node.inputs[0], STILL))
+        divided = self._divided(node, to, self.spreads.get(node.inputs[0], STILL), self._fourth(g, spread))
         if part.values is None or len(g.parts) != 1:
             return Base(total + divided, wander, rigid=0.0)
         return replace(self.bases[g.parts[0].base], drift=self._behind(g) + divided, wander=wander, beside=spread)
 
-    def _divided(self, node: Node, x: Law, spread: Spread) -> np.ndarray:
+    def _divided(self, node: Node, x: Law, spread: Spread, fourth: float) -> np.ndarray:
         """Minus the fluctuation of the log variance that a norm divides by, and its dispersion over channels."""
         a = node.attrs
         if a.get("running_mean") is not None and not a.get("batch_stats", True):
             return NOTHING
-        centred = a.get("centred", True)
-        about = x.with_values(x.values - x.mean) if centred else x
+        if statistic.over_places(a, x):  # a channel's own variance is in its dispersion
+            inherited = spread.drift if spread.apart is None else spread.apart
+            own = statistic.dispersion(a, x) * fourth / pairs.features(x)
+            return logged(self.setting.sources.single(own)) - inherited - 2 * spread.scale
+        about = x.with_values(x.values - x.mean) if a.get("centred", True) else x
         drift = -of_square(about, spread)
-        over = frozenset(t.group for k in a["axes"] for t in x.axes[k] if t.size > 1)
-        if FEATURE in over or not over:
-            drift[-1] -= variance(drift)  # the prediction has E[1/s^2] in it, of which this is what places share
-            return drift
-        dispersion = 2 * float(pairs.powers(x, spread.wander)[1])
-        kept = 1 + 2.0
-        return drift + self.setting.sources.single(dispersion * kept / pairs.features(x))
+        drift[-1] -= variance(drift)  # the prediction has E[1/s^2] in it, of which this is what places share
+        return drift
 
     def _is_product_with_weight(self, node: Node, i: int) -> bool:
         if node.kind is not Kind.MIX or i != 0 or len(node.inputs) != 2:

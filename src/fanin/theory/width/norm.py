@@ -8,6 +8,8 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory.law import Law
+from fanin.theory.statistic import shared_moment
+from fanin.theory.width import pairs, statistic
 from fanin.theory.width.rule import Inputs, Setting, general
 from fanin.theory.width.state import NOTHING, Spread, coefficients, of_square
 
@@ -22,12 +24,29 @@ def norm(setting: Setting, node: Node, out: Law, inputs: Inputs, spreads: tuple[
     if running:
         return spread
     left = a["eps"] / (max(x.second - (x.mean**2 if a.get("centred", True) else 0.0), 1e-300) + a["eps"])
-    made = settled(x, spread, a.get("centred", True))
+    if statistic.over_places(a, x) and "position" not in x.groups:  # close positions are more alike than the mean pair
+        made = centred_anew(setting, a, x, out, spread)
+    else:
+        made = settled(x, spread, a.get("centred", True))
     made = replace(made, scale=left * of_square(x, spread) / 2)
     weight = inputs[a["weight"]] if a.get("weight") is not None else None
     if isinstance(weight, Law) and not weight.deterministic:
         made = replace(made, scale=made.scale + of_square(weight, spreads[a["weight"]]) / 2)
     return made
+
+
+def centred_anew(setting: Setting, a, x: Law, out: Law, spread: Spread) -> Spread:
+    """Of a norm over places: what they had in common is gone, so a mean over them strays by what is left alike.
+
+    Correlations become (r - p/q) / (1 - p/q), and wander by as much more.
+    """
+    centred = a.get("centred", True)
+    shared = shared_moment(x, a["axes"]) if centred else 0.0
+    more = (x.second / max(x.second - shared, 1e-300)) ** 2
+    wander = {s: min(w * more, 1.0) for s, w in spread.wander.items()}
+    own = pairs.powers(out, wander) / pairs.features(out)
+    own[0 if centred else 1 : 2] = 0.0
+    return Spread(setting.sources.rows(own), NOTHING, NOTHING, own, wander, spread.rigid)
 
 
 def settled(x: Law, spread: Spread, centred: bool) -> Spread:

@@ -46,6 +46,7 @@ class Spread:
         wander: variance over pairs of places, and over networks, of the latent's correlation, by groups.
         rigid: share of the variance of the latent's own norm that is left, 0 behind orthogonal weights.
         cumulant: fourth cumulant of the latent, from the law of its weights.
+        apart: as ``drift``, of what the variance has beyond what places share; None where it is the same.
     """
 
     moments: np.ndarray
@@ -55,6 +56,7 @@ class Spread:
     wander: Mapping[Groups, float] = field(default_factory=dict)
     rigid: float = 1.0
     cumulant: float = 0.0
+    apart: np.ndarray | None = None
 
 
 NOTHING = np.zeros(COLUMNS)
@@ -143,6 +145,14 @@ def of_square(law: Law, spread: Spread) -> np.ndarray:
     if found is None or found[0] is not law:
         found = _SQUARES[spread] = law, logged(squares(law) @ spread.moments) + 2 * spread.scale
     return found[1]
+
+
+def of_variance(law: Law, spread: Spread) -> np.ndarray:
+    """Fluctuation of the log mean square about the mean, (COLUMNS,)."""
+    if law.mean == 0 or spread is STILL:
+        return of_square(law, spread)
+    about = law.with_values(law.values - law.mean)
+    return logged(squares(about) @ spread.moments) + 2 * spread.scale
 
 
 def variance(delta: np.ndarray) -> float:

@@ -9,7 +9,7 @@ projection of the input instead, of which a square matrix keeps all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from fanin.theory.law import Groups, Law, subsets
 from fanin.theory.rules.convolution import unfold
 from fanin.theory.state import Known, Value
 from fanin.theory.width import pairs
-from fanin.theory.width.state import DEGREES, NOTHING, Sources, Spread, of_square, variance
+from fanin.theory.width.state import DEGREES, NOTHING, Sources, Spread, of_square, of_variance, variance
 
 SAMPLE = 4096  # places of a known input that are looked at
 
@@ -131,7 +131,8 @@ def through_weights(
     wander = {s: v * share**2 for s, v in pairs.through(x, spread, taps).items()}
     wander = {s: wander.get(s, 0.0) for s in subsets(out.groups)}
     drift = share * of_square(x, spread)
-    return drawn(sources, out, wander, drift, weight=weight, fourth=pairs.fourth(x, spread))
+    made = drawn(sources, out, wander, drift, weight=weight, fourth=pairs.fourth(x, spread))
+    return replace(made, apart=of_variance(x, spread)) if x.mean else made
 
 
 def behind_known(
