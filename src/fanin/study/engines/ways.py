@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from time import perf_counter, process_time
 from typing import Any
 
 from fanin.study.engines.unit import Unit, groups_of, split
@@ -16,6 +17,8 @@ from fanin.study.trial import LARGEST_STACK
 
 CLEAR = 2.0
 """Where a stack is so many times faster than its networks one by one, calls are the limit, not arithmetic."""
+TRIES = 3
+"""Timed steps."""
 ROUNDS = 2
 """Timings of the pool and of all threads, in turns; the fastest of each counts."""
 
@@ -40,8 +43,10 @@ class Seconds:
 
 
 def on_one_thread(cells: Sequence[Cell]) -> Seconds | None:
-    """Timed with rates of zero. None where the task itself fails: the trials will tell what is wrong."""
-    from fanin.frameworks.torch.training.faster import _fastest
+    """Timed with rates of zero, by the processor's time: what else the machine does shall not decide.
+
+    None where the task itself fails: the trials will tell what is wrong.
+    """
     from fanin.frameworks.torch.training.serial import Single, draws
     from fanin.study.trial import _prepared
 
@@ -49,13 +54,13 @@ def on_one_thread(cells: Sequence[Cell]) -> Seconds | None:
         problem, starter, recipe, _ = _prepared(cells[0])
         starter.start(cells[0].start, cells[0].init_seed, recipe.batch)
         problem.model.train()
-        serial = _fastest(Single(problem, recipe, 0.0, cells[0].data_seed).step)
+        serial = _shortest(Single(problem, recipe, 0.0, cells[0].data_seed).step, process_time)
         if draws(problem.model):
             return Seconds(serial, float("inf"))
     except Exception:
         return None
     try:
-        return Seconds(serial, _stacked(cells))
+        return Seconds(serial, _stacked(cells, process_time))
     except Exception:  # vmap says no in many types
         return Seconds(serial, float("inf"))
 
@@ -66,13 +71,12 @@ def on_all_threads(cells: Sequence[Cell], threads: int) -> float:
 
     torch.set_num_threads(threads)
     try:
-        return _stacked(cells)
+        return _stacked(cells, perf_counter)
     finally:
         torch.set_num_threads(1)
 
 
-def _stacked(cells: Sequence[Cell]) -> float:
-    from fanin.frameworks.torch.training.faster import _fastest
+def _stacked(cells: Sequence[Cell], clock: Callable[[], float]) -> float:
     from fanin.frameworks.torch.training.stacked import Stack
     from fanin.study.trial import _prepared
 
@@ -80,7 +84,18 @@ def _stacked(cells: Sequence[Cell]) -> float:
     starts = [starter.state(cell.start, cell.init_seed, recipe.batch) for cell in cells]
     problem.model.train()
     stack = Stack(problem, recipe, starts, [0.0] * len(cells), [cell.data_seed for cell in cells])
-    return _fastest(stack.step) / len(cells)
+    return _shortest(stack.step, clock) / len(cells)
+
+
+def _shortest(step: Callable[[int], object], clock: Callable[[], float]) -> float:
+    """Of a few steps, after one that warms up."""
+    step(0)
+    taken = []
+    for i in range(TRIES):
+        began = clock()
+        step(i)
+        taken.append(clock() - began)
+    return min(taken)
 
 
 def fastest(groups: Iterable[Sequence[Cell]], workers: int, call: Call) -> dict[str, str]:
