@@ -160,6 +160,8 @@ def _pointwise(shared: Law, values: np.ndarray, owner: Law) -> Law:
 
 def _independent(shared: Law, fn: Function, fx, fy, x: Law, y: Law, pair: str, moments_only: bool) -> Law:
     rho = _shared_correlation(x, y)
+    if not rho and pair == "sum":  # a skip: one is a summand of the other, or both have one in common
+        rho = x.latent.in_common(y.latent)
     if pair == "sum" and x.gaussian and y.gaussian:
         values = _gaussian_sum(fn, fx, fy, rho)
     elif moments_only:
@@ -174,6 +176,7 @@ def _independent(shared: Law, fn: Function, fx, fy, x: Law, y: Law, pair: str, m
             mean = grid.expectation(fx) * grid.expectation(fy)
             second = grid.expectation(fx**2) * grid.expectation(fy**2)
             values = np.stack([matched(v, float(m), float(s)) for v, m, s in zip(values, mean, second, strict=True)])
+    terms = _terms(fn, replace(shared, values=values), fx, fy, x, y) if pair == "sum" else {}
     values, level = compress(values, shared.level)
     law = replace(shared, values=values, level=level)
     moments = _pair_moments(pair, law, x, y, rho)
@@ -182,7 +185,38 @@ def _independent(shared: Law, fn: Function, fx, fy, x: Law, y: Law, pair: str, m
         law = replace(law, latent=replace(law.latent, spread=spread.of_sum(law, (x, y))))
     law = kurtosis.of_sum(law, x, y) if pair == "sum" else law
     law = border.combined(law, x, y, pair) if pair in ("sum", "product") else law
-    return places.summed(law, x, y) if pair == "sum" else places.multiplied(law, x, y)
+    if pair != "sum":
+        return places.multiplied(law, x, y)
+    law = replace(law, latent=replace(law.latent, terms=terms))
+    return places.summed(law, x, y, cross=(_common(x, y), _spare(law, x, y)) if rho else None)
+
+
+def _terms(fn: Function, law: Law, fx: np.ndarray, fy: np.ndarray, x: Law, y: Law) -> dict[tuple, float]:
+    """The latents that a sum is made of, with its correlation with each: the mean over levels, by their variance."""
+    deviation = np.sqrt(law.variances)
+    share = law.level_weight * deviation
+    total = float(share @ deviation)
+    zero, one = np.zeros(1), np.ones(1)
+    found: dict[tuple, float] = {}
+    for f, part, factor in ((fx, x, fn(one, zero)), (fy, y, fn(zero, one))):
+        slope = float(factor[0] * (share @ (f @ (grid.WEIGHT * grid.Z_UNIT)))) / max(total, 1e-300)
+        for key, c in part.latent.made_of.items():
+            found[key] = found.get(key, 0.0) + slope * c
+    return {key: c for key, c in found.items() if abs(c) > 1e-4}
+
+
+def _common(x: Law, y: Law) -> Law:
+    """Of two laws that have something in common the one that it is most of."""
+    if x.latent.as_mean_of(y.latent):
+        return x
+    if y.latent.as_mean_of(x.latent):
+        return y
+    return x if len(x.latent.made_of) <= len(y.latent.made_of) else y
+
+
+def _spare(law: Law, x: Law, y: Law) -> float:
+    """What the mean square of a sum has more than that of independent summands."""
+    return law.second - x.second - y.second - 2 * x.mean * y.mean
 
 
 def _shared_correlation(x: Law, y: Law) -> float:
@@ -269,8 +303,7 @@ def _pair_moments(pair: str, law: Law, x: Law, y: Law, rho: float) -> Callable[[
     if pair == "product":
         return lambda s: x.pair(s) * y.pair(s)
     if pair == "sum":
-        spare = law.second - x.second - y.second - 2 * x.mean * y.mean if rho else 0.0
-        shared = x if x.latent.as_mean_of(y.latent) else y if y.latent.as_mean_of(x.latent) else x
+        spare, shared = _spare(law, x, y) if rho else 0.0, _common(x, y)
         return lambda s: x.pair(s) + y.pair(s) + 2 * x.mean * y.mean + spare * shared.correlation(s)
     m2 = law.mean**2
     share = lambda s: _variance_share(x, s) * _variance_share(y, s)  # noqa: E731

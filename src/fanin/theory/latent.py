@@ -97,6 +97,7 @@ class Latent:
         excess: what the law of the weights adds to the relative variance of a feature's mean square over places.
         picked: of how many the largest few are (see ``rules.picked``); 0 where they are not.
         border: correlations between places of a map by how near they are to its border (see ``border``).
+        terms: of a sum, the latents (id and views) that it was made of and its correlation with each.
     """
 
     id: int
@@ -110,10 +111,22 @@ class Latent:
     picked: int = 0
     border: Border | None = None
     excess: float = 0.0
+    terms: Mapping[tuple, float] = field(default_factory=dict)
 
     def aligned(self, other: Latent) -> bool:
         """Whether elements at one place are functions of the same z."""
         return self.id == other.id and self.feature_view == other.feature_view and self.place_view == other.place_view
+
+    @property
+    def made_of(self) -> Mapping[tuple, float]:
+        """The independent latents that it is a sum of, itself where it is none."""
+        moved = self.feature_view or self.place_view
+        return self.terms if self.terms and not moved else {(self.id, self.feature_view, self.place_view): 1.0}
+
+    def in_common(self, other: Latent) -> float:
+        """Correlation with another latent at the same place, from the summands of both."""
+        mine, theirs = self.made_of, other.made_of
+        return min(max(sum(c * theirs[key] for key, c in mine.items() if key in theirs), -1.0), 1.0)
 
     def as_mean_of(self, other: Latent) -> float:
         """Correlation with the other latent at the same place, where this one's law is the mean of the other's."""

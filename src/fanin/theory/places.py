@@ -121,6 +121,8 @@ def with_matrix(law: Law, wanted: np.ndarray, size: int) -> Law:
         return law
     share = weights(law, size)
     coefficients = share @ law.coefficients
+    if not np.isfinite(coefficients).all():  # a mask of minus infinity among the values: no moments to be solved for
+        return law
     mean = coefficients[:, 0]
     variance = np.maximum(share @ law.seconds - mean**2, 0)
     if law.gaussian:
@@ -218,8 +220,12 @@ def _fit(size: int, law: Law, *parts: Law) -> bool:
     return length(law) == size and all(n == size for n in along)
 
 
-def summed(law: Law, *parts: Law) -> Law:
-    """Carry the matrices of independent summands on to their sum."""
+def summed(law: Law, *parts: Law, cross: tuple[Law, float] | None = None) -> Law:
+    """Carry the matrices of independent summands on to their sum.
+
+    Args:
+        cross: what they have in common: the law it is most of, and by how much the mean square is larger for it.
+    """
     size = carried(*parts)
     if size is None or not _fit(size, law, *parts):
         return law
@@ -231,6 +237,8 @@ def summed(law: Law, *parts: Law) -> Law:
         for j in range(len(parts)):
             if i != j:
                 total = total + np.outer(means[i], means[j])
+    if cross is not None and _fit(size, law, cross[0]):
+        total = total + cross[1] * correlations(cross[0], size)
     return with_matrix(law, total, size)
 
 

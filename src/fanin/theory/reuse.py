@@ -80,7 +80,7 @@ def _same_latent(a: Latent, b: Latent, names: Names) -> bool:
         return False
     if not all(names.agree(x, y) for x, y in ids if x is not None and y is not None):
         return False
-    rest = [f.name for f in fields(a) if f.name not in ("id", "source", "mean_of")]
+    rest = [f.name for f in fields(a) if f.name not in ("id", "source", "mean_of", "terms")]
     kinds = [(c.source and replace(c.source, id=0), c.mean_of and c.mean_of[1:]) for c in (a, b)]
     return same(kinds[0], kinds[1], names) and all(same(getattr(a, n), getattr(b, n), names) for n in rest)
 
@@ -135,9 +135,10 @@ class Memory:
         hint = _hint(node, inputs)
         before, names = self.solved.get(hint), Names()
         if before is not None and _alike(before[0], node) and same(before[1], inputs, names):
-            self.reused += 1
             again = next((new for old, new in zip(before[1], inputs, strict=True) if old is before[2]), None)
-            return again if again is not None else _renamed(before[2], names)
+            if again is not None or not (_skips(node, before[1]) or _skips(node, inputs)):
+                self.reused += 1
+                return again if again is not None else _renamed(before[2], names, before[1], inputs)
         result = solve()
         if isinstance(result, Law):
             self._keep(hint, (node, inputs, result))
@@ -169,7 +170,32 @@ class Memory:
             self.solved.popitem(last=False)
 
 
-def _renamed(law: Law, names: Names) -> Law:
+def _skips(node: Node, inputs: tuple[Value, ...]) -> bool:
+    """Whether summands have something in common, which no other argument of the rule says."""
+    laws = [v.latent for v in inputs if isinstance(v, Law)]
+    return node.kind is Kind.SUM and len(laws) == 2 and laws[0].in_common(laws[1]) != 0
+
+
+def _terms(
+    law: Law, name: Callable[[int], int], before: tuple[Value, ...], now: tuple[Value, ...]
+) -> dict[tuple, float]:
+    """What the new result is a sum of: of inputs what these are made of, in the shares of the earlier result."""
+    left, found = dict(law.latent.terms), {}
+    for old, new in zip(before, now, strict=True):
+        if isinstance(old, Law) and isinstance(new, Law):
+            if old.latent.id == law.latent.id:
+                return dict(new.latent.terms)
+            made_of = old.latent.made_of
+            most = max(made_of, key=lambda key: abs(made_of[key]))
+            share = left.get(most, 0.0) / made_of[most]
+            for key in made_of:
+                left.pop(key, None)
+            for key, c in new.latent.made_of.items() if share else ():
+                found[key] = found.get(key, 0.0) + share * c
+    return found | {(name(key[0]), *key[1:]): c for key, c in left.items()}
+
+
+def _renamed(law: Law, names: Names, before: tuple[Value, ...], now: tuple[Value, ...]) -> Law:
     """The law on the new inputs' latent, or on a fresh one; what was worked out of its values stays."""
     unknown: dict[int, int] = {}
 
@@ -184,6 +210,7 @@ def _renamed(law: Law, names: Names) -> Law:
         id=name(old.id),
         source=old.source and replace(old.source, id=name(old.source.id)),
         mean_of=old.mean_of and (name(old.mean_of[0]), *old.mean_of[1:]),
+        terms=_terms(law, name, before, now),
     )
     object.__setattr__(new, "latent", latent)
     return new
