@@ -7,6 +7,8 @@ import torch
 from test_theory_adjoint import errors, hold
 from torch import nn
 
+import fanin
+
 WIDTH = 128
 
 
@@ -51,3 +53,76 @@ def test_a_sum_that_is_divided_by_by_itself_is_missed() -> None:
     with pytest.raises(AssertionError):
         hold({"/topk": (1.7 * (1 + own["/topk"][0]) - 1, own["/topk"][1])}, slack=0.04)
     assert abs(other["/topk"][0]) < 0.2
+
+
+@pytest.mark.parametrize("std", [0.3, 4.0], ids=lambda s: f"logits of std {s}")
+def test_a_row_that_has_chosen_does_not_turn(std: float) -> None:
+    """The largest weight of a row by itself: a (1 - a) is small where a is near one."""
+
+    class Largest(Router):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.softmax(self.gate(x), -1).max(-1).values
+
+    torch.manual_seed(1234)
+    found = errors(lambda: Largest(8, 1, std), torch.randn(64, WIDTH), 20)
+    hold({name: e for name, e in found.items() if name in ("gate", "gate.weight")}, slack=0.15)
+
+
+class Experts(nn.Module):
+    """Every token through the expert of its largest score, one expert after another, each adding its rows."""
+
+    def __init__(self, count: int = 4):
+        super().__init__()
+        self.gate = nn.Linear(WIDTH, count, bias=False)
+        self.experts = nn.ModuleList(nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(count))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(tokens, width) to the same."""
+        chosen = self.gate(x).argmax(-1)
+        out = torch.zeros_like(x)
+        for i, expert in enumerate(self.experts):
+            (rows,) = torch.where(chosen == i)
+            out.index_add_(0, rows, expert(x[rows]))
+        return out
+
+
+def test_rows_added_where_weights_decide_make_up_the_whole() -> None:
+    torch.manual_seed(1234)
+    found = errors(Experts, torch.randn(256, WIDTH), 8)
+    hold({name: e for name, e in found.items() if "/index_add" in name or name.endswith("weight")}, slack=0.1)
+    said = fanin.predict(Experts(), torch.randn(256, WIDTH))
+    assert all(row.rms is not None for row in said.rows)
+    assert list(said.rows)[-1].rms == pytest.approx(3**-0.5, rel=0.03)
+
+
+def test_groups_that_a_router_rules_out_leave_the_others() -> None:
+    class Groups(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gate = nn.Linear(WIDTH, 8, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            scores = self.gate(x).sigmoid()
+            best = scores.view(-1, 2, 4).topk(2, -1).values.sum(-1).topk(1, -1).indices
+            kept = torch.zeros(len(x), 2).scatter(1, best, 1.0).unsqueeze(-1).expand(-1, 2, 4).reshape(-1, 8)
+            index = scores.masked_fill(~kept.bool(), float("-inf")).topk(2, -1).indices
+            return scores.gather(1, index)
+
+    said = fanin.predict(Groups(), torch.randn(64, WIDTH))
+    assert all(row.rms is not None for row in said.rows)
+
+
+def test_a_decay_is_no_gain() -> None:
+    """exp of a sum over prefixes of what is negative stays below one, as the sum is negative."""
+
+    class Decay(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rate = nn.Linear(WIDTH, WIDTH, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.exp(torch.cumsum(-nn.functional.softplus(self.rate(x)), 1))
+
+    said = fanin.predict(Decay(), torch.randn(4, 32, WIDTH))["/exp"].rms
+    measured = torch.stack([Decay()(torch.randn(4, 32, WIDTH)).square().mean() for _ in range(8)]).mean().sqrt()
+    assert said == pytest.approx(float(measured), rel=0.1)

@@ -13,6 +13,7 @@ from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.linear import dense
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Groups, Law, subsets
+from fanin.theory.rules import picked
 from fanin.theory.rules.attention import _is_weight, _lift
 from fanin.theory.state import Known, Value, as_law
 
@@ -143,9 +144,10 @@ def softmax(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Pa
     weight2 = out.profile(out.seconds)
     row = weight2.sum(axis, keepdims=True) if weight2.shape[axis] > 1 else weight2 * n
     if FEATURE in groups:
-        return [
-            [fresh(_of_features(g) * np.maximum(1 - row * radial.power(radial.of(g)), 0), _centred(g, out, groups, n))]
-        ]
+        drawn = picked.of_softmax(out) if len(out.values) == 1 else 0.0
+        left = np.maximum(1 - row * radial.power(radial.of(g)), 0)
+        second = _over_rows(g, n, drawn) if drawn else _of_features(g) * left
+        return [[fresh(second, _centred(g, out, groups, n))]]
     second = weight2 * g.profile() * own * np.maximum(1 - row, 0)
     through = float(np.mean(row * np.maximum(1 - row, 0)))
     heard = g.heard * float(np.mean(np.maximum(1 - row, 0))) / through if g.heard and through > 0 else 0.0
@@ -159,6 +161,21 @@ def _of_features(g: Cotangent) -> np.ndarray:
     squares = g.law.values**2
     of = [squares if p.values is None else squares * p.values**2 for p in g.parts]
     return sum((p.second * grid.expectation(v)[g.law.level] for p, v in zip(g.parts, of, strict=True)), np.zeros(()))
+
+
+def _over_rows(g: Cotangent, n: int, variance: float) -> np.ndarray:
+    """E[a_j^2 (g_j - p sum_k a_k g_k)^2] over rows of n weights, p^2 what is left of the sum (``radial``).
+
+    A row that has chosen does not turn: the mean of the product is far from the product of the means.
+    """
+    z, a = picked.rows(n, variance)
+    left = min(radial.power(radial.of(g)), 1.0)
+    total = np.zeros((1,) * len(g.law.shape))
+    for part in g.parts:
+        squares = np.ones_like(z) if part.values is None else grid.at(part.values[0] ** 2, z)
+        heard = (a**2 * squares).sum(1, keepdims=True)
+        total = total + part.second * float(np.mean(a**2 * ((1 - 2 * left * a) * squares + left * heard)))
+    return np.maximum(total, 0)
 
 
 def _centred(g: Cotangent, out: Law, row: Groups, n: int) -> dict[Groups, float]:

@@ -35,7 +35,8 @@ def _somewhere(node: Node, g: Cotangent, inputs: tuple[Value, ...], result: list
     v = inputs[source] if isinstance(source, int) else None
     p = share_of(node, tuple(v.shape) if v is not None else ())
     if isinstance(inputs[0], Law):
-        result[0] = [fresh(g.profile() * (1 - p), {s: r * (1 - p) for s, r in g.ratios().items()})]
+        left = 1.0 if node.attrs.get("add") else 1 - p
+        result[0] = [fresh(g.profile() * left, {s: r * left for s, r in g.ratios().items()})]
     if isinstance(v, Law) and isinstance(source, int):
         ratios = {s: g.ratios().get(s, 0.0) for s in subsets(v.groups)}
         result[source] = [fresh(np.full((1,) * len(v.shape), g.second), ratios)]

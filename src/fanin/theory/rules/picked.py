@@ -31,12 +31,19 @@ def axis_of(x: Law) -> int | None:
     return axis if ranked and x.shape[axis] == k else None
 
 
+@lru_cache(maxsize=4)
+def rows(n: int, variance: float) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, n) latents of logits, and softmax weights."""
+    z = np.random.default_rng(0).standard_normal((max(ROWS * 8 // max(n, 8), 16), n))
+    logits = z * np.sqrt(variance)
+    weights = np.exp(logits - logits.max(1, keepdims=True))
+    return z, weights / weights.sum(1, keepdims=True)
+
+
 @lru_cache(maxsize=16)
 def drawn(n: int, k: int, variance: float) -> np.ndarray:
     """(rows, k) the largest weights of softmax rows over n logits, largest first."""
-    logits = np.random.default_rng(0).standard_normal((ROWS, n)) * np.sqrt(variance)
-    weights = np.exp(logits - logits.max(1, keepdims=True))
-    return -np.sort(-weights / weights.sum(1, keepdims=True), axis=1)[:, :k]
+    return -np.sort(-rows(n, variance)[1], axis=1)[:, :k]
 
 
 @lru_cache(maxsize=16)

@@ -24,7 +24,7 @@ def pointwise(node: Node, *inputs: Value) -> Law:
     """Any pointwise function of one, two or three tensors."""
     fn = node.attrs["fn"]
     if any(isinstance(v, Hidden) for v in inputs):
-        raise NotImplementedError("a pointwise function of integers that depend on weights")
+        return _left_by_a_mask(fn, inputs, node.shape)
     laws = [as_law(v) for v in inputs]
     random = [law for law in laws if not law.deterministic]
     if node.dtype == "bool" and len(random) == 2 and not random[0].latent.aligned(random[1].latent):
@@ -41,6 +41,17 @@ def pointwise(node: Node, *inputs: Value) -> Law:
             raise
     f, w, g = laws  # f w + g, whose places differ too much in law: one after the other
     return binary(np.add, binary(np.multiply, f, w, node.shape, pair="product"), g, node.shape, pair="sum")
+
+
+def _left_by_a_mask(fn, inputs: tuple[Value, ...], shape: tuple[int, ...]) -> Law:
+    """What a mask that depends on weights leaves, where it puts minus infinity elsewhere: groups a router ruled out."""
+    hidden = [i for i, v in enumerate(inputs) if isinstance(v, Hidden)]
+    if len(inputs) == 2 and len(hidden) == 1:
+        x = as_law(inputs[1 - hidden[0]])
+        both = [fn(v, m) if hidden[0] else fn(m, v) for v in (x.values,) for m in (np.zeros(()), np.ones(()))]
+        if np.isneginf(both[1]).all() and both[0].shape == x.values.shape:
+            return reshaped(x.with_values(np.asarray(both[0], float)), shape).marked("what a router ruled out left out")
+    raise NotImplementedError("a pointwise function of integers that depend on weights")
 
 
 def fold(fn, laws: list[Law], shape: tuple[int, ...]) -> Law:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import grid
-from fanin.theory.combine import binary
+from fanin.theory.combine import binary, matched
 from fanin.theory.contraction import axis_groups
 from fanin.theory.latent import Scatter
 from fanin.theory.law import FEATURE, Axis, Groups, Law, compress, constant, fresh_latent, latent_for, subsets
@@ -101,7 +101,9 @@ def put(node: Node, *inputs: Modelled) -> Law:
     x = as_law(inputs[0])
     v = _source(node, x, inputs)
     if hidden(node, inputs):
-        return _somewhere(node, x, v)
+        if not a.get("add"):
+            return _somewhere(node, x, v)
+        return _added(node, x, v)
     where = places_of(node, x.shape, v.shape, inputs)
     v = rows_of(v, where, node) if "mask" in a else v
     if not a.get("add"):
@@ -112,15 +114,29 @@ def put(node: Node, *inputs: Modelled) -> Law:
     return binary(np.add, x, _mixed(node, nothing, v, where), node.shape, pair="sum")
 
 
+def _added(node: Node, x: Law, v: Law) -> Law:
+    """x with rows of v added somewhere: of the exact moments, which a grid of what is mostly zero does not keep."""
+    rows, p = _somewhere(node, constant(x.shape, x.axes, 0.0), v), share_of(node, v.shape)
+    law = binary(np.add, x, rows, node.shape, pair="sum")
+    if len(law.values) > 1:
+        return law
+    mean, second = p * v.mean, p * v.second
+    return law.with_values(matched(law.values[0], x.mean + mean, x.second + second + 2 * x.mean * mean)[None])
+
+
 def hidden(node: Node, inputs: Sequence[object]) -> bool:
-    """Whether a scatter along an axis goes to places that depend on weights, such as the experts a router picks."""
+    """Whether a write along an axis goes to places that depend on weights, such as the experts a router picks.
+
+    Elements that are set, or rows that are added, each somewhere else: the tokens of an expert.
+    """
     a = node.attrs
-    return "along" in a and not a.get("add") and not isinstance(inputs[a["index"][0]], Known)
+    rows = bool(a.get("add")) and len(a.get("axes", ())) == 1
+    return (("along" in a and not a.get("add")) or rows) and not isinstance(inputs[a["index"][0]], Known)
 
 
 def share_of(node: Node, v_shape: tuple[int, ...]) -> float:
     """The share of the target that is written to, of places that are all different."""
-    axis = node.attrs["along"]
+    axis = node.attrs["along"] if "along" in node.attrs else node.attrs["axes"][0]
     return min(v_shape[axis] / node.shape[axis], 1.0) if v_shape else 1 / node.shape[axis]
 
 
