@@ -237,3 +237,63 @@ def test_matrices_outliers_and_shifted_scales():
     assert not clean.note and "1 of its elements" in fanin.identify(wild)["weight"].note
     found = fanin.identify(norm)["weight"]
     assert found.verdict == "fresh" and found.distribution.mean == pytest.approx(1, abs=0.02)
+
+
+# --- whole tensors, gains, and blocks -----------------------------------------------------------------------------
+
+
+def test_forget_biases_sparse_columns_and_gains():
+    torch.manual_seed(0)
+    bias = torch.zeros(160)
+    bias[40:80] = 1.0
+    tanh = nn.init.calculate_gain("tanh")
+    tensors = {
+        "lstm.bias_ih_l0": bias,
+        "gru.bias_ih_l0": torch.cat([torch.zeros(30), torch.ones(30), torch.full((30,), -1.0)]),
+        "sparse.weight": nn.init.sparse_(torch.empty(100, 60), 0.9, std=0.01),
+        "dropped.weight": torch.randn(200, 60) * (torch.rand(200, 60) < 0.5),
+        "glorot.weight": nn.init.xavier_uniform_(torch.empty(120, 200), gain=tanh),
+        "he.weight": nn.init.kaiming_normal_(torch.empty(300, 200), nonlinearity="tanh"),
+        "plain.weight": nn.init.xavier_uniform_(torch.empty(120, 200)),
+    }
+    found = fanin.identify(tensors)
+    assert found["lstm.bias_ih_l0"].schemes == ("a forget gate's bias of 1, zeros elsewhere",)
+    assert found["gru.bias_ih_l0"].schemes == ("0, 1, -1 by gate",)
+    assert found["sparse.weight"].schemes[0].startswith("sparse, the same number")
+    assert found["sparse.weight"].distribution.nonzero_std == pytest.approx(0.01, rel=0.15)  # 600 values
+    assert found["dropped.weight"].schemes[0] == "zeros anywhere" and "% of it is zero" in found["dropped.weight"].note
+    assert found["glorot.weight"].schemes[0] == "Glorot uniform, gain 1.67 (tanh)"
+    assert found["he.weight"].schemes[0] == "He normal, fan_in, gain 1.67 (tanh)"
+    assert found["plain.weight"].schemes[0] == "Glorot uniform"
+
+
+@pytest.mark.parametrize(("scaled", "marked"), [(True, 0), (False, 12)], ids=["GPT-2", "never scaled"])
+def test_residual_projections_that_were_never_scaled(scaled, marked):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(n_layer=6, n_embd=64, n_head=2, vocab_size=300, n_positions=32))
+    ends = [p for n, p in model.named_parameters() if n.endswith("c_proj.weight")]
+    for p in ends:
+        nn.init.normal_(p, std=0.02 / math.sqrt(12) if scaled else 0.02)
+    found = fanin.identify(model)
+    assert sum("never scaled" in g.note for g in found.values()) == marked
+    told = [found[n].schemes for n in found if n.endswith("c_proj.weight")]
+    assert all(s[0].startswith("GPT-2's residual" if scaled else "normal of std 0.02") for s in told)
+
+
+def test_a_norm_last_model_needs_no_scaling():
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    model = BertModel(BertConfig(num_hidden_layers=6, hidden_size=64, num_attention_heads=2, intermediate_size=128))
+    assert not any("never scaled" in g.note for g in fanin.identify(model).values())
+
+
+def test_t5_of_transformers():
+    from transformers import T5Config, T5Model
+
+    torch.manual_seed(0)
+    found = fanin.identify(T5Model(T5Config(d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, vocab_size=300)))
+    queries = [g for n, g in found.items() if n.endswith(".q.weight")]
+    assert all(g.schemes == ("T5's queries, normal of std 1/sqrt(64·16)",) for g in queries) and len(queries) == 6

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,22 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from fanin.distributions import (
-    Constant,
-    Distribution,
-    Identity,
-    Normal,
-    Orthogonal,
-    Stacked,
-    TruncatedNormal,
-    Uniform,
-    distribution,
-)
+from fanin.distributions import Constant, Distribution, Normal, TruncatedNormal, distribution
 from fanin.errors import ModelError
+from fanin.recipes import blocks, marks
 from fanin.recipes.candidates import Candidate, candidates
+from fanin.recipes.fitting import fitted, scale_p, shape_p
 from fanin.recipes.tensors import named_arrays
 
-SAMPLE = 20_000  # elements for the goodness of fit; enough to see a wrong law, few enough for rounded dtypes
 LEAST = 20  # elements below which nothing can be told
 NATS = 4.0  # log-likelihood by which a law must be worse to be dropped
 ALPHA = 0.005  # false alarms over the whole model; a lone tensor is named rightly in 99.5 of 100 draws
@@ -140,7 +129,7 @@ def identify(source: Any) -> Identification:
     level = ALPHA / max(len(found), 1) / 2  # a tensor is tested twice: its scale, and the shape of its law
     fans = _module_fans(source)
     guesses = {name: _guess(name, array, shapes, fans.get(name), level) for name, _, array in found}
-    return Identification(_with_twins(_agreed(guesses), found))
+    return Identification(_marked(_agreed(guesses), found))
 
 
 def _module_fans(source: Any) -> dict[str, Any]:
@@ -174,10 +163,20 @@ def _guess(
         return Guess(name, shape, Constant(float(values.flat[0])), verdict="constant", note=note)
     if values.size < LEAST:
         return Guess(name, shape, None, verdict="too few", note=note)
-    matrix = _matrix_law(values)
-    if matrix is not None:
-        return Guess(name, shape, matrix[0], (matrix[1],), None, note=note)
-    return _drawn(name, shape, values.ravel(), candidates(name, shapes, fans), level, note)
+    whole = blocks.matrix_law(values) or blocks.gated(values)
+    if whole is not None:
+        return Guess(name, shape, whole[0], (whole[1],), None, note=note)
+    known, thin = candidates(name, shapes, fans), blocks.thinned(values)
+    if thin is None:
+        return _drawn(name, shape, values.ravel(), known, level, note)
+    rest, share, words = thin
+    if rest.size < LEAST:
+        return Guess(name, shape, None, verdict="too few", note=_joined(note, f"{share:.3g} of it is zero"))
+    odd = "" if words.startswith("sparse") else f"{100 * share:.3g} % of it is zero"
+    guess = _drawn(name, shape, rest, known, level, _joined(note, odd))
+    if not isinstance(guess.distribution, Normal):
+        return guess
+    return replace(guess, distribution=blocks.sparse(share, guess.distribution.std), schemes=(words, *guess.schemes))
 
 
 def _without_padding(values: np.ndarray) -> tuple[np.ndarray, str]:
@@ -190,57 +189,31 @@ def _without_padding(values: np.ndarray) -> tuple[np.ndarray, str]:
     return np.delete(values, empty[0], axis=0), f"row {empty[0]} is zero, as a padding index leaves it"
 
 
-def _matrix_law(values: np.ndarray) -> tuple[Distribution, str] | None:
-    """A law of the whole matrix, with its words: the identity, orthonormal blocks of gates, or orthonormal."""
-    gain = _orthogonal(values)
-    if gain is None:
-        return None
-    tap = values[(slice(None), slice(None), *(n // 2 for n in values.shape[2:]))]
-    if np.count_nonzero(values) == min(tap.shape) and np.allclose(np.diagonal(tap), gain, rtol=1e-3):
-        return Identity(gain), "the identity, at the central tap of a convolution (Dirac)"
-    gates = values.shape[0] // values.shape[1]
-    if values.ndim == 2 and gates in (3, 4) and values.shape[0] == gates * values.shape[1]:
-        found = [_orthogonal(block) for block in np.split(values, gates)]
-        if None not in found:
-            return Stacked(tuple(Orthogonal(g) for g in found if g is not None)), "orthogonal, each gate for itself"
-    return Orthogonal(gain), "orthogonal"
-
-
-def _orthogonal(values: np.ndarray) -> float | None:
-    """The gain where rows or columns are orthonormal up to it."""
-    if values.ndim < 2:
-        return None
-    matrix = values.reshape(values.shape[0], -1)
-    matrix = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    if matrix.shape[0] < 2 or matrix.shape[0] > 4096:
-        return None
-    few = matrix[:64] @ matrix[:64].T  # a glance first: most are not
-    scale = float(np.trace(few)) / len(few)
-    if scale <= 0 or np.abs(few - scale * np.eye(len(few))).max() > 1e-3 * scale:
-        return None
-    return math.sqrt(scale)
-
-
 def _drawn(
     name: str, shape: tuple[int, ...], values: np.ndarray, known: list[Candidate], level: float, note: str
 ) -> Guess:
-    fits = _fitted(values)
+    fits = fitted(values)
     best = max(likely for _, likely in fits)
     laws = {law.kind: law for law, likely in sorted(fits, key=lambda f: -f[1]) if likely > best - NATS}
-    tested = [(c, _scale_p(values, distribution(c.kind, c.std))) for c in known if c.kind in laws]
-    kept = [(c, p) for c, p in tested if p > level]
-    shape_p = {c: _shape_p(values, distribution(c.kind, c.std)) for c, _ in kept}
-    kept = sorted(((c, min(p, shape_p[c])) for c, p in kept if shape_p[c] > level), key=lambda pair: -pair[1])
+    kept = _kept(values, [c for c in known if c.kind in laws and not c.rare], level)
+    kept = kept or _kept(values, [c for c in known if c.kind in laws and c.rare], level)
     if kept:
         law = laws[kept[0][0].kind]
-        note = _joined(note, _outliers(values, law, level))
+        note = _joined(note, marks.outliers(values, law, level))
         return Guess(name, shape, law, tuple(c.scheme for c, _ in kept), kept[0][1], "fresh", note)
-    found = {kind: _shape_p(values, law) for kind, law in laws.items()}
+    found = {kind: shape_p(values, law) for kind, law in laws.items()}
     kind = max(found, key=lambda k: found[k])
     if found[kind] < level:
         words = "no known law fits: trained, or changed"
         return Guess(name, shape, None, (), found[kind], "not fresh", _joined(note, words))
-    return Guess(name, shape, laws[kind], (), found[kind], "fresh", _joined(note, _mistake(laws[kind], known)))
+    return Guess(name, shape, laws[kind], (), found[kind], "fresh", _joined(note, marks.mistake(laws[kind], known)))
+
+
+def _kept(values: np.ndarray, known: list[Candidate], level: float) -> list[tuple[Candidate, float]]:
+    """Schemes that neither the scale nor the shape rejects, with the smaller p-value of the two, likely ones first."""
+    scaled = [(c, scale_p(values, distribution(c.kind, c.std))) for c in known]
+    shaped = [(c, p, shape_p(values, distribution(c.kind, c.std))) for c, p in scaled if p > level]
+    return sorted(((c, min(p, q)) for c, p, q in shaped if q > level), key=lambda pair: -pair[1])
 
 
 def _agreed(guesses: Mapping[str, Guess]) -> dict[str, Guess]:
@@ -270,79 +243,13 @@ def _joined(*parts: str) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def _fitted(values: np.ndarray) -> list[tuple[Distribution, float]]:
-    """Each law about its mean (zero unless it is clearly not) at its most likely scale, with the log-likelihood."""
-    n, rms = values.size, float(np.sqrt(np.mean(values**2)))
-    mean = float(values.mean())
-    centre = mean if abs(mean) > 6 * float(values.std()) / math.sqrt(n) else 0.0
-    x = values - centre
-    rms, top = float(np.sqrt(np.mean(x**2))), float(np.abs(x).max())
-    half = top * (n + 1) / n
-    found: list[tuple[Distribution, float]] = [
-        (Normal(rms, mean=centre), -n * (math.log(rms) + 0.5 * math.log(2 * math.pi * math.e))),
-        (Uniform(half / math.sqrt(3), mean=centre), -n * math.log(2 * top)),
-    ]
-    truncated = TruncatedNormal(rms, mean=centre)
-    sigma = max(truncated.sigma, top / 2)
-    mass = math.log(0.9544997361036416)
-    fit = -n * (math.log(sigma) + 0.5 * math.log(2 * math.pi) + mass) - float(np.sum(x**2)) / (2 * sigma**2)
-    return [*found, (truncated, fit)]
-
-
-def _scale_p(values: np.ndarray, law: Distribution) -> float:
-    """Two-sided p-value of the mean square under a law of mean zero; 0 where an element lies outside its support."""
-    from scipy.special import ndtr
-
-    if law.bounds is not None and np.abs(values).max() > law.bounds[1] * (1 + 4e-3):  # bfloat16 rounds by that much
-        return 0.0
-    n, std = values.size, law.std
-    z = (float(np.mean(values**2)) / std**2 - 1) / math.sqrt((law.kurtosis - 1) / n)
-    return float(2 * ndtr(-abs(z)))
-
-
-def _shape_p(values: np.ndarray, law: Distribution) -> float:
-    """Kolmogorov-Smirnov against a law, on a sample spread over the tensor."""
-    from scipy.stats import kstest
-
-    some = np.sort(values[:: max(values.size // SAMPLE, 1)][:SAMPLE])
-    grid = np.linspace(0, 1, 4097)
-    points = law.quantile(np.clip(grid, 1e-9, 1 - 1e-9))
-    return float(kstest(some, lambda x: np.interp(x, points, grid)).pvalue)
-
-
-def _outliers(values: np.ndarray, law: Distribution, level: float) -> str:
-    """Elements that so many draws of a normal law do not reach."""
-    from scipy.special import ndtr, ndtri
-
-    if law.kind != "normal":
-        return ""
-    n, largest = values.size, float(np.abs(values - law.mean).max()) / law.std
-    if 2 * n * float(ndtr(-largest)) > level:
-        return ""
-    reach = float(ndtri(1 - level / (2 * n)))
-    count = int((np.abs(values - law.mean) > reach * law.std).sum())
-    return f"{count} of its elements are larger than {n} draws give: up to {largest:.3g} std, where {reach:.2g} is rare"
-
-
-def _mistake(law: Distribution, known: list[Candidate]) -> str:
-    """Whether the scale is a known mistake: a variance taken for a std, or the other way round."""
-    std = law.moments((2, 2))[1]
-    for c in known:
-        if c.kind == law.kind and c.std != 1 and abs(std / c.std**2 - 1) < 0.02:
-            return f"its std is the variance of {c.scheme}: was a variance passed as a standard deviation?"
-    return ""
-
-
-def _with_twins(guesses: dict[str, Guess], found: list) -> dict[str, Guess]:
-    """Mark tensors that hold the same values as an earlier one and are not constant."""
-    seen: dict[bytes, tuple[str, Any]] = {}
-    for name, shape, array in found:
-        if array is None or guesses[name].verdict in ("constant", "too few", "no values"):
-            continue
-        key = hashlib.blake2b(np.ascontiguousarray(array).tobytes() + str(shape).encode()).digest()
-        if key in seen and not np.shares_memory(array, seen[key][1]):
-            guesses[name] = replace(
-                guesses[name], note=_joined(guesses[name].note, f"the same values as {seen[key][0]}")
-            )
-        seen.setdefault(key, (name, array))
-    return guesses
+def _marked(guesses: dict[str, Guess], found: list) -> dict[str, Guess]:
+    """With the notes that take more than one tensor to see."""
+    plain = ("constant", "too few", "no values")
+    same = marks.twins((n, shape, a) for n, shape, a in found if guesses[n].verdict not in plain)
+    notes = {name: f"the same values as {other}" for name, other in same.items()}
+    shapes = {name: shape for name, shape, _ in found}
+    stds = {name: g.std if g.verdict == "fresh" else None for name, g in guesses.items()}
+    for name, words in marks.unscaled(shapes, stds).items():
+        notes[name] = _joined(notes.get(name, ""), words)
+    return {n: replace(g, note=_joined(g.note, notes[n])) if n in notes else g for n, g in guesses.items()}
