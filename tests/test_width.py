@@ -114,6 +114,20 @@ def test_orthogonal_weights_keep_the_norm_of_every_network():
     assert normal.rms_high / normal.rms_low - 1 > 0.05
 
 
+def test_orthogonal_kernels_keep_the_norm_of_known_patches():
+    """As many laws as pixels are merged into fewer; their mean square is that of the patches, to single precision."""
+    torch.manual_seed(0)
+    model, images = nn.Conv2d(3, 32, 3, padding=1, bias=False), torch.randn(4, 3, 12, 12)
+    law = Orthogonal(1.5)
+    row = interpret(read_model(model, images).graph, {"weight": law}).rows[0]
+    q, r = np.linalg.qr(np.random.default_rng(0).standard_normal((32, 27)))
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor(law.gain * q * np.sign(np.diag(r))).reshape(32, 3, 3, 3))
+        seen = float(model(images).double().square().mean().sqrt())
+    assert row.rms_low <= seen <= row.rms_high
+    assert not row.rms_low <= seen * (1 + 2e-5) <= row.rms_high  # a control: half of what means of squares were off by
+
+
 def test_sparse_inputs_show_the_law_of_the_weights():
     """One input in twenty: a unit's square has the relative variance kurtosis - 1 of a single weight."""
     from fanin.recipes.spread import compared

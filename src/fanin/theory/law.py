@@ -20,7 +20,15 @@ import numpy as np
 
 from fanin.theory import grid
 from fanin.theory.latent import FEATURE, Atom, Axis, Groups, Latent, Scatter, Source, fresh_latent, subsets
-from fanin.theory.levels import MAX_LEVELS, MAX_VARIANCES, compress, levels_of, relabel, uniform_level
+from fanin.theory.levels import (
+    MAX_LEVELS,
+    MAX_VARIANCES,
+    compress,
+    levels_of,
+    levels_of_squares,
+    relabel,
+    uniform_level,
+)
 from fanin.theory.mehler import mehler, solve_correlation, two_points
 
 
@@ -247,7 +255,7 @@ def gaussian(
         variance: array with the tensor's axes, each full or of size one.
         pair: pair moment of places that differ in the groups of its argument.
     """
-    numbers, level = levels_of(variance, MAX_VARIANCES)
+    numbers, level = levels_of_squares(variance, MAX_VARIANCES)
     values = np.sqrt(np.maximum(numbers, 0))[:, None] * grid.Z_UNIT
     law = Law(shape, axes, values, level, fresh_latent({}))
     mean_variance = float(law.level_weight @ np.maximum(numbers, 0))
@@ -294,6 +302,7 @@ __all__ = [
     "gaussians",
     "latent_for",
     "levels_of",
+    "levels_of_squares",
     "mehler",
     "relabel",
     "solve_correlation",

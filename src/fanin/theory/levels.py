@@ -121,3 +121,9 @@ def levels_of(array: np.ndarray, limit: int = MAX_LEVELS) -> tuple[np.ndarray, n
     mean = np.bincount(group, weights=weight * numbers, minlength=count) / mass
     second = np.bincount(group, weights=weight * numbers**2, minlength=count) / mass
     return np.where(mean < 0, -1, 1) * np.sqrt(second), _thin(group[level].astype(np.int32))
+
+
+def levels_of_squares(array: np.ndarray, limit: int = MAX_LEVELS) -> tuple[np.ndarray, np.ndarray]:
+    """The same of numbers that are mean squares: where near ones are merged it is their mean that is kept."""
+    numbers, level = levels_of(np.sqrt(np.maximum(array, 0)), limit)
+    return numbers**2, level

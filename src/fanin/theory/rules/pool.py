@@ -24,7 +24,7 @@ from fanin.theory.law import (
     fresh_latent,
     gaussians,
     latent_for,
-    levels_of,
+    levels_of_squares,
 )
 from fanin.theory.rules import picked
 from fanin.theory.rules.convolution import tap_sum
@@ -106,7 +106,7 @@ def _max(node: Node, x: Law, axes, groups: Groups, taps: np.ndarray) -> Law:
     order = np.argsort(x.seconds, kind="stable")
     rows = grid.increasing(x.values[order])
     own, counts = _window_squares(node, x, taps), np.maximum(np.round(taps), 1)
-    numbers, level = levels_of(own, MAX_VARIANCES)
+    numbers, level = levels_of_squares(own, MAX_VARIANCES)
     edges = (x.seconds[order][1:] + x.seconds[order][:-1]) / 2
     nearest = np.searchsorted(edges, numbers)
     with np.errstate(divide="ignore", invalid="ignore"):
