@@ -79,3 +79,27 @@ def test_weights_over_their_own_deviation(n, eps):
     said = mean_inverse(v, eps, f)
     share = 1 - f / n * (1 - mean_inverse(v * (1 + 2 / f), eps, f + 2) / said)
     assert abs(share * said / drawn.mean() - 1) < 4 * drawn.std() / drawn.mean() / np.sqrt(len(drawn)) + 0.01
+
+
+def gained(padding: int) -> nn.Module:
+    """A gain in front of a depthwise convolution and its batch norm, which undoes it but for eps."""
+    kernel = nn.Conv2d(C, C, 3, groups=C, bias=False, padding=padding)
+    nn.init.normal_(kernel.weight, 0, 1 / 3)
+    return nn.Sequential(
+        nn.Conv2d(C, C, 1, bias=False), nn.BatchNorm2d(C), nn.ReLU(), kernel, nn.BatchNorm2d(C, eps=0.3), nn.ReLU()
+    )
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_gains_and_shifts_before_a_depthwise_convolution(padding):
+    torch.manual_seed(1234)
+    found = errors(lambda: gained(padding), torch.randn(4, C, 9, 9), 12)
+    hold({n: found[n] for n in ("1.weight", "1.bias", "1", "0.weight")})
+
+
+def test_a_control_whose_gains_are_not_undone(monkeypatch):
+    monkeypatch.setattr(linear.orthogonal, "behind", lambda g: None)
+    torch.manual_seed(1234)
+    found = errors(lambda: gained(0), torch.randn(4, C, 9, 9), 8)
+    with pytest.raises(AssertionError):
+        hold({"1.weight": found["1.weight"]})

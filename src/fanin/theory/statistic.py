@@ -19,7 +19,7 @@ import numpy as np
 from fanin.theory.law import FEATURE, Groups, Law
 from fanin.theory.spread import pair_deviation
 
-_LOG_T = np.linspace(-60.0, 60.0, 2401)  # log of t, for integrals over all t > 0
+LOG_T = np.linspace(-60.0, 60.0, 2401)  # log of t, for integrals over all t > 0
 
 
 def pair_counts(law: Law, axes: tuple[int, ...], groups: int = 1) -> list[tuple[Groups, float]]:
@@ -105,6 +105,6 @@ def mean_inverse(variance: float, eps: float, f: float) -> float:
         return 1 / (variance + eps)
     if f > 2 and eps <= 1e-9 * variance:
         return f / (f - 2) / variance
-    t = np.exp(_LOG_T) / variance
+    t = np.exp(LOG_T) / variance
     with np.errstate(under="ignore", over="ignore"):
-        return float(np.trapezoid(t * np.exp(-eps * t - f / 2 * np.log1p(2 * t * variance / f)), _LOG_T))
+        return float(np.trapezoid(t * np.exp(-eps * t - f / 2 * np.log1p(2 * t * variance / f)), LOG_T))

@@ -19,6 +19,7 @@ from fanin.theory import grid
 from fanin.theory.law import FEATURE, Axis, Groups, Law, mehler, subsets
 
 if TYPE_CHECKING:
+    from fanin.theory.adjoint.orthogonal import Orthogonal
     from fanin.theory.adjoint.spelled import Chosen
 
 _bases = itertools.count()
@@ -59,6 +60,7 @@ class Part:
             values do; of its weights how far two values agree by chance.
         white: how gradients of two features shun each other where the features agree by chance over places: the
             correlation of the one is ``-white`` times that of the others (behind batch norms, see ``white``).
+        orthogonal: a function of the latent whose sum with the base over the places of a feature is zero.
         radial: inner product with the signal over features (``radial``); None is that of independent features.
         alike: how many features get one and the same number, behind a sum over them; 0 where they do not.
         chosen: what the gradient of a row of attention's weights or logits is made of (``spelled``).
@@ -76,6 +78,7 @@ class Part:
     met: float = 0.0
     heard: float = 0.0
     white: float = 0.0
+    orthogonal: Orthogonal | None = None
     radial: Mapping[int, float] | None = None
     alike: int = 0
     chosen: Chosen | None = None
@@ -109,15 +112,17 @@ class Part:
         if FEATURE in differ:
             return 0.0
         key = differ & law.groups
-        mean = self.mean_second
         if not key:
             return float(np.mean(self.profile(law)))
-        ratio = self.ratio.get(key, 0.0)
+        from fanin.theory.adjoint.orthogonal import taken
+
+        mean, ratio = self.mean_second, self.ratio.get(key, 0.0)
+        less = taken(self, law, ratio)
         if self.values is None or ratio == 0.0:
-            return mean * ratio
+            return mean * ratio - less
         coefficients = grid.hermite_coefficients(self.values)
         squares = grid.expectation(self.values**2)
-        return mean * ratio * float(law.level_weight @ mehler(coefficients, squares, law.correlation(key)))
+        return mean * ratio * float(law.level_weight @ mehler(coefficients, squares, law.correlation(key))) - less
 
 
 @dataclass(frozen=True, eq=False)

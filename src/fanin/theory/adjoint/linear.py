@@ -9,7 +9,7 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import border
-from fanin.theory.adjoint import radial, sequence, white
+from fanin.theory.adjoint import orthogonal, radial, sequence, white
 from fanin.theory.adjoint.aligned import returned
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.weights import ONE, along_weights, moments_of, paired, weight_part
@@ -105,7 +105,12 @@ def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
         whole = lambda p: adjoint_taps(p.mean(1, keepdims=True), node, kernel)  # noqa: E731
         along = returned(g, x, channels * weight.second, whole)
         part = fresh(second, _thinned(_carried(g, x), node, x, kernel))
-        parts[a["x"]] = [replace(part, white=white.behind_weights(g, channels, n_in, between)), *along]
+        if weight.shape[1] == 1 and not a["transposed"]:
+            part = replace(part, orthogonal=orthogonal.behind(g))
+        parts[a["x"]] = [
+            replace(part, white=white.behind_weights(g, channels, n_in, between, _within(weight, a["groups"]))),
+            *along,
+        ]
     places = float(np.prod([node.shape[0], *node.shape[2:]]))
     axes = (g.law.axes[0], *g.law.axes[2:])
     pairs = _patches(node, g, x, kernel)
@@ -115,6 +120,12 @@ def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     if a["bias"] is not None:
         parts[a["bias"]] = [weight_part(inputs[a["bias"]], places * paired(g, ONE, axes))]
     return parts
+
+
+def _within(weight: Law, groups: int) -> float:
+    """Share of pairs of input channels that are in one group of a convolution."""
+    each = weight.shape[1]
+    return (each - 1) / (each * groups - 1) if groups > 1 else 1.0
 
 
 def _thinned(ratios: dict[Groups, float], node: Node, x: Law, kernel: tuple[int, ...]) -> dict[Groups, float]:

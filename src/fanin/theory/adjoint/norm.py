@@ -69,9 +69,13 @@ def _beside_signal(g: Cotangent, gained: Gained) -> Cotangent:
     """g x^, summed in the gradient of a norm's weight; x^ is read off the result's own latent, which g may follow."""
     signal = gained.undone(g.law)
     parts = [
-        Part(p.base, p.second, p.ratio, signal if p.values is None else p.values * signal, p.matrix) for p in g.parts
+        Part(p.base, p.second, p.ratio, _times(signal, p.values), p.matrix, orthogonal=p.orthogonal) for p in g.parts
     ]
     return Cotangent(g.law, tuple(parts))
+
+
+def _times(signal: np.ndarray, values: np.ndarray | None) -> np.ndarray:
+    return signal if values is None else values * signal
 
 
 def _over_features(x: Law, axes) -> bool:

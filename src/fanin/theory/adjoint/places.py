@@ -251,7 +251,8 @@ def pad(node: Node, part: Part, out: Law, x: Law) -> Part:
                 second = np.pad(
                     second, [(max(-before, 0), max(-after, 0)) if j == i else (0, 0) for j in range(second.ndim)]
                 )
-    return fresh(second, part.ratio)
+    kept = part.orthogonal if part.values is None else None
+    return replace(fresh(second, part.ratio), white=part.white * part.straight(out), orthogonal=kept)
 
 
 def flip(node: Node, part: Part, out: Law, x: Law) -> Part:

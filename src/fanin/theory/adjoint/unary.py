@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from fanin.theory import grid
+from fanin.theory.adjoint import orthogonal
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.adjoint.joint import joint_with, levels_onto, one_a_level
 from fanin.theory.adjoint.slopes import Function, derivative
@@ -18,7 +19,7 @@ SLIGHT = 1e-2
 
 def unary(fn: Function, g: Cotangent, x: Law) -> list[Part]:
     slope = derivative(fn, x.values)
-    return [_through(part, g.law, x, slope) for part in g.parts]
+    return [orthogonal.followed(part, _through(part, g.law, x, slope), g.law, x) for part in g.parts]
 
 
 def followed(part: Part, values: np.ndarray, x: Law) -> Part:

@@ -16,6 +16,7 @@ import numpy as np
 from fanin.theory import grid, places
 from fanin.theory.adjoint import sequence
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
+from fanin.theory.adjoint.orthogonal import least
 from fanin.theory.contraction import known_pairs
 from fanin.theory.law import FEATURE, Axis, Groups, Law, subsets
 from fanin.theory.state import Known, Value
@@ -92,7 +93,7 @@ def paired(g: Cotangent, x: Moments | Callable[[Groups], float], axes: tuple[Axi
     for s in subsets(frozenset(n for n, k in sizes.items() if k > 1)):
         between = _between_positions(g, x, sizes) if s == ALONG else None
         total += between if between is not None else float(np.prod([sizes[n] - 1 for n in s])) * g.pair(s) * x(s)
-    return max(total, 0.0)
+    return max(total, sum(least(p, g.law) for p in g.parts) if x is ONE else 0.0)
 
 
 def _own(g: Cotangent, x: Moments) -> float:

@@ -26,13 +26,15 @@ def left(g: Cotangent, outputs: float, n: float) -> float:
     return 1 / (1 + _handed_on(g, outputs, n))
 
 
-def behind_weights(g: Cotangent, outputs: float, n: float, own: float) -> float:
+def behind_weights(g: Cotangent, outputs: float, n: float, own: float, within: float = 1.0) -> float:
     """``white`` of what weights send back: their own, where a norm divides by what they made, and what is handed on.
 
     Args:
         own: what dividing by a channel's own deviation makes, 2/n without eps.
+        within: share of pairs of inputs that are summed in one group. Others have weights of their own on either side,
+            which agree by ``E[(w_j w_k)^2] = 1/n``.
     """
-    return own + _handed_on(g, outputs, n)
+    return within * (own + _handed_on(g, outputs, n)) + (1 - within) * g.white / n
 
 
 def _handed_on(g: Cotangent, outputs: float, n: float) -> float:
