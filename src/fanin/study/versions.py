@@ -18,9 +18,9 @@ from fanin.study.grid import Cell
 PACKAGE = Path(__file__).parent.parent
 TRAINING = ("frameworks/torch/training", "study/data", "study/trial.py", "fill", "distributions")
 """Sources that decide every trial."""
-DRAWING = ("recipes", "schemes.py", "axes.py", "activations")
+DRAWING = ("recipes", "schemes.py", "axes", "activations")
 """Sources that decide trials whose weights a recipe draws."""
-LOOKING = ("identify.py", "explain.py", "difference.py")
+LOOKING = ("identify.py", "candidates.py", "fitting.py", "blocks.py", "marks.py", "explain.py", "difference.py")
 """Parts of the recipes that read weights or plans, and draw none."""
 FOLLOWING = ("theory", "graph", "frameworks/torch")
 """Sources that decide trials whose recipe follows the signal through the model, such as auto."""
