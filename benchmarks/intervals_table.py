@@ -22,9 +22,9 @@ predicted once and drawn anew for every network. Tensors of one network move tog
 over networks. Width: standard deviation of the measured logarithm over the predicted one. Made by
 `benchmarks/intervals.py` and `benchmarks/intervals_table.py`.
 
-What is known to be off: behind a norm over the positions of a map, how much more alike close positions are than far ones
-is left out (intervals forward a third too wide behind batch norm, gradients before instance norm somewhat too narrow);
-gradients of GELU nets of gain 2 at depth 100 have two humps.
+What is known to be off: behind a norm over the positions of a map, how much more alike close positions are than far
+ones is left out (intervals forward a third too wide behind batch norm, gradients before instance norm somewhat too
+narrow); gradients of GELU nets of gain 2 at depth 100 have two humps.
 """
 COLUMNS = """
 | case | tensors | networks | forward | width | backward | width |
