@@ -17,7 +17,7 @@ from typing import IO, Any
 from fanin.errors import StudyError
 from fanin.study.grid import Cell
 from fanin.study.outcome import Outcome
-from fanin.study.versions import behind, versions
+from fanin.study.versions import behind, named, versions
 
 FORMAT = "1"
 _TABLES = """
@@ -95,7 +95,8 @@ class Store:
         """
         place = behind(cell)
         if place not in self._known:
-            self._known[place] = (self.about("versions") or {}).get(place) or versions(cell)
+            kept = {named(name): found for name, found in (self.about("versions") or {}).items()}
+            self._known[place] = kept.get(place) or versions(cell)
             if self._writing and self._known[place] != versions(cell):
                 self._renew(place, self._known[place], versions(cell))
         return cell.key(self._known[place])

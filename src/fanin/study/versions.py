@@ -26,6 +26,15 @@ FOLLOWING = ("theory", "graph", "frameworks/torch")
 """Sources that decide trials whose recipe follows the signal through the model, such as auto."""
 
 
+_KINDS = {
+    len(TRAINING): "training",
+    len(TRAINING) + len(DRAWING): "drawing",
+    len(TRAINING) + len(DRAWING) + len(FOLLOWING): "following",
+}
+_LAST = {"distributions": "training", "activations": "drawing", "frameworks/torch": "following"}
+"""Last source of a list -> what the list decides."""
+
+
 def versions(cell: Cell) -> dict[str, str]:
     """Versions and hashes that belong to the key of a cell."""
     return dict(_versions(_sources(cell), tuple(sorted(_files(cell)))))
@@ -38,8 +47,22 @@ def _versions(sources: tuple[str, ...], files: tuple[str, ...]) -> tuple[tuple[s
 
 
 def behind(cell: Cell) -> str:
-    """What computes a cell, by name: cells with the same have the same versions."""
-    return "|".join((*_sources(cell), *sorted(_files(cell))))
+    """What computes a cell, by name: cells with the same have the same versions, wherever the sources stand."""
+    return "|".join((_KINDS[len(_sources(cell))], *sorted(_files(cell))))
+
+
+def named(place: str) -> str:
+    """`behind` of a store that lists the sources themselves.
+
+    Example:
+        >>> named("study/trial.py|distributions|recipes|axes.py|activations|mine.tasks"), named("training")
+        ('drawing|mine.tasks', 'training')
+    """
+    parts = place.split("|")
+    if parts[0] in _KINDS.values():
+        return place
+    last = max(i for i, part in enumerate(parts) if part in _LAST)
+    return "|".join((_LAST[parts[last]], *parts[last + 1 :]))
 
 
 def environment() -> dict[str, str]:
