@@ -39,7 +39,7 @@ def write(store: Path) -> None:
     shutil.rmtree(place, ignore_errors=True)
     st.export(store, place, parquet=False)
     (place / "trials.csv").unlink(missing_ok=True)  # large; the store and the manifest make it again
-    drawn = {path.stem: path for path in st.figures(store, place, kinds=("png", "svg"))}  # the last kind wins
+    drawn = {path.stem: path for path in st.figures(store, place, kinds=("png", "svg"), dpi=100)}  # the last kind wins
     for kind in list(drawn):
         vector, pixels = place / f"{kind}.svg", place / f"{kind}.png"
         chosen = next((path for path in (vector, pixels) if path.stat().st_size < LARGEST), None)
