@@ -90,7 +90,8 @@ def embedding(structure: Structure, uses: list[Use], parameter: Parameter, optio
     elif structure.to_logits(uses[0].node):
         std, reason = 0.02, "a table of biases of attention logits: small, 0.02"
     elif structure.norm_ahead(uses[0].node):
-        std, reason = 0.02, "a look-up table that a norm follows: 0.02, so that training moves it quickly"
+        std = 1 / math.sqrt(width)
+        reason = f"a look-up table that a norm follows: 1/sqrt({width}), so that one learning rate suits it, too"
     else:
         std, reason = 1.0, "a look-up table: one row is read, so std 1 gives a signal of rms 1"
     kind = options.get("distribution", "normal")
