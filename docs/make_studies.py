@@ -14,7 +14,7 @@ import fanin.study as st
 
 FOLDER = Path(__file__).parent / "studies"
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
-LARGEST = 400_000
+LARGEST = 500_000
 """Bytes of a drawing beyond which a page shows it as pixels; of pixels beyond which it leaves the figure out."""
 SHOWN = {
     "differences": "Paired differences to the baseline with 95 % intervals; the band is the margin.",
