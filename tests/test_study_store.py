@@ -124,6 +124,21 @@ def test_a_store_from_another_version(tmp_path):
         assert sum(1 for _ in store.rows()) == 2
 
 
+def test_a_store_that_lists_its_sources_is_read_and_goes_on(tmp_path):
+    cell, listed = first_cell(), "frameworks/torch/training|study/trial.py|distributions|recipes|axes.py|activations"
+    with Store(tmp_path / "s.sqlite") as store:
+        store.put([(cell, FINE, 1)])
+        (found,) = store.about("versions").values()
+        store.tell("versions", {listed: found})
+    for writing in (False, True):
+        with Store(tmp_path / "s.sqlite", writing=writing) as store:
+            assert store.get(cell) is not None
+    with Store(tmp_path / "s.sqlite") as store:
+        store.tell("versions", {listed: {**found, "code": "another"}})
+        with pytest.raises(StudyError, match="code another is"):
+            store.get(cell)
+
+
 def test_failed_trials_are_forgotten_when_asked(tmp_path):
     with Store(tmp_path / "s.sqlite") as store:
         store.put([(first_cell(), Outcome("failed", error="no"), 2)])
