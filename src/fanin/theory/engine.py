@@ -18,6 +18,7 @@ from fanin.theory.contraction import dense, embed
 from fanin.theory.depth.record import depths
 from fanin.theory.doubt import doubted
 from fanin.theory.echo import Echo
+from fanin.theory.failures import FAILURES, reason
 from fanin.theory.law import Law, compress, constant, fresh_latent
 from fanin.theory.loss import Head, Start, start
 from fanin.theory.reuse import Memory
@@ -28,9 +29,6 @@ from fanin.theory.threads import one_thread
 from fanin.theory.width import Widths
 
 Rule = Callable[..., Value]
-
-FAILURES = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, KeyError, ArithmeticError)
-"""What a rule raises that met a case it was not written for: the row says so instead of a traceback."""
 
 MOVES: dict[str, Rule] = {"index": route.index, "take": route.take, "put": write.put}
 """Moves with a rule of their own; the others only say where places go."""
@@ -102,8 +100,9 @@ class Interpreter:
         begun = start(self.graph, self.values, self.head) if gradients and self.head is not None else None
         widths = Widths(self.graph, self.values, self.laws)
         widths.forward()
-        found = backward(self.graph, self.values, begun, widths.behind.watch) if gradients else {}
-        made = {node.id: row(node, self.values[node.id], found.get(node.id)) for node in self.graph.signals}
+        lost: dict[str, str] = {}
+        found = backward(self.graph, self.values, begun, widths.behind.watch, lost) if gradients else {}
+        made = {n.id: behind(row(n, self.values[n.id], found.get(n.id)), lost.get(n.id)) for n in self.graph.signals}
         rows = list(widths.bounded(made).values())
         if begun is not None:
             rows = [drawn(r, begun, node) for r, node in zip(rows, self.graph.signals, strict=True)]
@@ -143,10 +142,8 @@ class Interpreter:
             return self._unknown(node, inputs, f"{node.op} has no rule")
         try:
             return doubted(node, self.memory.law(node, inputs, lambda: solved(rule, node, inputs)), inputs)
-        except NotImplementedError as error:
-            why = f"{node.op}: {error}"
-        except FAILURES as error:
-            why = f"{node.op}: its rule failed with {type(error).__name__}: {error}"
+        except (NotImplementedError, *FAILURES) as error:
+            why = reason(node.op, error)
         return self._unknown(node, inputs, why) if node.is_float else Hidden(node.shape, _axes_like(node, inputs))
 
     def _unknown(self, node: Node, inputs: tuple[Value, ...], why: str) -> Value:
@@ -181,6 +178,8 @@ def solved(rule: Rule, node: Node, inputs: tuple[Value, ...]) -> Value:
     scaled = scale.rescaled(node, inputs)
     if scaled is None:
         value = rule(node, *inputs)
+        if isinstance(value, Law) and not len(value.values):
+            raise NotImplementedError("no elements")
         return scale.settled(value) if isinstance(value, Law) and node.is_float else value
     value = rule(scaled.node, *scaled.inputs)
     return scale.settled(value, scaled.power) if isinstance(value, Law) else value
@@ -275,6 +274,13 @@ def row(node: Node, value: Value, gradient: float | None = None) -> Signal:
         return Signal(**base, rms=rms, mean=float(array.mean()) if array.size else 0.0)
     why = value.why if isinstance(value, Unmodelled) else "values depend on weights in a way that has no rule"
     return Signal(**base, exact=False, note=f"unmodelled: {why}")
+
+
+def behind(found: Signal, why: str | None) -> Signal:
+    """A row whose gradient comes through an operation that has no answer on the way back says which one, and why."""
+    if why is None or found.rms is None or found.grad_rms is not None:
+        return found
+    return replace(found, note="; ".join(n for n in (found.note, f"gradient not modelled: {why}") if n))
 
 
 def drawn(found: Signal, begun: Start, node: Node) -> Signal:

@@ -11,12 +11,11 @@ from fanin.graph import Graph, Kind, Node
 from fanin.theory.adjoint import attention, dropout, elementwise, linear, mixing, norm, places, pool, recurrent
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, gathered
 from fanin.theory.adjoint.scale import aligned, scaled_back, settled
+from fanin.theory.failures import FAILURES, reason
 from fanin.theory.law import Law, subsets
 from fanin.theory.reuse import Memory
 from fanin.theory.scale import held
 from fanin.theory.state import Value
-
-FAILURES = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, KeyError, ArithmeticError)
 
 Rule = Callable[[Node, Cotangent, tuple[Value, ...]], list[list[Part]]]
 
@@ -66,7 +65,11 @@ Watch = Callable[[Node, list[Part], Cotangent, list[list[Part]] | None], None]
 
 
 def backward(
-    graph: Graph, values: dict[str, Value], start: Start | None = None, watch: Watch | None = None
+    graph: Graph,
+    values: dict[str, Value],
+    start: Start | None = None,
+    watch: Watch | None = None,
+    lost: dict[str, str] | None = None,
 ) -> dict[str, float]:
     """Root mean square of the cotangent at every node's tensor.
 
@@ -75,6 +78,7 @@ def backward(
         start: the gradient of a loss at the tensor where it starts; without it the cotangent is i.i.d. N(0, 1) on the
             first output.
         watch: told of every node.
+        lost: filled with the nodes whose gradient is not modelled, and why.
 
     Returns:
         rms by node id; a node whose cotangent is not modelled, or that no gradient reaches, is absent.
@@ -84,7 +88,7 @@ def backward(
     if first is None or not isinstance(output, Law):
         return {}
     waiting: dict[str, list[Part]] = {first: list(start.parts) if start is not None else [_start(output)]}
-    lost: set[str] = set()
+    lost = {} if lost is None else lost
     memory = Memory()
     found: dict[str, float] = {} if start is None else dict(start.gradients)
     for node in reversed(graph.nodes):
@@ -93,7 +97,7 @@ def backward(
         if not isinstance(law, Law) or not node.is_float:
             continue
         if node.id in lost:  # part of what it sends on is not known, so neither is the sum further back
-            lost.update(node.inputs)
+            _lose(node, lost[node.id], lost)
             continue
         if parts is None:
             continue
@@ -115,22 +119,27 @@ def _start(law: Law) -> Part:
 
 
 def _send(
-    node: Node, g: Cotangent, values, waiting, lost: set[str], power: int, memory: Memory
+    node: Node, g: Cotangent, values, waiting, lost: dict[str, str], power: int, memory: Memory
 ) -> list[list[Part]] | None:
     if node.kind in (Kind.PARAMETER, Kind.INPUT, Kind.CONSTANT):
         return None
     inputs = tuple(values[i] for i in node.inputs)
     rule = RULES.get(node.kind)
     if rule is None:
-        lost.update(i for i in node.inputs)
+        _lose(node, f"{node.op} has no rule", lost)
         return None
     try:
         sent = memory.parts(node, g, inputs, lambda: scaled_back(rule, node, g, inputs))
         sent = [[settled(p, power) for p in one] for one in sent]
-    except (NotImplementedError, *FAILURES):
-        lost.update(node.inputs)
+    except (NotImplementedError, *FAILURES) as error:
+        _lose(node, reason(node.op, error), lost)
         return None
     for source, parts in zip(node.inputs, sent, strict=True):
         if parts:
             waiting.setdefault(source, []).extend(parts)
     return sent
+
+
+def _lose(node: Node, why: str, lost: dict[str, str]) -> None:
+    for source in node.inputs:
+        lost.setdefault(source, why)
