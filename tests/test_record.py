@@ -10,7 +10,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import fanin  # noqa: E402
-from fanin.frameworks.torch import program as programs  # noqa: E402
+from fanin.frameworks.torch import tracing as programs  # noqa: E402
 from fanin.frameworks.torch.verbs import read_model  # noqa: E402
 
 N = 64

@@ -182,7 +182,7 @@ def test_a_model_returns_what_was_written():
 
 def test_programs_without_such_writes_are_left_alone():
     from fanin.frameworks.torch.functional import functional
-    from fanin.frameworks.torch.program import trace
+    from fanin.frameworks.torch.tracing import trace
 
     program = trace(nn.Sequential(nn.Linear(N, N), nn.ReLU(inplace=True)), (X,), {})
     assert functional(program) is program

@@ -18,7 +18,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fanin.distributions import Constant, Distribution, Normal, Orthogonal, TruncatedNormal, Uniform
-from fanin.frameworks.torch.program import shadow
+from fanin.frameworks.torch.shadow import shadow
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from fanin.frameworks.torch.fitness import require_fit
 from fanin.frameworks.torch.functional import functional
 from fanin.frameworks.torch.identity import unmark
 from fanin.frameworks.torch.parameters import parameter_records
-from fanin.frameworks.torch.program import Program, trace
+from fanin.frameworks.torch.program import Program
+from fanin.frameworks.torch.tracing import trace
 from fanin.graph import Graph
 
 

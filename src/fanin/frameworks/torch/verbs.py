@@ -62,7 +62,7 @@ def _planned(reading: Reading, plan: Any, tensors: Mapping[str, torch.Tensor], s
 
 def planned_model(reading: Reading, plan: Any, seed: int) -> torch.nn.Module:
     """A copy of the model with the weights that the plan draws."""
-    from fanin.frameworks.torch.program import shadow
+    from fanin.frameworks.torch.shadow import shadow
 
     def own(tensor: torch.Tensor) -> torch.Tensor:
         return torch.empty_like(tensor, device="cpu") if tensor.device.type == "meta" else tensor.detach().clone()
