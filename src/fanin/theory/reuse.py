@@ -275,7 +275,10 @@ def _again(sent: list[list], names: Names, bases: Names, factor: float) -> list[
         return p.divided and replace(p.divided, latent=names.there.get(p.divided.latent, p.divided.latent))
 
     def again(p: Any) -> Any:
-        return replace(p, base=base(p.base), second=p.second * factor, radial=named(p.radial), divided=divided(p))
+        of = p.same and again(p.same)
+        return replace(
+            p, base=base(p.base), second=p.second * factor, radial=named(p.radial), divided=divided(p), same=of
+        )
 
     return [[again(p) for p in one] for one in sent]
 

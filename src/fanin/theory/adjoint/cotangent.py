@@ -65,6 +65,8 @@ class Part:
         alike: how many features get one and the same number, behind a sum over them; 0 where they do not.
         chosen: what the gradient of a row of attention's weights or logits is made of (``spelled``).
         exponent: power of four that the mean square is to be multiplied by; rules see parts without one.
+        same: the part on the base that it was made of, in front of a norm over features, which keeps all but 1/n:
+            where it meets that base again, on a skip over the norm, both add before they are squared.
     """
 
     base: int
@@ -82,6 +84,7 @@ class Part:
     radial: Mapping[int, float] | None = None
     alike: int = 0
     chosen: Chosen | None = None
+    same: Part | None = None
 
     @cached_property
     def mean_second(self) -> float:
@@ -200,7 +203,7 @@ def fresh(
 def gathered(law: Law, parts: list[Part]) -> Cotangent:
     """Join parts: those of one base add their functions, those without a function are summed into one."""
     by_base: dict[int, Part] = {}
-    for part in parts:
+    for part in _recognized(parts):
         old = by_base.get(part.base)
         if old is None:
             by_base[part.base] = part
@@ -218,6 +221,14 @@ def gathered(law: Law, parts: list[Part]) -> Cotangent:
     if len(plain) > 1:
         plain = [_merged(law, plain)]
     return Cotangent(law, (*plain, *rest))
+
+
+def _recognized(parts: list[Part]) -> list[Part]:
+    """Parts on the bases that they were made of where others are on these, too; else on their own."""
+    if all(p.same is None for p in parts):
+        return parts
+    bases = [p.base if p.same is None else p.same.base for p in parts]
+    return [p if p.same is None else p.same if bases.count(p.same.base) > 1 else replace(p, same=None) for p in parts]
 
 
 def _on_one_base(law: Law, old: Part, part: Part) -> Part:

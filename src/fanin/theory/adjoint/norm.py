@@ -10,8 +10,9 @@ from fanin.graph import Node
 from fanin.theory import grid
 from fanin.theory.adjoint import sequence
 from fanin.theory.adjoint.aligned import across_features
-from fanin.theory.adjoint.cotangent import Cotangent, Divided, Part, fresh
+from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Divided, Part, fresh
 from fanin.theory.adjoint.joint import levels_onto
+from fanin.theory.adjoint.unary import followed
 from fanin.theory.adjoint.weights import ONE, Moments, paired, weight_part
 from fanin.theory.contraction import axis_groups, axis_size
 from fanin.theory.law import FEATURE, Groups, Law, constant, subsets
@@ -25,9 +26,8 @@ def norm(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     a = node.attrs
     x = as_law(inputs[0])
     parts: list[list[Part]] = [[] for _ in inputs]
-    scale2 = 1.0
+    scale2 = 1.0 if a.get("weight") is None else as_law(inputs[a["weight"]]).second
     if a.get("weight") is not None and isinstance(inputs[a["weight"]], Law):
-        scale2 = inputs[a["weight"]].second
         parts[a["weight"]] = [_of_gain(node, g, inputs)]
     if a.get("bias") is not None and isinstance(inputs[a["bias"]], Law):
         parts[a["bias"]] = [_parameter(g, inputs[a["bias"]], a)]
@@ -116,7 +116,8 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
     removed_signal = _mean_pair(g, axes, groups, _beside_signal(g, gained).pair) * (2 - min(signal.second, 1.0))
     keep = max(1 - (removed_mean + removed_signal) / second, 0.0)
     if features_only:
-        return replace(_per_place(g, x, axes, eps, centred, keep * scale2), radial={})
+        part = replace(_per_place(g, x, axes, eps, centred, keep * scale2), radial={})
+        return replace(part, same=_on_its_base(part, g, x, gained))
     shared = shared_moment(x, axes, groups) if centred else 0.0
     variance = max(x.second - shared, 0.0)
     f = freedom(x, axes, groups, shared if centred else None)
@@ -162,6 +163,31 @@ def _per_place(g: Cotangent, x: Law, axes, eps: float, centred: bool, factor: fl
         if onto is not None:  # the same latent on both sides: the gradient still follows the signal
             return fresh(part.second * scale, part.ratio, part.values[onto], part.matrix)
     return fresh(g.profile() * scale, g.ratios(), matrix=sequence.correlation(g, x))
+
+
+def _on_its_base(part: Part, g: Cotangent, x: Law, gained: Gained) -> Part | None:
+    """The part in front of a norm as a multiple, at every level, of the one behind it, which it is but for 1/n."""
+    gain = constant((), (), 1.0) if gained.gain is None else gained.gain
+    onto = levels_onto(g.law, x)
+    one = g.parts[0]
+    if len(g.parts) != 1 or one.base == ALIGNED or onto is None or not (gain.deterministic and len(gain.values) == 1):
+        return None
+    behind = np.broadcast_to(one.profile(g.law), part.profile(x).shape)
+    ratio = part.profile(x) / np.where(behind > 0, behind, np.inf)
+    factor = _by_level(ratio, x)
+    if factor is None:
+        return None
+    values = np.sqrt(factor)[:, None] * (np.ones((1, grid.POINTS)) if one.values is None else one.values[onto])
+    return replace(followed(one, np.sign(gain.mean) * values, x), radial={}, met=0.0, heard=0.0, white=0.0)
+
+
+def _by_level(profile: np.ndarray, x: Law) -> np.ndarray | None:
+    """What a profile is at every level of a law; None where places of one level differ."""
+    shape = np.broadcast_shapes(profile.shape, x.level.shape)
+    level, profile = np.broadcast_to(x.level, shape).ravel(), np.broadcast_to(profile, shape).ravel()
+    found = np.zeros(len(x.values))
+    found[level] = profile
+    return found if np.allclose(found[level], profile, rtol=1e-6, atol=0) else None
 
 
 def _more_than_inverse(x: Law, axes, eps: float, centred: bool) -> float:

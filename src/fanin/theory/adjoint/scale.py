@@ -21,7 +21,12 @@ def aligned(parts: Sequence[Part]) -> tuple[list[Part], int]:
     power = max((p.exponent for p in parts), default=0)
     if not any(p.exponent for p in parts):
         return list(parts), 0
-    return [_times(p, p.exponent - power) for p in parts], power
+    return [_everywhere(p, lambda q: _times(q, q.exponent - power)) for p in parts], power
+
+
+def _everywhere(part: Part, change: Callable[[Part], Part]) -> Part:
+    """The part changed, and itself on the base that it was made of."""
+    return change(part) if part.same is None else replace(change(part), same=change(part.same))
 
 
 def _times(part: Part, power: int) -> Part:
@@ -42,7 +47,10 @@ def scaled_back(rule: Rule, node: Node, g: Cotangent, inputs: tuple[Value, ...])
     bases = {p.base for p in g.parts}
     sent = rule(scaled.node, Cotangent(law, g.parts), scaled.inputs)
     shifts = [scaled.power - shift for shift in scaled.shifts]
-    return [[_moved(p, shift, bases) for p in one] for one, shift in zip(sent, shifts, strict=True)]
+    return [
+        [_everywhere(p, lambda q, by=shift: _moved(q, by, bases)) for p in one]
+        for one, shift in zip(sent, shifts, strict=True)
+    ]
 
 
 def _moved(part: Part, shift: int, bases: set[int]) -> Part:
@@ -54,6 +62,10 @@ def _moved(part: Part, shift: int, bases: set[int]) -> Part:
 
 def settled(part: Part, power: int) -> Part:
     """The part times 4^power in its mean square; its exponent is zero if and only if it is inside the window."""
+    return _everywhere(part, lambda q: _settled(q, power))
+
+
+def _settled(part: Part, power: int) -> Part:
     power += part.exponent
     size = float(np.max(part.second)) if part.second.size else 0.0
     if power == 0 and (size == 0 or 2.0 ** -(2 * scale.WINDOW) < size < 2.0 ** (2 * scale.WINDOW)):
