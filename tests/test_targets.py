@@ -11,6 +11,8 @@ import pytest
 import fanin
 from fanin.errors import FaninError, MissingDependency, TargetError
 from fanin.targets import InputSpec, parse_input, resolve
+from fanin.targets.shrink import _shorter_lists
+from fanin.targets.units import filled, scaled, units
 
 torch = pytest.importorskip("torch")
 
@@ -187,6 +189,19 @@ SMALL = [
     "swin",
     "mamba",
     "deepseek_v3",
+    "nemotron",  # leaves the number of key heads open
+    "dots1",  # and that of experts
+    "dbrx",  # and the angle of a part
+    "bamba",  # Mamba's heads times their size are twice the hidden size
+    "zamba2",  # works out which layers are hybrid
+    "ernie4_5_moe",
+    "xlstm",
+    "funnel",  # has two bare models
+    "vilt",  # texts and images in one tower
+    "flava",
+    "lxmert",
+    "perceiver",
+    "xmod",
 ]
 
 
@@ -198,6 +213,21 @@ def test_small_models_run_on_their_default_batch(kind):
         target.model(**target.batch)
     assert sum(p.numel() for p in target.model.parameters()) < 1e8
     assert any("--small" in note for note in target.notes)
+
+
+def test_units_keep_products_equal():
+    """Mamba 2 in Bamba: heads x size = expand x hidden before and after; odd head counts stay whole."""
+    values = {"hidden_size": 4096, "num_attention_heads": 32, "mamba_n_heads": 128, "mamba_d_head": 64, "head_dim": 128}
+    small = scaled(values, units(values, 64))
+    assert small["hidden_size"] == 64 and small["num_attention_heads"] * small["head_dim"] == 64
+    assert small["mamba_n_heads"] * small["mamba_d_head"] == 2 * small["hidden_size"]
+    assert scaled({"vocab_size": 9000, "num_conv_layers": 7, "image_size": 384}, units(values, 64)) == {}
+    assert filled({"hidden_size": 64, "num_attention_heads": 4, "head_dim": None}) == {"head_dim": 16}
+
+
+def test_cut_lists_keep_a_layer_of_every_kind():
+    values = {"num_hidden_layers": 6, "layer_types": ["linear"] * 5 + ["full"]}
+    assert _shorter_lists(values, {"num_hidden_layers": 2}) == {"layer_types": ["linear", "full"]}
 
 
 def test_hf_chooses_the_class():

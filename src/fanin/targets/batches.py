@@ -7,7 +7,7 @@ from typing import Any
 
 from fanin.errors import TargetError
 
-SEQUENCES, TOKENS, IMAGES = 2, 64, 4
+SEQUENCES, TOKENS, IMAGES, REGIONS = 2, 64, 4, 16
 
 
 def default_batch(
@@ -17,12 +17,14 @@ def default_batch(
     import torch
 
     names = _input_names(model, config)
-    if not all(name in _MAKERS for name in names):
+    if not all(name in _MAKERS for name in names) or ("inputs" in names and not hasattr(config, "d_model")):
         return None, ()
     generator = torch.Generator().manual_seed(seed)
     batch = {}
     for name in names:
         shape, allowed = _MAKERS[name](model, config)
+        if "input_ids" in names and name.startswith("pixel_values"):  # as many images as texts
+            shape = (SEQUENCES, *shape[1:])
         batch[name] = _tensor(shape, allowed, generator, meta)
     described = ", ".join(f"{n}: {_dtype(t)}{list(t.shape)}" for n, t in batch.items())
     kinds = {"ids uniform over the vocabulary" if "ids" in name else "i.i.d. N(0, 1)" for name in batch}
@@ -37,6 +39,9 @@ def _input_names(model: Any, config: Any) -> list[str]:
         names = ["input_ids", other]
     if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in takes:
         names.append("decoder_input_ids")
+    names += [n for n in _BESIDE if n in takes and n not in names]
+    if hasattr(model, "set_default_language") and getattr(config, "languages", None):
+        model.set_default_language(config.languages[0])
     return names
 
 
@@ -44,6 +49,10 @@ def _second_tower(config: Any, takes: Any) -> str | None:
     """What the tower beside the text takes in models with two, such as CLIP; None where text alone is enough."""
     if any("image_token" in name or "audio_token" in name for name in vars(config)):
         return None  # images are laid among the tokens: without such tokens there are none
+    if "pixel_values" in takes and all(
+        hasattr(config, n) for n in ("vocab_size", "image_size", "modality_type_vocab_size")
+    ):
+        return "pixel_values"  # one tower reads both
     for part, name in (("vision_config", "pixel_values"), ("audio_config", "input_features")):
         two = hasattr(config, "projection_dim") or (hasattr(config, "text_config") and hasattr(config, part))
         if name in takes and two:
@@ -96,6 +105,18 @@ def _features(model: Any, config: Any) -> tuple[tuple[int, ...], Any]:
     return (SEQUENCES, 128, bins), None
 
 
+def _latent_inputs(model: Any, config: Any) -> tuple[tuple[int, ...], Any]:
+    return (SEQUENCES, TOKENS, config.d_model), None
+
+
+def _regions(model: Any, config: Any) -> tuple[tuple[int, ...], Any]:
+    return (SEQUENCES, REGIONS, config.visual_feat_dim), None
+
+
+def _boxes(model: Any, config: Any) -> tuple[tuple[int, ...], Any]:
+    return (SEQUENCES, REGIONS, config.visual_pos_dim), None
+
+
 _MAKERS: dict[str, Any] = {
     "input_ids": _ids,
     "decoder_input_ids": _ids,
@@ -103,7 +124,13 @@ _MAKERS: dict[str, Any] = {
     "pixel_values_videos": _pixels,
     "input_values": _waveform,
     "input_features": _features,
+    "inputs": _latent_inputs,
+    "visual_feats": _regions,
+    "visual_pos": _boxes,
 }
+
+
+_BESIDE = ("visual_feats", "visual_pos")  # asked for beside the text
 
 
 def _part(config: Any, name: str) -> Any:

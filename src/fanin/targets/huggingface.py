@@ -33,7 +33,7 @@ def build(request: Request) -> Target:
 
         config, note = shrink(config, lambda c: _shape_only(transformers, c, class_name), keep=overrides)
         notes.append(note)
-    _without_cache(config)
+    without_cache(config)
     if not request.meta:
         check_size(_shape_only(transformers, config, class_name), request)
     model = _model(transformers, config, class_name)
@@ -147,7 +147,8 @@ def _merged(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str
     return merged
 
 
-def _without_cache(config: Any) -> None:
+def without_cache(config: Any) -> None:
+    """Turn caches off, in the configuration and its parts, in place."""
     for part in (config, *(v for v in vars(config).values() if hasattr(v, "use_cache"))):
         if getattr(part, "use_cache", False):
             part.use_cache = False  # keys and values kept for generation are not part of training
@@ -195,7 +196,8 @@ def _class(transformers: Any, config: Any, class_name: str | None) -> Any:
         return transformers.AutoModelForCausalLM
     if kind not in auto.MODEL_MAPPING_NAMES:
         raise TargetError(f"hf:{kind} has no bare model", remedy=f"name the class to build, hf:{kind}:<ClassName>")
-    return transformers.AutoModel
+    bare = auto.MODEL_MAPPING_NAMES[kind]
+    return transformers.AutoModel if isinstance(bare, str) else getattr(transformers, bare[0])
 
 
 def _first_line(error: BaseException) -> str:
