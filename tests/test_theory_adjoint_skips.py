@@ -80,3 +80,31 @@ def test_without_what_both_have_in_common_it_is_seen(net, monkeypatch):
     monkeypatch.setattr(norm, "_on_its_base", lambda *_: None)
     error, spread = errors(net, tokens(), 12)["first"]
     assert abs(error) > max(0.15, 10 * spread)
+
+
+class Added(Past):
+    """What a block adds to its input, as its result less its input."""
+
+    def joined(self, y):
+        return y + self.between(y.relu()) - y
+
+
+class Double(Past):
+    """Twice the result, less the input: most of what goes back to the input cancels."""
+
+    def joined(self, y):
+        return 2 * (y + self.between(y.relu())) - y
+
+
+@pytest.mark.parametrize("net", [Added, Double])
+def test_what_is_taken_away_again(net):
+    hold(errors(net, tokens(), 12))
+
+
+@pytest.mark.parametrize(("net", "least"), [(Added, 2), (Double, 0.5)])
+def test_without_its_sign_it_is_seen(net, least, monkeypatch):
+    """A control: both added with one sign."""
+    from fanin.theory.adjoint import binary
+
+    monkeypatch.setattr(binary, "_signed", lambda part, *_: part)
+    assert errors(net, tokens(), 4)["first"][0] > least

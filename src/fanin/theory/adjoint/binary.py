@@ -67,14 +67,17 @@ def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     """The other operand has a latent of its own: the root mean square of the factor given x's latent."""
     if part.values is not None and np.all(np.ptp(part.values, axis=1) <= 1e-6 * np.abs(part.values).max(axis=1)):
         kept = part.balanced if len(part.values) == 1 else frozenset()
-        part = replace(
-            part, second=part.profile(out), values=None, balanced=kept
-        )  # a factor that does not follow the latent
+        sign = -1.0 if np.all(part.values < 0) else 1.0
+        one = np.ptp(part.values) <= 1e-6 * np.abs(part.values).max()
+        second = part.second * float(part.values[0, 0]) ** 2 if one else part.profile(out)
+        part = replace(part, second=second, values=None, balanced=kept)  # a factor that does not follow the latent
+    else:
+        sign = 1.0
     if part.values is None and fn.__code__.co_argcount == 2 and is_sum(fn):
-        alpha = float(fn(1.0, 0.0) - fn(0.0, 0.0))
+        alpha = sign * float(fn(1.0, 0.0) - fn(0.0, 0.0))
         if alpha == 1.0:
             return part
-        return replace(part, second=part.second * alpha**2)
+        return _signed(replace(part, second=part.second * alpha**2), alpha, x)
     if part.values is None and is_product(fn):
         lead = out.level.ndim - y.level.ndim
         square = y.seconds[y.level].reshape((1,) * lead + y.level.shape)
@@ -92,6 +95,11 @@ def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     if is_sum(fn):
         return _given_sum(part, out, x, form)
     return fresh(part.second, _ratios_with(part, out, x, y, fn), form, _matrix_with(part, out, y))
+
+
+def _signed(part: Part, factor: float, x: Law) -> Part:
+    """The part with the sign that a factor gives it, which counts where it meets its base again (``y - x``)."""
+    return part if factor > 0 else replace(part, values=np.full((len(x.values), grid.POINTS), -1.0))
 
 
 def _given_sum(part: Part, out: Law, x: Law, form: np.ndarray) -> Part:

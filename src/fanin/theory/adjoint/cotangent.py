@@ -207,8 +207,8 @@ def gathered(law: Law, parts: list[Part]) -> Cotangent:
         old = by_base.get(part.base)
         if old is None:
             by_base[part.base] = part
-        elif old.second.shape == part.second.shape and np.allclose(old.second, part.second, rtol=1e-9, atol=0):
-            by_base[part.base] = _on_one_base(law, old, part)
+        elif (times := _factor(old, part)) is not None:
+            by_base[part.base] = _on_one_base(law, old, times)
         else:  # the same base at different places (two slices of one tensor): they do not meet
             by_base[next(_bases)] = part
     means = {id(p): float(np.mean(p.profile(law))) for p in by_base.values()}
@@ -229,6 +229,20 @@ def _recognized(parts: list[Part]) -> list[Part]:
         return parts
     bases = [p.base if p.same is None else p.same.base for p in parts]
     return [p if p.same is None else p.same if bases.count(p.same.base) > 1 else replace(p, same=None) for p in parts]
+
+
+def _factor(old: Part, part: Part) -> Part | None:
+    """The part with the mean square of another on its base, a factor in its function; None where places differ."""
+    if old.second.shape != part.second.shape:
+        return None
+    if np.allclose(old.second, part.second, rtol=1e-9, atol=0):
+        return part
+    mean = old.mean_second
+    factor2 = part.mean_second / mean if mean > 0 else 0.0
+    if not 0 < factor2 < np.inf or not np.allclose(factor2 * old.second, part.second, rtol=1e-9, atol=0):
+        return None
+    values = np.ones((1, grid.POINTS)) if part.values is None else part.values
+    return replace(part, second=old.second, values=np.sqrt(factor2) * values)
 
 
 def _on_one_base(law: Law, old: Part, part: Part) -> Part:
