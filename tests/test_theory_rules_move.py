@@ -103,6 +103,19 @@ def test_unfold_into_patches():
     assert compared(patches, normal(4, 32, 6, 6)).misses() == []
 
 
+@pytest.mark.parametrize("across", [False, True])
+def test_overlapping_windows_by_strides(across):
+    """Windows of four positions, two apart, read off the storage as Longformer does, of a contiguous tensor or not."""
+
+    def windows(m, y):
+        y = y.transpose(0, 1).contiguous().transpose(0, 1) if across else y.contiguous()
+        s, t, n = y.stride()
+        wide = torch.as_strided(y, (4, 2, 4, N), (s, 2 * t, t, n))
+        return wide.sum(2) @ m.v
+
+    assert compared(net(windows), X, LAWS).misses() == []
+
+
 def test_a_shift_overlooked_is_missed():
     """A control: y + y is four times the mean square, y + shifted y is not."""
     from dataclasses import replace

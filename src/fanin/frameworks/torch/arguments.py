@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Mapping
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ class Arguments:
         shapes: of the tensors that the step reads, by id.
         booleans: which of them are truth values.
         weights: ids of the model's parameters.
+        strides: of the tensors in storage, where known.
     """
 
     def __init__(
@@ -31,7 +33,9 @@ class Arguments:
         shapes: Mapping[str, tuple[int, ...]],
         booleans: frozenset[str] = frozenset(),
         weights: Container[str] = (),
+        strides: Mapping[str, tuple[int, ...]] | None = None,
     ):
+        self._strides = strides or {}
         self.step, self._shapes, self.booleans, self.weights = step, shapes, booleans, weights
         self.shape: tuple[int, ...] = tuple(step.value.shape) if isinstance(step.value, torch.Tensor) else ()
         self.refs = references(step)
@@ -54,6 +58,12 @@ class Arguments:
         """Position of a tensor argument among the node's inputs, None where it was left out."""
         value = self._values.get(name)
         return self.refs.index(value.id) if isinstance(value, Ref) else None
+
+    def strides(self, name: str) -> tuple[int, ...]:
+        """Strides of a tensor argument; as if contiguous where they are not known."""
+        shape = self.size(name)
+        contiguous = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+        return self._strides.get(self._values[name].id, contiguous)
 
     def given(self, name: str) -> int:
         """Position of a tensor argument that must be there."""

@@ -47,6 +47,9 @@ class _Builder:
         self.nodes: list[Node] = []
         self.current: dict[str, str] = {}  # id of a step -> id of the node that now holds its tensor
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.strides = {
+            s.id: tuple(s.value.stride()) for s in program.steps if getattr(s.value, "layout", None) is torch.strided
+        }
         self.floating: dict[str, bool] = {}
         self.booleans: set[str] = set()
         self.complex: set[str] = set()
@@ -122,7 +125,7 @@ class _Builder:
         booleans = frozenset(r for r in known if self.current[r] in self.booleans)
         shapes = {r: self.shapes[self.current[r]] for r in known}
         try:
-            return row(Arguments(step, shapes, booleans, self.program.parameters))
+            return row(Arguments(step, shapes, booleans, self.program.parameters, self.strides))
         except (KeyError, TypeError, AttributeError, ValueError, IndexError):
             return Kind.OPAQUE, {}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
+from itertools import pairwise
 
 import numpy as np
 
@@ -97,6 +99,59 @@ def windows(a: Arguments) -> Chain:
     return chain
 
 
+def strided(a: Arguments) -> Chain:
+    """Tensor.as_strided of dense storage, such as overlapping windows: axes whose steps overlap are read off one axis.
+
+    Ordered by falling strides, an axis that steps over all that the axes after it reach starts an axis of the storage;
+    Unmodelled where the storage does not fall into such axes.
+    """
+    source, offset = a.strides("self"), a.get("storage_offset")
+    size, stride = [int(n) for n in a["size"]], [int(n) for n in a["stride"]]
+    order = sorted(range(len(size)), key=lambda i: -stride[i])
+    axes = _storage_axes([size[i] for i in order], [stride[i] for i in order])
+    numel = math.prod(a.size("self"))
+    dense = sorted(range(len(source)), key=lambda i: (-source[i], i))
+    if offset or not axes or axes[-1][1] != 1 or not _is_dense(a.size("self"), source, dense):
+        raise ValueError("strides that are not axes of dense storage")
+    chain, units = Chain(a), [numel, *(unit for _, unit in axes)]
+    lengths = [m // n for m, n in pairwise(units)]
+    if math.prod(lengths) != numel or any(int(i.max()) >= n for (i, _), n in zip(axes, lengths, strict=True)):
+        raise ValueError("strides that are not axes of dense storage")
+    x = chain.reshape(chain.permute(0, dense), tuple(lengths))
+    for k, (index, _) in enumerate(axes):
+        if not np.array_equal(index, np.arange(lengths[k])):
+            x = chain.gather(x, k, index)
+    x = chain.reshape(x, tuple(size[i] for i in order))
+    chain.permute(x, np.argsort(order).tolist())
+    return chain
+
+
+def _storage_axes(size: list[int], stride: list[int]) -> list[tuple[np.ndarray, int]]:
+    """Indices into each axis of the storage, and how many elements one step along it is."""
+    axes: list[tuple[np.ndarray, int]] = []
+    run: list[int] = []
+    for k in range(len(size)):
+        run.append(k)
+        reach = 1 + sum((size[j] - 1) * stride[j] for j in range(k + 1, len(size)))
+        if reach <= stride[k]:
+            unit = stride[k]
+            if any(stride[j] % unit for j in run):
+                return []
+            axes.append((reduce(np.add.outer, [np.arange(size[j]) * (stride[j] // unit) for j in run]).ravel(), unit))
+            run = []
+    return [] if run else axes
+
+
+def _is_dense(size: tuple[int, ...], stride: tuple[int, ...], order: list[int]) -> bool:
+    """Whether the storage holds every element once, the axes in this order."""
+    expected = 1
+    for i in reversed(order):
+        if size[i] != 1 and stride[i] != expected:
+            return False
+        expected *= size[i]
+    return True
+
+
 REARRANGING: dict[str, Row] = {
     **dict.fromkeys(("repeat", "tile"), repeat),
     "repeat_interleave": repeat_interleave,
@@ -104,5 +159,6 @@ REARRANGING: dict[str, Row] = {
     "pixel_unshuffle": pixel_unshuffle,
     "im2col": im2col,
     "unfold": windows,
+    "as_strided": strided,
 }
 """Every element comes from one place."""
