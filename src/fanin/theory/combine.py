@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fanin.theory import border, grid, kurtosis, places, spread, windows
+from fanin.theory import border, grid, kurtosis, places, spread, uneven, windows
 from fanin.theory.law import (
     FEATURE,
     Atom,
@@ -183,7 +183,7 @@ def _independent(shared: Law, fn: Function, fx, fy, x: Law, y: Law, pair: str, m
     law = replace(law, latent=latent_for(law, moments, law.groups))
     if pair == "sum" and (x.latent.spread or y.latent.spread):
         law = replace(law, latent=replace(law.latent, spread=spread.of_sum(law, (x, y))))
-    law = kurtosis.of_sum(law, x, y) if pair == "sum" else law
+    law = uneven.of_sum(kurtosis.of_sum(law, x, y), x, y) if pair == "sum" else law
     law = border.combined(law, x, y, pair) if pair in ("sum", "product") else law
     if pair != "sum":
         return places.multiplied(law, x, y)

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from fanin.theory import grid, kurtosis, places, spread
+from fanin.theory import grid, kurtosis, places, spread, uneven
 from fanin.theory.law import (
     FEATURE,
     Atom,
@@ -146,6 +146,8 @@ def weighted_sum(
     if mean and mean**2 <= law.second:
         law = shifted(law, mean)
     law = kurtosis.weighted(spread.summed(x, n, law, channels or n, grouped), weight, n)
+    if not grouped:
+        law = uneven.summed(law, x, weight, n, spread.over_taps(x, n / (channels or n)))
     return _noted(places.scaled(law, x), x)
 
 

@@ -81,6 +81,18 @@ class Scatter(NamedTuple):
         return Scatter(*(s * factor for s in self))
 
 
+class Uneven(NamedTuple):
+    """Thirds of excess kurtosis of channels over their places (see ``uneven``).
+
+    Attributes:
+        own: of one channel.
+        common: of what channels have in common, the covariance of two channels' squares over places.
+    """
+
+    own: float = 0.0
+    common: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Latent:
     """Identity of a latent and how it correlates between places.
@@ -98,6 +110,8 @@ class Latent:
         picked: of how many the largest few are (see ``rules.picked``); 0 where they are not.
         border: correlations between places of a map by how near they are to its border (see ``border``).
         terms: of a sum, the latents (id and views) that it was made of and its correlation with each.
+        uneven: how far a channel over its places is from a Gaussian.
+        aside: by how much less its places correlate than ``corr`` says, for what they were made of was uneven.
     """
 
     id: int
@@ -112,6 +126,8 @@ class Latent:
     border: Border | None = None
     excess: float = 0.0
     terms: Mapping[tuple, float] = field(default_factory=dict)
+    uneven: Uneven = field(default_factory=Uneven)
+    aside: float = 0.0
 
     def aligned(self, other: Latent) -> bool:
         """Whether elements at one place are functions of the same z."""

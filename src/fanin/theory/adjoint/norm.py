@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import grid
+from fanin.theory import grid, uneven
 from fanin.theory.adjoint import sequence
 from fanin.theory.adjoint.aligned import across_features
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Divided, Part, fresh
@@ -119,7 +119,7 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
         part = replace(_per_place(g, x, axes, eps, centred, keep * scale2), radial={})
         return replace(part, same=_on_its_base(part, g, x, gained))
     shared = shared_moment(x, axes, groups) if centred else 0.0
-    variance = max(x.second - shared, 0.0)
+    variance = max(x.second - shared + (uneven.shortfall(x) if centred else 0.0), 0.0)
     f = freedom(x, axes, groups, shared if centred else None)
     factor = scale2 * mean_inverse(variance, eps, f)
     unit = lambda s: (x.pair(s) - shared) / max(variance, 1e-300)  # noqa: E731

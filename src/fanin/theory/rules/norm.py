@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border, grid
+from fanin.theory import border, grid, uneven
 from fanin.theory.combine import binary
 from fanin.theory.contraction import axis_groups, axis_size
 from fanin.theory.law import FEATURE, Law, latent_for, subsets
@@ -61,7 +61,7 @@ def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = Tru
     if features_only and (varies or len(x.values) > 1):
         return _per_place(x, axes, eps, centred)
     shared = shared_moment(x, axes, groups) if centred else 0.0
-    variance = max(x.second - shared, 0.0)
+    variance = max(x.second - shared + (uneven.shortfall(x) if centred else 0.0), 0.0)
     if variance <= 1e-13 * x.second:
         variance = 0.0
     scale = 1 / np.sqrt(variance + eps)
@@ -79,7 +79,7 @@ def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = Tru
     if features_only:
         return law
     pair = lambda s: max((x.pair(s) - shared) * scale**2, -wanted)  # noqa: E731
-    law = replace(law, latent=latent_for(law, pair, law.groups))
+    law = replace(law, latent=replace(latent_for(law, pair, law.groups), uneven=x.latent.uneven))
     if centred and FEATURE not in reduced and reduced >= x.groups:
         law = border.centred(law, x, shared, wanted, float(scale))
     if not x.latent.spread or not law.gaussian or wanted <= 0:
