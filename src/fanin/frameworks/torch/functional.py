@@ -191,7 +191,10 @@ def _attrs(view: Step, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, An
     row = TABLE.get(op_name(view.target))
     if row is None or not hasattr(view.target, "_schema"):
         return {}
-    built = row(Arguments(view, shapes))
+    try:
+        built = row(Arguments(view, shapes))
+    except ValueError:  # strides that no row describes
+        return {}
     return built[1] if isinstance(built, tuple) and built[0] is Kind.MOVE else {}
 
 
