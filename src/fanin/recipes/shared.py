@@ -89,9 +89,6 @@ def embedding(structure: Structure, uses: list[Use], parameter: Parameter, optio
         reason = f"a table that is also the output head: logits on a normalized input stay below rms {logits:g}"
     elif structure.to_logits(uses[0].node):
         std, reason = 0.02, "a table of biases of attention logits: small, 0.02"
-    elif structure.norm_ahead(uses[0].node):
-        std = 1 / math.sqrt(width)
-        reason = f"a look-up table that a norm follows: 1/sqrt({width}), so that one learning rate suits it, too"
     else:
         std, reason = 1.0, "a look-up table: one row is read, so std 1 gives a signal of rms 1"
     kind = options.get("distribution", "normal")

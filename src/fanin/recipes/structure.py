@@ -150,19 +150,6 @@ class Structure(Walk):
         )
         return passes and alone and self.normed(user)
 
-    def norm_ahead(self, node: Node) -> bool:
-        """Whether every way from this tensor to a weight leads through a normalization, written out or not."""
-        pending, seen = [node], {node.id}
-        while pending:
-            for user in self.graph.users[pending.pop().id]:
-                if user.kind is Kind.NORM or self._rescaled(user) or user.id in seen:
-                    continue
-                if user.kind is Kind.MIX or user.kind is Kind.ATTENTION or self.weight_at(user) is not None:
-                    return False
-                seen.add(user.id)
-                pending.append(user)
-        return True
-
     def to_logits(self, node: Node) -> bool:
         """Whether a tensor is added to attention logits."""
         for user in self.graph.users[node.id]:
