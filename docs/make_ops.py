@@ -40,7 +40,7 @@ BUILDERS = {  # function that builds the row -> kind
     "cumsum": Kind.REDUCE, "interpolation": Kind.REDUCE, "filled": Kind.CONSTANT, "copied": Kind.MOVE,
     "repeat": Kind.MOVE, "repeat_interleave": Kind.MOVE, "pixel_shuffle": Kind.MOVE, "pixel_unshuffle": Kind.MOVE,
     "_recurrent": Kind.RECUR, "im2col": Kind.MOVE, "windows": Kind.MOVE, "nearest": Kind.MOVE, "einsum": Kind.MIX,
-    "_stepped": Kind.RECUR, "packed_rows": Kind.MOVE,
+    "_stepped": Kind.RECUR, "packed_rows": Kind.MOVE, "strided": Kind.MOVE,
 }  # fmt: skip
 
 EXACT, APPROXIMATE, NONE = "exact", "approximate", "unmodelled"
@@ -77,7 +77,7 @@ SPECIAL = {
     **dict.fromkeys(("view_as_complex", "view_as_real", "real"), (EXACT, "rotations by known complex numbers")),
 }
 MISSING = {
-    "prod", "cumprod", "median", "kthvalue", "masked_select", "scatter_reduce", "embedding_bag", "as_strided",
+    "prod", "cumprod", "median", "kthvalue", "masked_select", "scatter_reduce", "embedding_bag",
     "grid_sampler", "cdist", "_euclidean_dist", "logcumsumexp", "fft_rfft2", "fft_irfft2", "stft", "linalg_qr",
     "linalg_solve", "linalg_inv", "deform_conv2d", "roi_align", "ctc_loss", "renorm",
 }  # fmt: skip
