@@ -89,7 +89,7 @@ def unscaled(shapes: Mapping[str, tuple[int, ...]], stds: Mapping[str, float | N
         sums = len(ends)
         usual = float(np.median(others))
         for name in ends:
-            if abs(math.log((stds[name] or usual) / usual)) < math.log(2 * sums) / 4:  # nearer to one than to the rule
+            if abs(math.log((stds[name] or usual) / usual)) < math.log(sums) / 4:  # nearer to one than to the rule
                 marked[name] = f"one of {sums} residual projections that were never scaled by 1/sqrt({sums})"
     return marked
 
