@@ -57,7 +57,7 @@ def measured(law: str) -> tuple[float, float]:
 def predicted(law: str) -> tuple[float, float]:
     """The mean over networks whose own weights' mean squares stray from the law's, and its relative error."""
     said = []
-    for seed in range(6):
+    for seed in range(12):
         torch.manual_seed(seed)
         said.append(fanin.predict(bottleneck(law).train(), batch())["2"].grad_rms ** 2)
     return float(np.mean(said)), float(np.std(said, ddof=1) / np.mean(said) / math.sqrt(len(said)))
@@ -81,7 +81,7 @@ def test_a_control_that_knows_nothing_of_shared_features(monkeypatch):
 
 def test_a_control_that_takes_all_weights_for_normal(monkeypatch):
     monkeypatch.setattr(kurtosis, "weighted", lambda law, *_: law)
-    assert abs(off("uniform")) > 5
+    assert abs(off("uniform")) > 6
 
 
 def test_kurtosis_of_uniform_weights():
