@@ -500,6 +500,31 @@ def test_lsuv_with_shared_layers_residuals_and_batch_norm():
     assert model.stem(batch).std(correction=0).item() == pytest.approx(1, rel=1e-3)
 
 
+class Twice(nn.Module):
+    """One matrix, transposed once and applied three times; then another."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(24, 24))
+        self.last = nn.Linear(24, 8)
+
+    def forward(self, x):
+        turned = self.first.t()
+        seen = [x @ turned]
+        for _ in range(2):
+            seen.append(torch.tanh(seen[-1]) @ turned)
+        return self.last(torch.relu(seen[-1])), seen[0]
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.0, 3000.0])
+def test_lsuv_scales_a_matrix_before_it_is_met_again(offset):
+    torch.manual_seed(0)
+    model, batch = Twice(), torch.randn(64, 24) * 0.1 + offset
+    fanin.init_(model, batch, recipe="lsuv")
+    out, first = model(batch)
+    assert [first.std(correction=0).item(), out.std(correction=0).item()] == pytest.approx([1, 1], rel=1e-3)
+
+
 def test_lsuv_on_bad_data_leaves_the_model_alone():
     model, batch = mlp([8, 8, 3]), torch.randn(4, 8)
     before = [p.detach().clone() for p in model.parameters()]
