@@ -158,6 +158,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    if unknown := set(given.cases) - set(CASES):
+        parser.error(f"no case {', '.join(sorted(unknown))}; there are: {', '.join(CASES)}")
     torch.set_flush_denormal(True)
     rows = []
     for case in given.cases or CASES:
