@@ -14,7 +14,6 @@ percentiles of the measured rms's own standard error, below which no error means
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import time
 import warnings
@@ -22,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
+from as_json import add_json, finish, keep, lines
 
 import fanin
 from fanin.frameworks import front_end
@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--width", type=int, help="hidden size of shrunk configurations (default 64)")
     parser.add_argument("-v", "--verbose", action="store_true", help="the tensors that are furthest off")
-    parser.add_argument("--json", metavar="FILE")
+    add_json(parser)
     args = parser.parse_args()
     if args.width:
         shrink.WIDTH = args.width
@@ -217,11 +217,12 @@ def main() -> None:
         except Exception as error:
             result = Result(target, "eval" if args.eval else "train", error=f"{type(error).__name__}: {error}"[:400])
         results.append(result)
-        show(result, args.verbose)
-        if args.json:  # after each, so that a run that is cut short leaves what it has
-            with open(args.json, "w") as file:
-                json.dump([asdict(r) for r in results], file, indent=1)
-    summary(results)
+        with lines(args.json):
+            show(result, args.verbose)
+        keep(args.json, [asdict(r) for r in results])
+    with lines(args.json):
+        summary(results)
+    finish(args.json, [asdict(r) for r in results])
 
 
 def show(r: Result, verbose: bool = False) -> None:

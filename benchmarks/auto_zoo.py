@@ -13,7 +13,6 @@ the same figures on freshly drawn networks, each compared with its prediction.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import time
 import warnings
@@ -21,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
+from as_json import add_json, finish, keep, lines
 
 import fanin
 from fanin.frameworks import front_end
@@ -167,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="*", help="model types of transformers, or targets")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--json", metavar="FILE")
+    add_json(parser)
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
@@ -178,14 +178,15 @@ def main() -> None:
         except Exception as error:
             result = Result(target, failure=f"{type(error).__name__}: {error}"[:300])
         results.append(result)
-        show(result)
-        if args.json:  # after each, so that a run that is cut short leaves what it has
-            with open(args.json, "w") as file:
-                json.dump([asdict(r) for r in results], file, indent=1)
+        with lines(args.json):
+            show(result)
+        keep(args.json, [asdict(r) for r in results])
     good = [r for r in results if not r.failure]
     reached = sum(r.within == 1 and r.gradient <= SPREAD and r.stream <= SPREAD for r in good)
     silent = sum(bool(r.silent) for r in good)
-    print(f"{len(good)} of {len(results)} models; {reached} reach all targets, {silent} miss one in silence")
+    with lines(args.json):
+        print(f"{len(good)} of {len(results)} models; {reached} reach all targets, {silent} miss one in silence")
+    finish(args.json, [asdict(r) for r in results])
 
 
 def show(r: Result) -> None:

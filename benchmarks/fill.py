@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
+from as_json import add_json, finish
+
 os.environ["FANIN_KERNELS"] = "1"
 
 import numpy as np
@@ -256,7 +258,7 @@ def measure(case: Case, rounds: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", metavar="FILE", help="write the results there ('-' for standard output)")
+    add_json(parser)
     parser.add_argument("--values", type=int, default=1 << 26)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int)
@@ -284,12 +286,7 @@ def main() -> None:
                 shown = "  ".join(f"{k} {v:.4g}" for k, v in results[name].items())
                 print(f"{name:28s} {shown}", file=sys.stderr)
     about = {"cpu": platform.processor() or platform.machine(), "threads": threads.count(), "torch": torch.__version__}
-    report = json.dumps({"machine": about, "values": options.values, "cases": results}, indent=2)
-    if options.json == "-":
-        print(report)
-    elif options.json:
-        with open(options.json, "w") as file:
-            file.write(report + "\n")
+    finish(options.json, {"machine": about, "values": options.values, "cases": results})
 
 
 if __name__ == "__main__":

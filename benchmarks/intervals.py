@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from as_json import add_json, finish, keep, lines
 from interval_draws import drawn, laws
 from interval_nets import Case, cases
 
@@ -145,21 +146,23 @@ def main() -> None:
     parser.add_argument("words", nargs="*", help="only cases whose name has one of these words; a,b: both")
     parser.add_argument("--quick", action="store_true", help="fewer shapes")
     parser.add_argument("--seeds", type=int, default=50, help="networks a case")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="added to, case by case")
+    add_json(parser)
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
-    results = [Result(**r) for r in json.loads(args.json.read_text())] if args.json and args.json.exists() else []
+    before = Path(args.json) if args.json and args.json != "-" else None  # a file is added to, case by case
+    results = [Result(**r) for r in json.loads(before.read_text())] if before and before.exists() else []
     known = {r.name for r in results}
     for case in cases(args.quick):
         if case.name in known or not chosen_by(case.name, args.words):
             continue
         results.append(covered(case, args.seeds))
-        print(line(results[-1]), flush=True)
-        if args.json:
-            args.json.write_text(json.dumps([asdict(r) for r in results], indent=1))
-    if results:
-        means = "  ".join(f"{side} {np.mean([getattr(r, side) for r in results]):.3f}" for side in SIDES)
+        with lines(args.json):
+            print(line(results[-1]), flush=True)
+        keep(args.json, [asdict(r) for r in results])
+    with lines(args.json):
+        means = "  ".join(f"{side} {np.mean([getattr(r, side) for r in results] or [np.nan]):.3f}" for side in SIDES)
         print(f"mean of {len(results)}: {means}")
+    finish(args.json, [asdict(r) for r in results])
 
 
 if __name__ == "__main__":

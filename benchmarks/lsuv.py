@@ -4,18 +4,18 @@ The classic loop (Mishkin & Matas 2015) runs the model up to each layer, divides
 output, and runs it again until the variance is one: two or more forward passes a layer. Times are medians of ratios
 within a round; the calibrating pass is timed by itself (the model is traced before, once).
 
-    python benchmarks/lsuv.py [--json FILE] [--depths 10 50 200] [--rounds 5]
+    python benchmarks/lsuv.py [--json [FILE.json]] [--depths 10 50 200] [--rounds 5]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
+from as_json import add_json, finish, lines
 from torch import nn
 
 import fanin
@@ -108,16 +108,15 @@ def worst(model: nn.Sequential, batch: torch.Tensor) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", metavar="FILE")
+    add_json(parser)
     parser.add_argument("--depths", type=int, nargs="+", default=[10, 50, 200])
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     result = {str(depth): at_depth(depth, args.rounds) for depth in args.depths}
-    for depth, row in result.items():
-        print(f"{depth:>4s} layers  " + "  ".join(f"{k} {v:g}" for k, v in row.items()), flush=True)
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump(result, file, indent=1)
+    with lines(args.json):
+        for depth, row in result.items():
+            print(f"{depth:>4s} layers  " + "  ".join(f"{k} {v:g}" for k, v in row.items()))
+    finish(args.json, result)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from as_json import add_json, finish
 from torch import nn
 
 from fanin.frameworks.torch.verbs import read_model
@@ -172,7 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("families", nargs="*", help=f"of {', '.join(FAMILIES)}; all by default")
     parser.add_argument("--depths", help="comma-separated, instead of the family's own")
-    parser.add_argument("--json", metavar="FILE", help="write the results there ('-' for standard output)")
+    add_json(parser)
     parser.add_argument("--one", nargs=2, metavar=("FAMILY", "DEPTH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -186,12 +187,7 @@ def main() -> None:
             print(shown(points[-1]), file=sys.stderr, flush=True)
     exponents = {f: growth([p for p in points if p["family"] == f]) for f in {p["family"] for p in points}}
     about = {"cpu": platform.processor() or platform.machine(), "torch": torch.__version__}
-    report = json.dumps({"machine": about, "growth": exponents, "points": points}, indent=2)
-    if options.json == "-":
-        print(report)
-    elif options.json:
-        with open(options.json, "w") as file:
-            file.write(report + "\n")
+    finish(options.json, {"machine": about, "growth": exponents, "points": points})
 
 
 if __name__ == "__main__":

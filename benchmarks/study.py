@@ -11,7 +11,6 @@ after its own short timings: networks one by one or stacked in processes of one 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import statistics
 import time
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from as_json import add_json, finish, keep, lines
 
 import fanin.study
 from fanin.frameworks.torch.training import Problem, Recipe
@@ -37,6 +37,9 @@ CASES: dict[str, dict[str, Any]] = {
     "conv 16 channels": {"model": "conv", "data": "digits", "depth": 6, "width": 16, "batch": 64},
     "transformer": {"model": "transformer", "data": "text", "stream": False, "length": 16, "depth": 2, "width": 16},
 }
+
+
+SHOWN = ("milliseconds", "engine", "engine_against_plain_loop", "engine_against_best")
 
 
 def problem_of(case: str) -> tuple[Problem, Recipe]:
@@ -156,7 +159,7 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=32)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
+    add_json(parser)
     given = parser.parse_args()
     if unknown := set(given.cases) - set(CASES):
         parser.error(f"no case {', '.join(sorted(unknown))}; there are: {', '.join(CASES)}")
@@ -164,17 +167,10 @@ def main() -> None:
     rows = []
     for case in given.cases or CASES:
         rows.append(measure(case, given.replicas, given.steps, given.rounds))
-        if not given.json:
-            row = rows[-1]
-            print(
-                f"{case:18}",
-                row["milliseconds"],
-                row["engine"],
-                row["engine_against_plain_loop"],
-                row["engine_against_best"],
-            )
-    if given.json:
-        print(json.dumps(rows, indent=1))
+        keep(given.json, rows)
+        with lines(given.json):
+            print(f"{case:18}", *(rows[-1][key] for key in SHOWN), flush=True)
+    finish(given.json, rows)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ holds is not run again. For every task: the arms' final training loss and how ma
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
+
+from as_json import add_json, finish, lines
 
 import fanin.study as st
 
@@ -25,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="s", choices=("xs", "s", "l"))
     parser.add_argument("--store", default=None)
-    parser.add_argument("--json", action="store_true")
+    add_json(parser)
     given = parser.parse_args()
 
     def tell(progress: st.Progress) -> None:
@@ -43,13 +44,12 @@ def main() -> None:
         "better": [f"{c.task}: {c.arm}" for c in told if c.direction > 0],
         "not_trained": [r["task"] for r in rows if not r["trains"]["auto"] and any(r["trains"].values())],
     }
-    if given.json:
-        print(json.dumps(report, indent=1))
-        return
-    for r in rows:
-        print(r["task"], {arm: (loss, r["trained"][arm]) for arm, loss in r["loss"].items()})
-    for key in ("worse", "better", "not_trained"):
-        print(f"{key}: {len(report[key])}", *report[key], sep="\n  ")
+    with lines(given.json):
+        for r in rows:
+            print(r["task"], {arm: (loss, r["trained"][arm]) for arm, loss in r["loss"].items()})
+        for key in ("worse", "better", "not_trained"):
+            print(f"{key}: {len(report[key])}", *report[key], sep="\n  ")
+    finish(given.json, report)
 
 
 def row(results: st.Results, condition: tuple) -> dict:
