@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from test_theory_adjoint import errors, hold
 from torch import nn
+
+from fanin.theory.adjoint import radial
+from fanin.theory.adjoint.cotangent import Cotangent, fresh
+from fanin.theory.combine import apply
+from fanin.theory.law import FEATURE, Atom, Law, gaussian
 
 
 class Gated(nn.Module):
@@ -95,3 +103,26 @@ def test_what_queries_and_keys_return_along_themselves() -> None:
     found = errors(lambda: nn.Sequential(nn.Linear(256, 256, bias=False), NormedHeads()), batch, 8)
     hold(found, 0.06)  # rows have 64 features a head: a deviation to the third power is a tenth beyond its mean's
     assert sum("rsqrt" in name for name in found) == 4
+
+
+def silu(x: np.ndarray) -> np.ndarray:
+    """x times its sigmoid."""
+    return x / (1 + np.exp(-x))
+
+
+def tokens(variance: np.ndarray) -> Law:
+    """Twenty-four tokens of 64 features."""
+    return gaussian((24, 64), ((Atom(24, "position"),), (Atom(64, FEATURE),)), variance, lambda _: 0.0)
+
+
+def test_levels_that_a_function_makes_one_do_not_lose_it() -> None:
+    """Tokens that differ in their fourth digit are rounded to other levels before a function than behind it."""
+    found = []
+    for x in (tokens(np.ones((1, 1))), tokens((1 + 1e-4 * np.linspace(-1, 1, 24))[:, None])):
+        part = replace(fresh(np.ones((1, 1)), {}), radial={1: 0.5})
+        g = Cotangent(apply(silu, x), (part,))
+        found.append((len(g.law.values), len(x.values), radial._through(silu, g, x)))
+    (*_, alike), (behind, before, uneven) = found
+    assert behind < before  # otherwise this tests nothing
+    assert uneven is not None and alike is not None
+    assert uneven[1] == pytest.approx(alike[1], rel=1e-4) and 0.45 < alike[1] < 0.5  # without it: no such number

@@ -19,6 +19,7 @@ import numpy as np
 from fanin.graph import Kind, Node
 from fanin.theory import grid
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, gathered, identity
+from fanin.theory.adjoint.joint import levels_onto
 from fanin.theory.law import FEATURE, Law
 from fanin.theory.state import Value, as_law
 
@@ -243,13 +244,21 @@ def _through(fn: Callable[..., np.ndarray], g: Cotangent, x: Law) -> Radial | No
     """In front of a function: the share that ``x f'(x) g`` has in common with ``f(x) g``, and the rest."""
     from fanin.theory.adjoint.slopes import derivative
 
-    if len(g.law.values) != len(x.values):
-        return None
-    form2 = sum((p.mean_second * (1.0 if p.values is None else p.values**2) for p in g.parts), np.zeros_like(x.values))
-    before, after = x.values * derivative(fn, x.values), g.law.values
+    with np.errstate(all="ignore"):
+        after = g.law.values if len(g.law.values) == len(x.values) else np.asarray(fn(x.values), float)
+    form2 = sum((p.mean_second * _form_squared(p, g.law, x) for p in g.parts), np.zeros_like(x.values))
+    before = x.values * derivative(fn, x.values)
     mean = lambda v: float(x.level_weight @ grid.expectation(form2 * v))  # noqa: E731
     both, scale = mean(before * after), float(np.sqrt(max(mean(before**2) * mean(after**2), 0.0)))
     if not 0 < scale < np.inf:
         return None
     share = float(np.clip(both / scale, -1, 1))
     return _shared(of(g), share)
+
+
+def _form_squared(part: Part, out: Law, x: Law) -> np.ndarray | float:
+    """The squared function of a part at every level of what the result was made of, which may have others."""
+    if part.values is None:
+        return 1.0
+    onto = np.arange(len(x.values)) if len(out.values) == len(x.values) else levels_onto(out, x)
+    return part.values[onto] ** 2 if onto is not None else out.level_weight @ part.values**2
