@@ -26,7 +26,7 @@ def doubted(node: Node, value: Value, inputs: tuple[Value, ...]) -> Value:
         return value
     if node.kind is Kind.REDUCE and 0 in inputs[0].shape and 0 not in node.shape:
         return Unmodelled(node.shape, f"{node.op} over no elements")
-    if np.isnan(value.values).any():
+    if value.values.size and np.isnan(value.values.min()):  # which a number that is none passes on
         return Unmodelled(node.shape, f"{node.op}: {NOT_A_NUMBER}")
     if "note" in node.attrs:
         value = value.marked(node.attrs["note"])
@@ -36,5 +36,7 @@ def doubted(node: Node, value: Value, inputs: tuple[Value, ...]) -> Value:
 def _rare(law: Law) -> bool:
     """Whether, at some level, one node of the grid or its ends hold what the mean square is made of."""
     with np.errstate(all="ignore"):
-        shares = grid.WEIGHT * law.values**2 / law.seconds[:, None]
-    return bool(np.any(shares.max(1) > ONE_NODE) or np.any(shares[:, _ends].sum(1) > TAIL))
+        parts = law.values**2
+        parts *= grid.WEIGHT
+        seconds = law.seconds
+        return bool(np.any(parts.max(1) / seconds > ONE_NODE) or np.any(parts[:, _ends].sum(1) / seconds > TAIL))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Mapping
@@ -157,7 +158,8 @@ def fresh_latent(corr: Mapping[Groups, float]) -> Latent:
     return Latent(next(_fresh), corr)
 
 
-def subsets(groups: Groups) -> list[Groups]:
+@functools.lru_cache(maxsize=1024)
+def subsets(groups: Groups) -> tuple[Groups, ...]:
     """All non-empty subsets, small ones first."""
     names = sorted(groups)
-    return [frozenset(c) for n in range(1, len(names) + 1) for c in itertools.combinations(names, n)]
+    return tuple(frozenset(c) for n in range(1, len(names) + 1) for c in itertools.combinations(names, n))

@@ -30,6 +30,7 @@ from fanin.theory.levels import (
     uniform_level,
 )
 from fanin.theory.mehler import mehler, solve_correlation, two_points
+from fanin.theory.moments import Moments, moments_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,30 +67,31 @@ class Law:
         return np.bincount(self.level.ravel(), minlength=len(self.values)) / self.level.size
 
     @cached_property
-    def means(self) -> np.ndarray:
-        """Mean of each level."""
-        return grid.expectation(self.values)
-
-    @cached_property
-    def seconds(self) -> np.ndarray:
-        """Second moment of each level."""
-        with np.errstate(over="ignore"):
-            return grid.expectation(self.values**2)
-
-    @cached_property
-    def variances(self) -> np.ndarray:
-        """Variance of each level, centred first so that huge means (masks) leave no rounding behind."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            centred = self.values - self.means[:, None]
-            centred = np.where(np.abs(centred) > 1e-12 * np.abs(self.means[:, None]), centred, 0.0)
-            return grid.expectation(centred**2)
+    def moments(self) -> Moments:
+        """What follows from the values alone, level by level; one object for all laws with these values."""
+        return moments_of(self.values)
 
     @property
+    def means(self) -> np.ndarray:
+        """Mean of each level."""
+        return self.moments.means
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """Second moment of each level."""
+        return self.moments.seconds
+
+    @property
+    def variances(self) -> np.ndarray:
+        """Variance of each level."""
+        return self.moments.variances
+
+    @cached_property
     def mean(self) -> float:
         """Mean over all elements."""
         return float(self.level_weight @ self.means)
 
-    @property
+    @cached_property
     def second(self) -> float:
         """Mean square over all elements."""
         return float(self.level_weight @ self.seconds)
@@ -99,33 +101,25 @@ class Law:
         """Root mean square over all elements."""
         return float(np.sqrt(self.second))
 
-    @cached_property
+    @property
     def coefficients(self) -> np.ndarray:
         """Hermite coefficients of each level, shape (levels, DEGREE + 1)."""
-        if not self.gaussian:
-            return grid.hermite_coefficients(self.values)
-        out = np.zeros((len(self.values), grid.DEGREE + 1))
-        out[:, 0], out[:, 1] = self.means, self.slopes
-        return out
+        return self.moments.coefficients
 
-    @cached_property
+    @property
     def slopes(self) -> np.ndarray:
         """E[f(z) z] of each level."""
-        return self.values @ (grid.WEIGHT * grid.Z_UNIT)
+        return self.moments.slopes
 
-    @cached_property
+    @property
     def deterministic(self) -> bool:
         """Whether no level depends on the latent."""
-        with np.errstate(invalid="ignore"):
-            spread = np.ptp(self.values, axis=1)
-        spread[(self.values == self.values[:, :1]).all(1)] = 0.0  # also of infinities (masks)
-        return bool(np.all(spread <= 1e-12 * np.maximum(1e-300, np.abs(self.values).max(axis=1))))
+        return self.moments.deterministic
 
-    @cached_property
+    @property
     def gaussian(self) -> bool:
         """Whether every level is affine in the latent."""
-        kept = self.means**2 + self.slopes**2
-        return bool(np.all(np.abs(self.seconds - kept) <= 1e-6 * np.maximum(self.seconds, 1e-300)))
+        return self.moments.gaussian
 
     @cached_property
     def groups(self) -> Groups:

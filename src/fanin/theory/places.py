@@ -7,6 +7,7 @@ neighbours, short ones first. Everything that is not attention passes the matrix
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -55,7 +56,7 @@ def weights(law: Law, size: int) -> np.ndarray:
     """Share of each level among the elements at each run's position, shape (runs, levels)."""
     at = runs(size).index
     count = len(law.values)
-    if POSITION not in law.level_groups:
+    if count == 1 or POSITION not in law.level_groups:
         return np.broadcast_to(law.level_weight, (len(at), count))
     dims, where = [], 0
     for axis, n in zip(law.axes, law.level.shape, strict=True):
@@ -90,20 +91,38 @@ def pair_matrix(law: Law, size: int) -> np.ndarray:
         deviation = share @ np.sqrt(np.maximum(law.seconds - law.means**2, 0))
         out = np.outer(mean, mean) + np.outer(deviation, deviation) * r
     else:
-        out = mehler_sum(coefficients, r)
+        out = mehler_sum(coefficients, r).copy()
     np.fill_diagonal(out, second)
     return out
 
 
 def mehler_sum(coefficients: np.ndarray, r: np.ndarray) -> np.ndarray:
     """sum_n c_in c_jn r_ij^n for coefficients (places, degrees); degrees that do not count are left out."""
+    key = coefficients.tobytes()
+    for known, matrix, found in _sums:
+        if matrix is r and known == key:
+            return found
+    found = _mehler_sum(coefficients, r)
+    found.flags.writeable = False
+    _sums.append((key, r, found))
+    return found
+
+
+_sums: deque[tuple[bytes, np.ndarray, np.ndarray]] = deque(maxlen=8)
+"""Of late: forward, backward and for the width of a layer's few laws the same sums are asked for."""
+
+
+def _mehler_sum(coefficients: np.ndarray, r: np.ndarray) -> np.ndarray:
     size = np.abs(coefficients).max(0)
     counts = np.flatnonzero(size > 1e-9 * size.max())
-    out, power = np.zeros_like(r), np.ones_like(r)
-    for n in range(int(counts[-1]) + 1 if len(counts) else 0):
+    out = np.zeros_like(r)
+    if not len(counts):
+        return out
+    term = np.empty_like(r)
+    for n in range(int(counts[-1]), -1, -1):
+        out *= r
         if size[n] > 1e-9 * size.max():
-            out += coefficients[:, n, None] * coefficients[:, n] * power
-        power *= r
+            out += np.multiply(coefficients[:, n, None], coefficients[:, n], out=term)
     return out
 
 

@@ -40,6 +40,9 @@ def _curved(x: Law, uneven: Uneven) -> float:
     return -uneven.own / 4 * np.sqrt(24) * float(x.level_weight @ (a[:, 0] * a[:, 4]))
 
 
+_CURVE = grid.WEIGHT * (grid.Z_UNIT**2 - 1)
+
+
 def summed(law: Law, x: Law, weight: Law, n: float, left: float) -> Law:
     """The Gaussian law of sums of n elements of x with fresh weights.
 
@@ -49,11 +52,12 @@ def summed(law: Law, x: Law, weight: Law, n: float, left: float) -> Law:
     if not law.groups or x.deterministic or x.second <= 0 or not np.isfinite(x.second):
         return law
     u = x.values - x.mean
-    square = float(x.level_weight @ grid.expectation(u**2))
+    squares = u**2
+    square = float(x.level_weight @ grid.expectation(squares))
     if square <= 1e-13 * x.second:
         return law
-    excess = float(x.level_weight @ grid.expectation(u**4)) / square**2 - 3
-    slope = float(x.level_weight @ grid.expectation(u**2 * (grid.Z_UNIT**2 - 1))) / 2 / square
+    excess = float(x.level_weight @ grid.expectation(squares**2)) / square**2 - 3
+    slope = float(x.level_weight @ (squares @ _CURVE)) / 2 / square
     k, kept = kurtosis(weight), (slope * left) ** 2 * x.latent.uneven.common
     own = Uneven(excess * k / 3 / (k + n - 1) + kept, excess / n + kept)
     return replace(law, latent=replace(law.latent, uneven=own, aside=shortfall(x) / x.second))

@@ -17,6 +17,7 @@ import numpy as np
 
 from fanin.theory import grid
 from fanin.theory.law import FEATURE, Axis, Groups, Law, mehler, subsets
+from fanin.theory.moments import mean_of, moments_of
 
 if TYPE_CHECKING:
     from fanin.theory.adjoint.orthogonal import Orthogonal
@@ -89,26 +90,38 @@ class Part:
     @cached_property
     def mean_second(self) -> float:
         """Mean square of the base over all places."""
-        return float(np.mean(self.second))
+        return mean_of(self.second)
 
     def function_squares(self, law: Law) -> np.ndarray:
         """E of the squared function at each level."""
         if self.values is None:
             return np.ones(len(law.values))
-        return grid.expectation(self.values**2)
+        return moments_of(self.values).seconds
 
     def straight(self, law: Law) -> float:
         """Share of the squared function that is its mean's."""
         if self.values is None:
             return 1.0
         square = float(law.level_weight @ self.function_squares(law))
-        return float(law.level_weight @ grid.expectation(self.values)) ** 2 / square if square > 0 else 1.0
+        return float(law.level_weight @ moments_of(self.values).means) ** 2 / square if square > 0 else 1.0
 
     def profile(self, law: Law) -> np.ndarray:
         """Mean square of the part at every place."""
         if self.values is None:
             return self.second
-        return self.second * self.function_squares(law)[law.level]
+        return self._at(law)[1]
+
+    def mean_profile(self, law: Law) -> float:
+        """Mean square of the part over all places."""
+        return self.mean_second if self.values is None else self._at(law)[2]
+
+    def _at(self, law: Law) -> tuple[Law, np.ndarray, float]:
+        """Profile and mean square at the tensor that was asked for last: all that read the part ask again."""
+        found = vars(self).get("_found")
+        if found is None or found[0] is not law:
+            profile = self.second * self.function_squares(law)[law.level]
+            found = vars(self)["_found"] = law, profile, mean_of(profile)
+        return found
 
     def pair(self, law: Law, differ: Groups) -> float:
         """E[g g'] of two places that differ in these groups."""
@@ -116,16 +129,15 @@ class Part:
             return 0.0
         key = differ & law.groups
         if not key:
-            return float(np.mean(self.profile(law)))
+            return self.mean_profile(law)
         from fanin.theory.adjoint.orthogonal import taken
 
         mean, ratio = self.mean_second, self.ratio.get(key, 0.0)
         less = taken(self, law, ratio)
         if self.values is None or ratio == 0.0:
             return mean * ratio - less
-        coefficients = grid.hermite_coefficients(self.values)
-        squares = grid.expectation(self.values**2)
-        return mean * ratio * float(law.level_weight @ mehler(coefficients, squares, law.correlation(key))) - less
+        own = moments_of(self.values)
+        return mean * ratio * float(law.level_weight @ mehler(own.hermite, own.seconds, law.correlation(key))) - less
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +158,7 @@ class Cotangent:
     @cached_property
     def second(self) -> float:
         """Mean square over all elements."""
-        return float(np.mean(self.profile()))
+        return mean_of(self.profile())
 
     def pair(self, differ: Groups) -> float:
         """E[g g'] of two places that differ in these groups (same feature)."""
@@ -175,7 +187,7 @@ class Cotangent:
     def _by_share(self, numbers: list[float]) -> float:
         if not any(numbers):
             return 0.0
-        shares = [float(np.mean(p.profile(self.law))) for p in self.parts]
+        shares = [p.mean_profile(self.law) for p in self.parts]
         return sum(s * n for s, n in zip(shares, numbers, strict=True)) / max(sum(shares), 1e-300)
 
     def ratios(self) -> dict[Groups, float]:
@@ -211,7 +223,7 @@ def gathered(law: Law, parts: list[Part]) -> Cotangent:
             by_base[part.base] = _on_one_base(law, old, times)
         else:  # the same base at different places (two slices of one tensor): they do not meet
             by_base[next(_bases)] = part
-    means = {id(p): float(np.mean(p.profile(law))) for p in by_base.values()}
+    means = {id(p): p.mean_profile(law) for p in by_base.values()}
     slight = 1e-2 * sum(means.values())  # what hardly counts need not follow the latent
     if np.abs(_crossed(law, list(by_base.values()))).max() > slight:
         return Cotangent(law, (_merged(law, [_without_form(p, law) for p in by_base.values()]),))
@@ -235,14 +247,20 @@ def _factor(old: Part, part: Part) -> Part | None:
     """The part with the mean square of another on its base, a factor in its function; None where places differ."""
     if old.second.shape != part.second.shape:
         return None
-    if np.allclose(old.second, part.second, rtol=1e-9, atol=0):
+    if _alike(old.second, part.second):
         return part
     mean = old.mean_second
     factor2 = part.mean_second / mean if mean > 0 else 0.0
-    if not 0 < factor2 < np.inf or not np.allclose(factor2 * old.second, part.second, rtol=1e-9, atol=0):
+    if not 0 < factor2 < np.inf or not _alike(factor2 * old.second, part.second):
         return None
     values = np.ones((1, grid.POINTS)) if part.values is None else part.values
     return replace(part, second=old.second, values=np.sqrt(factor2) * values)
+
+
+def _alike(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether mean squares are equal but for rounding."""
+    with np.errstate(invalid="ignore"):
+        return a is b or bool((((np.abs(a - b) <= 1e-9 * np.abs(b)) & np.isfinite(b)) | (a == b)).all())
 
 
 def _on_one_base(law: Law, old: Part, part: Part) -> Part:
@@ -281,7 +299,7 @@ def _crossed(law: Law, parts: list[Part]) -> np.ndarray:
 
 
 def _merged(law: Law, parts: list[Part]) -> Part:
-    means = [float(np.mean(p.second)) for p in parts]
+    means = [p.mean_second for p in parts]
     total = sum(means)
     ratio = {
         s: sum(m * p.ratio.get(s, 0.0) for m, p in zip(means, parts, strict=True)) / total if total else 0.0

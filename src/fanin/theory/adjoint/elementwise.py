@@ -8,7 +8,7 @@ from fanin.graph import Node
 from fanin.theory.adjoint import radial, white
 from fanin.theory.adjoint.binary import binary
 from fanin.theory.adjoint.cotangent import Cotangent, Part
-from fanin.theory.adjoint.slopes import Function, function_of
+from fanin.theory.adjoint.slopes import Function, flipped, function_of
 from fanin.theory.adjoint.ternary import ternary
 from fanin.theory.adjoint.unary import unary
 from fanin.theory.combine import binary as combined
@@ -39,10 +39,9 @@ def _sent(fn: Function, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Pa
         return [unary(fn, g, laws[0])]
     if len(laws) == 2:
         x, y = laws
-        flipped = lambda b, a: fn(a, b)  # noqa: E731
         return [
             [] if isinstance(inputs[0], Known) else binary(fn, g, x, y),
-            [] if isinstance(inputs[1], Known) else binary(flipped, g, y, x),
+            [] if isinstance(inputs[1], Known) else binary(flipped(fn), g, y, x),
         ]
     try:
         return ternary(fn, g, laws, inputs)

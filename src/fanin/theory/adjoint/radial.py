@@ -20,7 +20,9 @@ from fanin.graph import Kind, Node
 from fanin.theory import grid
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, gathered, identity
 from fanin.theory.adjoint.joint import levels_onto
+from fanin.theory.adjoint.slopes import asked_once, slope
 from fanin.theory.law import FEATURE, Law
+from fanin.theory.moments import mean_of
 from fanin.theory.state import Value, as_law
 
 Radial = Mapping[int, float]
@@ -41,20 +43,21 @@ def _together(g: Cotangent, radials: Sequence[Radial]) -> Radial:
     total = max(sum(own), 1e-300)
     found: dict[int, float] = {}
     for radial, square in zip(radials, own, strict=True):
+        root = float(np.sqrt(square / total))
         for name, value in radial.items():
-            found[name] = found.get(name, 0.0) + float(np.sqrt(square / total)) * value
+            found[name] = found.get(name, 0.0) + root * value
     return found
 
 
 def power(radial: Radial) -> float:
     """``E R^2`` over what independent features give."""
-    return float(sum(v**2 for v in radial.values()))
+    return sum(v * v for v in radial.values())
 
 
 def _own(part: Part, law: Law) -> float:
     """E[x^2 g^2] of one part."""
     squares = law.values**2 if part.values is None else law.values**2 * part.values**2
-    return float(np.mean(part.second * grid.expectation(squares)[law.level]))
+    return mean_of(part.second * grid.expectation(squares)[law.level])
 
 
 def elsewhere(radial: Radial) -> Radial:
@@ -93,6 +96,7 @@ def _unknown(part: Part) -> Part:
     return _carrying(part, None)
 
 
+@asked_once
 def _divides(fn: Callable[..., np.ndarray]) -> bool:
     probe = np.array([0.3, -1.7])
     try:
@@ -132,7 +136,8 @@ def _one_latent(x: Law, y: Law) -> bool:
 def _as_gradient(own: Cotangent, whole: Radial) -> Part:
     """The gradient of what all features share: ``R`` itself, of all parts together."""
     size = power(whole)
-    unit = {name: v / np.sqrt(size) for name, v in whole.items()} if size > 0 else {}
+    root = float(np.sqrt(size))
+    unit = {name: v / root for name, v in whole.items()} if size > 0 else {}
     return replace(fresh(own.profile() * size, own.ratios()), radial=unit)
 
 
@@ -169,7 +174,8 @@ def _summand(
 
 def piece(g: Cotangent, part: Part, share: float, rest: tuple[int, float]) -> Part:
     """Of one of two tensors side by side along features: its share, and a rest that the other lacks."""
-    kept = {name: float(np.sqrt(share)) * value for name, value in returned(g).items()}
+    root = float(np.sqrt(share))
+    kept = {name: root * value for name, value in returned(g).items()}
     return replace(part, radial=kept | {rest[0]: rest[1] * float(np.sqrt(1 - share))})
 
 
@@ -193,7 +199,7 @@ def crossed(law: Law, parts: Sequence[Part]) -> np.ndarray:
     What is divided by a sum gets ``g_j - sum_k w_k g_k``. A number of size v that has c in common with the other's
     ``R`` has ``c E[x_j] / rms(x) sqrt(E g^2 / n) v`` in common with the j-th of its n features.
     """
-    whole, size = 0.0, {id(p): float(np.mean(p.profile(law))) for p in parts}
+    whole, size = 0.0, {id(p): p.mean_profile(law) for p in parts}
     for one in parts:
         if not one.alike or one.radial is None or law.mean == 0:
             continue
@@ -208,7 +214,8 @@ def crossed(law: Law, parts: Sequence[Part]) -> np.ndarray:
 
 def regrouped(radial: Radial, factor: float) -> Radial:
     """The same ``R`` beside a mean square that is that many times as large."""
-    return {name: value / np.sqrt(factor) if factor > 0 else 0.0 for name, value in radial.items()}
+    root = float(np.sqrt(factor)) if factor > 0 else np.inf
+    return {name: value / root for name, value in radial.items()}
 
 
 def without_form(part: Part, law: Law, plain: Part) -> Radial | None:
@@ -242,12 +249,10 @@ def _over_features(law: Law, out: Law) -> bool:
 
 def _through(fn: Callable[..., np.ndarray], g: Cotangent, x: Law) -> Radial | None:
     """In front of a function: the share that ``x f'(x) g`` has in common with ``f(x) g``, and the rest."""
-    from fanin.theory.adjoint.slopes import derivative
-
     with np.errstate(all="ignore"):
         after = g.law.values if len(g.law.values) == len(x.values) else np.asarray(fn(x.values), float)
     form2 = sum((p.mean_second * _form_squared(p, g.law, x) for p in g.parts), np.zeros_like(x.values))
-    before = x.values * derivative(fn, x.values)
+    before = x.values * slope(fn, x.values)
     mean = lambda v: float(x.level_weight @ grid.expectation(form2 * v))  # noqa: E731
     both, scale = mean(before * after), float(np.sqrt(max(mean(before**2) * mean(after**2), 0.0)))
     if not 0 < scale < np.inf:

@@ -11,6 +11,7 @@ import numpy as np
 from fanin.theory import grid, places
 from fanin.theory.adjoint.cotangent import Cotangent, Part
 from fanin.theory.law import Axis, Law
+from fanin.theory.moments import mean_of
 
 POSITION = places.POSITION
 UNEVEN = 1.0
@@ -20,14 +21,18 @@ UNEVEN = 1.0
 def by_position(profile: np.ndarray, axes: tuple[Axis, ...], size: int) -> np.ndarray:
     """A profile read at every run's middle position, the mean over all other places: shape (runs,)."""
     at = places.runs(size).index
+    if profile.size == 1:
+        return np.full(len(at), profile.item())
     for i, axis in enumerate(axes):
         atoms = [a for a in axis if a.size > 1]
         where = next((k for k, a in enumerate(atoms) if a.group == POSITION and a.size == size), None)
         if where is None or profile.shape[i] == 1:
             continue
+        if len(atoms) == 1 and profile.size == size:
+            return profile.reshape(size)[at]
         laid = np.moveaxis(profile, i, 0).reshape(*[a.size for a in atoms], -1)
         return np.moveaxis(laid, where, 0).reshape(size, -1).mean(1)[at]
-    return np.full(len(at), float(np.mean(profile)))
+    return np.full(len(at), mean_of(profile))
 
 
 def laid_out(values: np.ndarray, law: Law, size: int) -> np.ndarray:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from functools import lru_cache, wraps
 
 import numpy as np
 
 from fanin.graph import Kind, Node
+from fanin.theory.moments import mean_of
 
 Function = Callable[..., np.ndarray]
 
+REMEMBERED = 256
 NARROW = 1e-8
 """A step that still shows beside a number of order one, where a step relative to a tiny operand does not."""
 
@@ -17,27 +21,72 @@ NARROW = 1e-8
 def function_of(node: Node) -> Function:
     """What the node computes from its operands."""
     if node.kind is Kind.SUM:
-        alpha = node.attrs.get("alpha", 1.0)
-        return lambda x, y: x + alpha * y
-    if node.kind is Kind.PRODUCT:
-        return lambda x, y: x * y
-    return node.attrs["fn"]
+        return _sum(float(node.attrs.get("alpha", 1.0)))
+    return _product if node.kind is Kind.PRODUCT else node.attrs["fn"]
+
+
+@lru_cache(maxsize=256)
+def _sum(alpha: float) -> Function:
+    return lambda x, y: x + alpha * y
+
+
+def _product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return x * y
+
+
+@lru_cache(maxsize=256)
+def flipped(fn: Function) -> Function:
+    """A function of two, of its operands the other way round."""
+    return lambda y, x: fn(x, y)
+
+
+def asked_once(question: Callable[[Function], bool]) -> Callable[[Function], bool]:
+    """What a function is, found out once; functions to which a front end gave the same key are one."""
+    found: OrderedDict[Hashable, bool] = OrderedDict()
+
+    @wraps(question)
+    def answer(fn: Function) -> bool:
+        key = getattr(fn, "key", fn)
+        if key not in found:
+            found[key] = question(fn)
+            if len(found) > REMEMBERED:
+                found.popitem(last=False)
+        return found[key]
+
+    return answer
+
+
+_last: tuple[Function, np.ndarray, np.ndarray] | None = None
+
+
+def slope(fn: Function, values: np.ndarray) -> np.ndarray:
+    """The derivative of a function of one; a rule and what goes along the signal ask for the same one in turn."""
+    global _last
+    if _last is None or _last[0] is not fn or _last[1] is not values:
+        _last = fn, values, derivative(fn, values)
+    return _last[2]
 
 
 def derivative(fn: Function, values: np.ndarray, *others: np.ndarray) -> np.ndarray:
     """Central difference of a function in its first argument, on the grid's values."""
-    step = 1e-5 * np.maximum(np.abs(values), 1e-3 * (np.sqrt(np.mean(np.minimum(values**2, 1e60))) + 1e-30))
-    slope, lost = _quotient(fn, values, others, step)
-    if np.any(lost & (step < NARROW)):  # 1 + w at w = 0
-        slope = np.where(lost, _quotient(fn, values, others, np.maximum(step, NARROW))[0], slope)
-    return np.where(np.isfinite(slope), slope, 0.0)
+    step = np.maximum(np.abs(values), 1e-3 * (np.sqrt(mean_of(np.minimum(values**2, 1e60))) + 1e-30)) * 1e-5
+    change, size = _change(fn, values, others, step)
+    found = change / (2 * step)
+    narrow = step < NARROW
+    if narrow.any():  # 1 + w at w = 0: the function changes by no more than rounding
+        lost = narrow & (np.abs(change) <= 1e-9 * size)
+        if lost.any():
+            step = np.maximum(step, NARROW)
+            found = np.where(lost, _change(fn, values, others, step)[0] / (2 * step), found)
+    finite = np.isfinite(found)
+    return found if finite.all() else np.where(finite, found, 0.0)
 
 
-def _quotient(fn: Function, values: np.ndarray, others, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Central difference over a step, and where the function changes by no more than rounding."""
+def _change(fn: Function, values: np.ndarray, others, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """By how much a function differs between a step up and a step down, and its size."""
     with np.errstate(all="ignore"):
         up, down = np.asarray(fn(values + step, *others)), np.asarray(fn(values - step, *others))
-        return (up - down) / (2 * step), np.abs(up - down) <= 1e-9 * np.abs(up)
+        return up - down, np.abs(up)
 
 
 def partial(fn: Function, values: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -45,6 +94,7 @@ def partial(fn: Function, values: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.full(values.shape, float(fn(1.0, 0.0) - fn(0.0, 0.0))) if is_sum(fn) else derivative(fn, values, other)
 
 
+@asked_once
 def is_sum(fn: Function) -> bool:
     probe = np.array([0.3, -1.7])
     try:
@@ -56,6 +106,7 @@ def is_sum(fn: Function) -> bool:
         return False
 
 
+@asked_once
 def is_product(fn: Function) -> bool:
     probe = np.array([0.3, -1.7])
     try:

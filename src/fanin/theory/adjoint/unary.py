@@ -10,7 +10,7 @@ from fanin.theory import grid
 from fanin.theory.adjoint import orthogonal
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.adjoint.joint import joint_with, levels_onto, one_a_level
-from fanin.theory.adjoint.slopes import Function, derivative
+from fanin.theory.adjoint.slopes import Function, slope
 from fanin.theory.law import Law
 
 SLIGHT = 1e-2
@@ -18,8 +18,8 @@ SLIGHT = 1e-2
 
 
 def unary(fn: Function, g: Cotangent, x: Law) -> list[Part]:
-    slope = derivative(fn, x.values)
-    return [orthogonal.followed(part, _through(part, g.law, x, slope), g.law, x) for part in g.parts]
+    found = slope(fn, x.values)
+    return [orthogonal.followed(part, _through(part, g.law, x, found), g.law, x) for part in g.parts]
 
 
 def followed(part: Part, values: np.ndarray, x: Law) -> Part:

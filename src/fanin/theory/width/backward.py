@@ -95,7 +95,7 @@ class Behind:
             self.bases[part.base] = self._merged(g.law, merged, spread) if merged else Base(NOTHING)
 
     def _merged(self, law: Law, parts: Sequence[Part], spread: Spread) -> Base:
-        means = np.array([float(np.mean(p.profile(law))) for p in parts])
+        means = np.array([p.mean_profile(law) for p in parts])
         shares = means / means.sum() if means.sum() > 0 else np.full(len(parts), 1 / len(parts))
         bases = [self.bases[p.base] for p in parts]
         wander = {
@@ -118,7 +118,7 @@ class Behind:
             return NOTHING
         total, shares = NOTHING, []
         for part in g.parts:
-            share = float(np.mean(part.profile(g.law))) / second
+            share = part.mean_profile(g.law) / second
             shares.append(share)
             total = total + share * self._of_part(g.law, part, spread)
         crossed = 1 - sum(s**2 for s in shares)
@@ -150,14 +150,11 @@ class Behind:
 
     def _powers(self, law: Law, part: Part, base: Base, spread: Spread) -> np.ndarray:
         """E over pairs of places of rho^2 r^k, k = 0 .. DEGREES."""
-        k = np.arange(DEGREES + 1)
         total = np.zeros(DEGREES + 1)
         for differ, share in pairs.shares(law, part.profile(law)):
             rho2 = _agreement(law, part, differ) + base.wander.get(differ, 0.0) if differ else 1.0
             r = pairs.correlation(law, differ)
-            width = np.sqrt(max(spread.wander.get(differ, 0.0), 0.0))
-            ends = np.clip([r - width, r + width], -1, 1)
-            total += share * min(rho2, 1.0) * (ends[:, None] ** k).mean(0)
+            total += share * min(rho2, 1.0) * pairs.about(r, spread.wander.get(differ, 0.0))
         return np.maximum(total, 0.0)
 
     # --- one operation ---------------------------------------------------------------------------------------
@@ -185,7 +182,7 @@ class Behind:
 
     def _behind(self, g: Cotangent) -> np.ndarray:
         """What parts bring from behind, without the draw of the tensor's own features: other places weigh it anew."""
-        means = [float(np.mean(part.profile(g.law))) for part in g.parts]
+        means = [part.mean_profile(g.law) for part in g.parts]
         whole = sum(means)
         bases = [self.bases[part.base] for part in g.parts]
         return sum((m / whole * b.drift for m, b in zip(means, bases, strict=True)), NOTHING) if whole > 0 else NOTHING
@@ -250,7 +247,7 @@ class Behind:
         return Base(total, wander, extra=extra, rigid=rigid)
 
     def _main(self, g: Cotangent) -> Part:
-        return max(g.parts, key=lambda p: float(np.mean(p.profile(g.law))))
+        return max(g.parts, key=lambda p: p.mean_profile(g.law))
 
     def _fourth(self, g: Cotangent, spread: Spread) -> float:
         """Mean over pairs of places of E[g^2 g'^2] / (E g^2)^2."""

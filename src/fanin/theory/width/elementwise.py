@@ -89,7 +89,7 @@ def drop(setting: Setting, node: Node, out: Law, inputs: Inputs, spreads: tuple[
     x, p = inputs[0], float(node.attrs["p"])
     if not isinstance(x, Law) or not node.attrs["active"] or not 0 < p < 1:
         return spreads[0]
-    whole = float(x.level_weight @ grid.expectation(x.values**4)) / max(x.second**2, 1e-300)
+    whole = float(x.level_weight @ grid.expectation((x.values**2) ** 2)) / max(x.second**2, 1e-300)
     fresh = setting.sources.single(p / (1 - p) * whole / max(float(np.prod(x.shape)), 1.0))
     kept = of_square(x, spreads[0]) - squares(out) @ spreads[0].moments
     return replace(spreads[0], scale=(kept + fresh) / 2)

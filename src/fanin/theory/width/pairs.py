@@ -55,14 +55,22 @@ def concentrations(law: Law, profile: np.ndarray) -> dict[str, float]:
     atoms = [(t.group, t.size if n > 1 else 1) for axis, n in zip(law.axes, profile.shape, strict=True) for t in axis]
     if math.prod(n for _, n in atoms) != profile.size:
         return alike
+    varying = [group for group, n in atoms if n > 1]
+    if len(varying) == 1:
+        if varying[0] in many:
+            alike[varying[0]] *= _unlike(profile.ravel())
+        return alike
     laid = profile.reshape([n for _, n in atoms])
     for group in many:
         rest = tuple(i for i, (of, _) in enumerate(atoms) if of != group)
-        weight = laid.sum(rest).ravel()
-        whole = float(weight.sum())
-        if weight.size > 1 and 0 < whole < np.inf:
-            alike[group] *= weight.size * float(((weight / whole) ** 2).sum())
+        alike[group] *= _unlike(laid.sum(rest).ravel())
     return alike
+
+
+def _unlike(weight: np.ndarray) -> float:
+    """Mean of the squares over the square of the mean."""
+    whole = float(weight.sum())
+    return weight.size * float(((weight / whole) ** 2).sum()) if weight.size > 1 and 0 < whole < np.inf else 1.0
 
 
 def shares(law: Law, profile: np.ndarray | None = None) -> list[tuple[Groups, float]]:
@@ -111,15 +119,24 @@ def spread_of_positions(law: Law) -> float:
 
 def powers(law: Law, wander: Wander, of: Callable[[Groups], float] | None = None) -> np.ndarray:
     """E of r^k over all pairs of places, an element with itself included, for k = 1 .. DEGREES."""
-    k = np.arange(1, DEGREES + 1)
     extra = spread_of_positions(law)
-    total = np.zeros(DEGREES)
+    total = np.zeros(DEGREES + 1)
     for differ, share in shares(law):
         r = correlation(law, differ) if of is None else of(differ) if differ else 1.0
-        width = np.sqrt(max(wander.get(differ, 0.0) + (extra if "position" in differ else 0.0), 0.0))
-        ends = np.clip([r - width, r + width], -1.0, 1.0)
-        total += share * (ends[:, None] ** k).mean(0)
-    return np.maximum(total, 0.0)
+        total += share * about(r, wander.get(differ, 0.0) + (extra if "position" in differ else 0.0))
+    return np.maximum(total[1:], 0.0)
+
+
+_DEGREES = np.arange(DEGREES + 1)
+
+
+def about(r: float, variance: float) -> np.ndarray:
+    """E of rho^k for k = 0 .. DEGREES, rho a deviation above or below r, as far as there is room."""
+    if r == 1.0 and variance <= 0:
+        return np.ones(DEGREES + 1)
+    width = math.sqrt(max(variance, 0.0))
+    up, down = min(max(r + width, -1.0), 1.0), min(max(r - width, -1.0), 1.0)
+    return up**_DEGREES if up == down else (up**_DEGREES + down**_DEGREES) / 2
 
 
 def typical(law: Law) -> np.ndarray:
@@ -140,8 +157,8 @@ class Map:
     def __init__(self, values: np.ndarray):
         self.first = grid.hermite_coefficients(values)
         self.second = grid.hermite_coefficients(values**2)
-        self.third = grid.hermite_coefficients(values**3)
-        self.fourth = float(grid.expectation(values**4))
+        self.third = grid.hermite_coefficients(values**2 * values)
+        self.fourth = float(grid.expectation((values**2) ** 2))
 
     def mean(self, r: float) -> float:
         """E[f f'] at latent correlation r, for f of mean square one."""
@@ -195,7 +212,7 @@ def fourth(law: Law, spread: Spread) -> tuple[float, float]:
     c = squares_of(law)
     total = 1 + float(c**2 @ powers(law, spread.wander))
     edgeworth = 1 + spread.cumulant / 24 * _HE4
-    whole = float(law.level_weight @ ((law.values**4) @ (grid.WEIGHT * edgeworth))) / max(
+    whole = float(law.level_weight @ ((law.values**2) ** 2 @ (grid.WEIGHT * edgeworth))) / max(
         law.second * law.second, 1e-300
     )
     same = alone(law)

@@ -23,6 +23,7 @@ import numpy as np
 
 from fanin.theory import grid
 from fanin.theory.law import Groups, Law
+from fanin.theory.moments import Moments
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ DEGREES = 8  # Hermite degrees 1 to 7 apart; the last row stands for all higher 
 BLOCKS = 128
 COLUMNS = BLOCKS * DEGREES + 1
 
-_PROJECT = (grid.HERMITE[1:DEGREES] * grid.WEIGHT).T  # (POINTS, DEGREES - 1)
+_PROJECT = (grid.HERMITE[:DEGREES] * grid.WEIGHT).T  # (POINTS, DEGREES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,9 @@ STILL = Spread(np.zeros((DEGREES, COLUMNS)), NOTHING, NOTHING, np.zeros(DEGREES)
 """What does not fluctuate: known arrays, constants."""
 
 
+_SIGNS, _SAME = np.array([-1.0, 1.0]), np.ones(DEGREES)
+
+
 class Sources:
     """Hands out blocks of columns."""
 
@@ -75,7 +79,7 @@ class Sources:
         """The columns of a new source and the signs under which it uses them."""
         index, again = self.count % BLOCKS, self.count >= BLOCKS
         self.count += 1
-        signs = self._random.choice([-1.0, 1.0], DEGREES) if again else np.ones(DEGREES)
+        signs = _SIGNS[self._random.integers(0, 2, DEGREES)] if again else _SAME
         return slice(index * DEGREES, (index + 1) * DEGREES), signs
 
     def rows(self, covariance: np.ndarray) -> np.ndarray:
@@ -104,11 +108,12 @@ def coefficients(law: Law, values: np.ndarray) -> np.ndarray:
 
 def by_level(values: np.ndarray) -> np.ndarray:
     """The same for every row of values, (levels, DEGREES)."""
-    each = values @ _PROJECT
-    mean = grid.expectation(values)
-    rest = grid.expectation(values**2) - mean**2 - (each**2).sum(-1)
-    tail = np.where(rest > 1e-9 * mean**2, np.sqrt(np.maximum(rest, 0)), 0.0)
-    return np.concatenate([each, tail[:, None]], axis=1)
+    found = values @ _PROJECT
+    least = found[:, 0] ** 2
+    rest = grid.expectation(values**2) - (found**2).sum(-1)
+    tail = np.where(rest > 1e-9 * least, np.sqrt(np.maximum(rest, 0)), 0.0)
+    found[:, :-1], found[:, -1] = found[:, 1:], tail
+    return found
 
 
 def remembered(fn: Callable[[Law], T]) -> Callable[[Law], T]:
@@ -125,13 +130,19 @@ def remembered(fn: Callable[[Law], T]) -> Callable[[Law], T]:
     return once
 
 
+_BY_LEVEL: WeakKeyDictionary[Moments, np.ndarray] = WeakKeyDictionary()  # of the squares of values
+
+
 @remembered
 def squares(law: Law) -> np.ndarray:
     """Coefficients of the square of the elements, over its mean."""
     second = law.second
     if second <= 0 or not np.isfinite(second):
         return np.zeros(DEGREES)
-    return coefficients(law, law.values**2 / second)
+    found = _BY_LEVEL.get(law.moments)
+    if found is None:
+        found = _BY_LEVEL[law.moments] = by_level(law.values**2)
+    return law.level_weight @ found / second
 
 
 _SQUARES: WeakKeyDictionary[Spread, tuple[Law, np.ndarray]] = WeakKeyDictionary()

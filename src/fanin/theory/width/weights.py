@@ -153,7 +153,7 @@ def behind_known(
     wander = _excess(out, apart)
     by_input = (rows**2).mean(0)
     crossed = float((by_input**2).mean()) / q**2
-    one = float((rows**4).mean()) / q**2
+    one = float(((rows**2) ** 2).mean()) / q**2
     apart4 = max((crossed - one / size) / (1 - 1 / size), 0.0) if size > 1 else one
     return drawn(sources, out, wander, NOTHING, weight=weight, fourth=(one, apart4), whole=whole)
 
