@@ -6,16 +6,21 @@ weights lean to the tokens that lie along ``u``. Stein's lemma gives the mean of
     E[sum_j a_j x_j] = s u E[sum_j da_j/dl_j],
 
 with ``sum_j a_j (1 - a_j) = 1 - A`` for a softmax: of n features the mean square is ``(s2 / n) (1 - A)^2 s``, beside
-the ``A s`` of independent weights, where ``s2`` is the variance of a row's logits. Without a softmax weights are the
+the ``A s`` of independent weights, where ``s2`` is the variance of a row's logits. Where features are not independent
+but have a covariance C, as of a few known numbers laid out in many features, ``C u`` stands for ``s u``, and
+``tr C^2 / (tr C)^2`` for 1/n. Without a softmax weights are the
 logits: ``T (T + 1) s2 s / n`` beside ``T s2 s``, of which ``2 T`` are a token's own fourth moment.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from fanin.theory.concentration import leaning, let_through, turned_away
 from fanin.theory.law import Groups, Law, Source
 from fanin.theory.spread import pair_deviation
 
@@ -28,7 +33,58 @@ def shared(keys: Law, values: Law) -> Source | None:
 
 def lean(source: Source | None, variance: float) -> float:
     """Mean square of what softmax weights lean to, before (1 - A)^2 and in units of the values' own variance."""
-    return variance / source.width if source is not None else 0.0
+    return variance * source.share / source.width if source is not None else 0.0
+
+
+def leant(source: Source | None, variance: float, counts: np.ndarray, few: np.ndarray) -> np.ndarray:
+    """The same with ``(1 - A)^2``, for rows of that many keys with ``A = few``; keys on a sphere have their own."""
+    if source is not None and source.sphere:
+        return lean(source, variance) * leaning(variance, np.maximum(counts, 1), source.sphere)
+    return lean(source, variance) * (1 - few) ** 2
+
+
+def scored(keys: Law, along: Groups, terms: int) -> Source | None:
+    """What keys were made of, of as many features as count: tr C^2 / (tr C)^2 is two tokens' mean squared correlation.
+
+    Keys of one length have as many directions, of the ``terms`` features of a head, as make theirs what it is: by
+    chance over the head and over what all heads read.
+    """
+    made = keys.latent.source
+    if made is None:
+        return None
+    alike = agreement(keys, along) ** 2 or 1 / made.width
+    sphere = 1 / (1 / terms + alike) if keys.latent.sphere == terms else 0.0
+    return replace(made, width=1 / alike, sphere=sphere)
+
+
+def passed(variance: float, counts: np.ndarray, source: Source | None) -> dict[str, Any]:
+    """What a softmax lets through, and what queries hear of it, as ``adjoint.rows`` has it.
+
+    Keys of one length that are chosen face the query. Their values have less across it (``turned_away``), and since a
+    row of gradients sums to zero, ``sum_j dl_j k_j`` sees how cosines differ, not how large they are.
+    """
+    if source is None or not source.sphere:
+        return {"through": let_through(variance, counts)}
+    sphere = source.sphere
+    of_values, of_keys = (turned_away(variance, counts, sphere, n) for n in (source.width, sphere))
+    return {"through": let_through(variance, counts, sphere) * of_values, "sphere": sphere, "facing": of_keys}
+
+
+def beside(x: Law, y: Law) -> Source | None:
+    """Of a sum what one summand was made of, where it holds the logits of queries and keys and the other a bias."""
+    scores = [law for law in (x, y) if law.latent.source is not None and law.latent.source.terms]
+    if len(scores) != 1 or not scores[0].axes:
+        return None
+    (score,) = scores
+    own, whole = _own(score), _own(x) + _own(y)
+    made = score.latent.source
+    return replace(made, share=made.share * own / whole) if made is not None and own > 0 else None
+
+
+def _own(law: Law) -> float:
+    """Variance beyond what all places along the last axis, the keys, have in common."""
+    along = frozenset(t.group for t in law.axes[-1] if t.size > 1) if law.axes else frozenset()
+    return (law.second - law.mean**2) * (1 - max(law.correlation(along), 0.0) if along else 1.0)
 
 
 def agreement(law: Law, along: Groups) -> float:
@@ -46,9 +102,9 @@ def agreement(law: Law, along: Groups) -> float:
     return math.hypot(found.known, by_chance) / own
 
 
-def wobble(terms: int, source: Source | None) -> float:
-    """Relative variance over queries of the variance of their logits: of q, and of W^T q."""
-    return (2 / terms if terms else 0.0) + (2 / source.width if source is not None else 0.0)
+def wobble(terms: int, source: Source | None, steady: bool = False) -> float:
+    """Relative variance over queries of the variance of their logits: of q, unless all are as long, and of W^T q."""
+    return (2 / terms if terms and not steady else 0.0) + (2 / source.width if source is not None else 0.0)
 
 
 def unmixed(scores: Law, diagonal: np.ndarray, px: np.ndarray, values: Law, own: float) -> np.ndarray:

@@ -11,14 +11,16 @@ from fanin.theory.contraction import axis_groups
 from fanin.theory.law import Law, gaussian
 
 
-def mixed_places(v: Law, allowed, counts, concentrated, correlation, keys: int, dropout: float, lean=0.0):
+def mixed_places(
+    v: Law, allowed, counts, concentrated, correlation, keys: int, dropout: float, lean: float | np.ndarray = 0.0
+):
     """What rows of weights make of values, place by place.
 
     Args:
         allowed: (query runs, key runs) mean weights up to a factor a row.
         counts, concentrated: effective keys of each row, and E[sum a^2].
         correlation: of the logits' latents between rows; (query runs, query runs).
-        lean: what weights pick up of tokens that logits and values are both made of (see ``overlap``).
+        lean: of every row what weights pick up of tokens that logits and values are both made of (see ``overlap``).
 
     Returns:
         mean square of every row's output, and pair moments between rows.
@@ -35,7 +37,8 @@ def mixed_places(v: Law, allowed, counts, concentrated, correlation, keys: int, 
     alone = (share**2 / width) @ near  # the part of ``whole`` that is one position with itself
     off = (np.diag(whole) - alone) / np.maximum(1 - 1 / counts, 1e-12)
     second = concentrated / (1 - dropout) * (share @ own) + (1 - concentrated) * np.where(counts > 1.0001, off, 0)
-    leant = lean * np.outer(1 - concentrated, 1 - concentrated) * max(float(np.mean(own - value.mean())), 0.0)
+    each = np.sqrt(np.broadcast_to(lean, concentrated.shape))
+    leant = np.outer(each, each) * max(float(np.mean(own - value.mean())), 0.0)
     pairs, second = pairs + leant * correlation, second + np.diag(leant)
     np.fill_diagonal(pairs, second)
     return second, pairs

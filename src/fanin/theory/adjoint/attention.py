@@ -12,7 +12,7 @@ from fanin.theory.adjoint import radial, sequence
 from fanin.theory.adjoint import rows as sums
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, identity, translated
 from fanin.theory.adjoint.rows import Pairs, Rows
-from fanin.theory.concentration import along_logits, let_through
+from fanin.theory.concentration import along_logits
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.rules.attention import (
@@ -63,7 +63,7 @@ def attention(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[
     """Values get the weights' transpose; queries and keys what the softmax lets through."""
     a = node.attrs
     q, k, v = (as_law(inputs[i]) for i in range(3))
-    rows, query, key, spread = _rows(node, g, q, k, v, inputs)
+    rows, query, key, spread, picked = _rows(node, g, q, k, v, inputs)
     scale2 = a["scale"] ** 2 * v.shape[-1]
     shared = _heads(q, k)  # queries that look at one head of keys
     agreed = _overlap(q, k, v, key.groups)
@@ -83,6 +83,7 @@ def attention(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[
         parts[i] = [_laid(law, side, found[i])]
     met = agreed * max(float(np.mean(rows.apart / rows.boost * (rows.counts - 1))), 0.0)
     parts[1] = [replace(p, balanced=key.groups - {FEATURE}, met=met) for p in parts[1]]  # shifts change nothing
+    parts[2] = [replace(p, met=picked) for p in parts[2]]
     own = query.of_cotangent(g, frozenset()).own
     of_value = _along_values(g, rows, own, query.of_law(g.law, frozenset()), v)
     for i, size in enumerate((*_along(node, rows, own, q, k, key.groups), of_value)):
@@ -104,7 +105,7 @@ def _along(node: Node, rows: Rows, own: np.ndarray, q: Law, k: Law, keys: Groups
     weight = rows.queries * own * rows.through
     if apart <= 0 or not np.any(weight):
         return 1.0, 1.0
-    of_query, of_key = (float(weight @ f / weight.sum()) for f in along_logits(apart, rows.counts))
+    of_query, of_key = (float(weight @ f / weight.sum()) for f in along_logits(apart, rows.counts, rows.sphere))
     return of_query, (of_key * apart + shared) / (apart + shared)
 
 
@@ -142,8 +143,8 @@ def _times(pairs: Pairs, factor: float) -> Pairs:
     return Pairs(pairs.own * factor, pairs.between * factor)
 
 
-def _rows(node: Node, g: Cotangent, q: Law, k: Law, v: Law, inputs) -> tuple[Rows, Side, Side, float]:
-    """The rows of weights, both sides, and the share of keys that are looked at at all."""
+def _rows(node: Node, g: Cotangent, q: Law, k: Law, v: Law, inputs) -> tuple[Rows, Side, Side, float, float]:
+    """The rows of weights, both sides, the share of keys that are looked at at all, and what values' gradients meet."""
     a = node.attrs
     mask = inputs[a["mask"]] if a.get("mask") is not None else None
     prior = _prior(node, mask)
@@ -151,7 +152,9 @@ def _rows(node: Node, g: Cotangent, q: Law, k: Law, v: Law, inputs) -> tuple[Row
     along_k = axis_groups(k.axes[-2])
     own_key = max(k.second - k.pair(along_k), 0.0) if n_k > 1 else 0.0
     s2 = a["scale"] ** 2 * q.shape[-1] * q.second * own_key + (_bias_variance(mask) if isinstance(mask, Law) else 0.0)
-    keep = 1 - a["dropout"]
+    keep, made = 1 - a["dropout"], overlap.scored(k, along_k, q.shape[-1])
+    sphere, both = made.sphere if made is not None else 0.0, made if overlap.shared(k, v) is not None else None
+    lean = lambda r: overlap.leant(both, s2, r.counts, r.concentrated)  # noqa: E731
     along_q = axis_groups(q.axes[-2])
     size_q, size_k = places.length(q), places.length(k)
     found = _run_weights(prior, a["causal"], n_q, n_k) if (size_q, size_k) == (n_q, n_k) else None
@@ -161,15 +164,16 @@ def _rows(node: Node, g: Cotangent, q: Law, k: Law, v: Law, inputs) -> tuple[Row
         counts = float(np.mean(_row_counts(prior, a["causal"], n_q, n_k)))
         alike = np.array([[max(q.pair(along_q) / q.second, 0.0) if q.second > 0 else 0.0]])
         one = np.array([counts])
-        wide, weights = np.array([float(n_q)]), concentrations(s2, one)
-        rows = Rows(np.ones((1, 1)), wide, one, one, weights, alike, keep, let_through(s2, one))
-        return rows, Side(along_q, n_q, None), Side(along_k, n_k, None), counts / n_k
+        wide, weights = np.array([float(n_q)]), concentrations(s2, one, sphere)
+        rows = Rows(np.ones((1, 1)), wide, one, one, weights, alike, keep, **overlap.passed(s2, one, made))
+        return rows, Side(along_q, n_q, None), Side(along_k, n_k, None), counts / n_k, sums.met(rows, lean(rows))
     allowed, counts = found
     width_q, width_k = places.runs(n_q).width, places.runs(n_k).width
     alike = np.clip(places.correlations(q, n_q), 0, 1)
-    weights = concentrations(s2, counts)
-    rows = Rows(places.mixing(allowed), width_q, width_k, counts, weights, alike, keep, let_through(s2, counts))
-    return rows, Side(along_q, n_q, n_q), Side(along_k, n_k, n_k), 1.0
+    weights = concentrations(s2, counts, sphere)
+    passed = overlap.passed(s2, counts, made)
+    rows = Rows(places.mixing(allowed), width_q, width_k, counts, weights, alike, keep, **passed)
+    return rows, Side(along_q, n_q, n_q), Side(along_k, n_k, n_k), 1.0, sums.met(rows, lean(rows))
 
 
 def _rows_alike(prior: Prior | None, queries: int, keys: int) -> tuple[np.ndarray, np.ndarray] | None:

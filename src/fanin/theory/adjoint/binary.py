@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fanin.theory import grid, places
+from fanin.theory import grid, overlap, places
 from fanin.theory.adjoint import sequence
 from fanin.theory.adjoint.aligned import to_summand
 from fanin.theory.adjoint.broadcast import unbroadcast
@@ -16,6 +16,7 @@ from fanin.theory.adjoint.slopes import Function, derivative, is_product, is_sum
 from fanin.theory.adjoint.unary import followed
 from fanin.theory.combine import PAIRS, broadcast_axes
 from fanin.theory.law import Law, subsets
+from fanin.theory.statistic import mean_inverse
 
 
 def binary(fn: Function, g: Cotangent, x: Law, y: Law) -> list[Part]:
@@ -28,7 +29,22 @@ def binary(fn: Function, g: Cotangent, x: Law, y: Law) -> list[Part]:
         parts = [p for part in g.parts for p in _beside_another(fn, part, out, x_laid, y_laid)]
     else:  # a statistic or a constant parameter times a signal: its gradient sums over what it is shared by
         parts = [_onto_constant(fn, part, out, x_laid, y_laid) for part in g.parts]
+    if y.latent.length_of is not None or x.latent.length_of is not None:
+        parts = [replace(p, second=p.second * shorter(x, y, was)) for p, was in zip(parts, g.parts, strict=True)]
     return [unbroadcast(p, Cotangent(out, (p,)) if p.values is None else None, out, x, x_laid) for p in parts]
+
+
+def shorter(x: Law, y: Law, part: Part) -> float:
+    """Of what is divided by its own length E[1 / |x|^2] E|x|^2: over d features d / (d - 2), d as many as count.
+
+    What keys get is larger for tokens that are long, as values are: the features of a head are left.
+    """
+    x, y = (y, x) if y.latent.length_of is None else (x, y)
+    if y.latent.length_of is None or x.latent.on_sphere(y.latent) is x.latent:
+        return 1.0
+    alike = 0.0 if part.met else overlap.agreement(x, x.groups) ** 2
+    count = 1 / (1 / y.latent.length_of[3] + alike)
+    return mean_inverse(1.0, 0.0, count) if count > 2 else 1.0
 
 
 def _known_other(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:

@@ -60,6 +60,8 @@ class Rows:
         keep: share of weights that dropout keeps.
         through: E[sum_j a_j^2 (1 - 2 a_j + sum_k a_k^2)], what the softmax lets through of independent t_j; None where
             a row's weights are equal.
+        sphere: dimensions of the sphere that keys lie on; 0 where logits are Gaussian.
+        facing: of queries, what is left of the squared gradient where keys that are chosen face the query.
     """
 
     share: np.ndarray
@@ -70,6 +72,8 @@ class Rows:
     alike: np.ndarray
     keep: float = 1.0
     through: np.ndarray | None = None
+    sphere: float = 0.0
+    facing: np.ndarray | float = 1.0
 
     @property
     def weight(self) -> np.ndarray:
@@ -108,6 +112,15 @@ class Rows:
         return (alone[:, None] * alone[None, :]) ** (np.clip(self.alike, 0, 1) / 2)
 
 
+def met(rows: Rows, lean: np.ndarray) -> float:
+    """What values' gradients meet of the tokens that weights lean to, in units of their mean square (``Part.met``).
+
+    ``E|sum_j a_j x_j|^2`` beyond that of independent weights, over ``E[sum_j a_j^2]``, in the mean over rows.
+    """
+    whole = float(rows.queries @ rows.concentrated) / rows.keep
+    return float(rows.queries @ np.broadcast_to(lean, rows.counts.shape)) / whole if whole > 0 else 0.0
+
+
 def values(rows: Rows, g: Pairs) -> Pairs:
     """dv: sums of the cotangents of all queries that look at a key."""
     s, w = rows.weight, rows.queries
@@ -136,11 +149,11 @@ def logits(rows: Rows, v: Pairs) -> Logits:
     return Logits(v, u, Pairs(own, w))
 
 
-def queries(rows: Rows, g: Pairs, inner: Logits, k: Pairs, overlap: float) -> Pairs:
+def queries(rows: Rows, g: Pairs, inner: Logits, k: Pairs, overlap: float | np.ndarray) -> Pairs:
     """dq without scale^2 and features: G_ii' sum_jj' a a' (V - U - U' + W) K.
 
     Args:
-        overlap: chance that two tokens' values meet as their keys do, 1/width: both are read off one input.
+        overlap: chance that two tokens' values meet as their keys do, 1/width: both are read off one input; row by row.
     """
     s, share = rows.weight, rows.share
     x = share @ k.between + s * k.extra
@@ -156,7 +169,7 @@ def queries(rows: Rows, g: Pairs, inner: Logits, k: Pairs, overlap: float) -> Pa
     diagonal = np.einsum("ij,ij,ij->i", share * s, v_own, k_own)
     by_chance = overlap * (1 - rows.concentrated) * (share @ inner.v.extra) * (share @ k.extra)
     dropped = rows.boost * (1 / rows.keep - 1) * diagonal
-    own = g.own * (rows.turned * exact + dropped + by_chance)
+    own = g.own * (rows.turned * rows.facing * exact + dropped + by_chance)
     return Pairs(np.maximum(own, 0), g.between * total)
 
 

@@ -19,7 +19,7 @@ from fanin.theory.adjoint.attention import Side, _along_values, _differ, _laid, 
 from fanin.theory.adjoint.cotangent import Cotangent, Part, identity, translated
 from fanin.theory.adjoint.joint import ALIKE
 from fanin.theory.adjoint.rows import Logits, Pairs, Rows
-from fanin.theory.concentration import along_logits, let_through
+from fanin.theory.concentration import across, along_logits
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.rules.mix import row_weights
@@ -72,9 +72,18 @@ def values(g: Cotangent, x: Law, y: Law) -> tuple[Part, Chosen] | None:
         behind[rest] = _times(cotangent, g.law.shape[-1])
     own = query.of_cotangent(g, frozenset()).own
     along = _along_values(g, rows, own, query.of_law(g.law, frozenset()), y)
-    part = replace(_laid(y, key, found), radial={identity(): float(np.sqrt(along))})
+    part = replace(_laid(y, key, found), radial={identity(): float(np.sqrt(along))}, met=picked_up(rows, x, y))
     agreed = overlap.agreement(y, key.groups)
     return part, Chosen(rows, behind, inner, x.latent.source.variance, agreed, x.shape[-2], x.shape[-1])
+
+
+def picked_up(rows: Rows, weights: Law, values: Law) -> float:
+    """What a value's gradient meets of tokens that its weights lean to, in units of its mean square (``Part.met``)."""
+    source = overlap.shared(weights, values)
+    if source is None or not source.terms:
+        return 0.0
+    lean = overlap.leant(source, source.variance, rows.counts, rows.concentrated)
+    return sums.met(rows, lean)
 
 
 def carried(part: Part, chosen: Chosen, size: float) -> Part:
@@ -116,13 +125,14 @@ def logits(g: Cotangent, q: Law, k: Law, factor: float) -> tuple[Part, Part] | N
         return None
     size = factor * g.second
     agreed = overlap.agreement(k, key.groups) * chosen.agreed or 1 / _width(q)
+    beyond = agreed * (across(chosen.variance, chosen.rows.counts, sphere) if (sphere := chosen.rows.sphere) else 1.0)
     of_queries, of_keys = {}, {}
     for rest, cotangent in chosen.g.items():
         r, inner = chosen.rows.plain() if rest else chosen.rows, chosen.inner[rest]
         in_q, in_k = (rest & law.groups for law in (q, k))
         if rest and not (in_q and in_k):
             continue
-        found = sums.queries(r, cotangent, inner, key.of_law(k, in_k), 0.0 if rest else agreed)
+        found = sums.queries(r, cotangent, inner, key.of_law(k, in_k), 0.0 if rest else beyond)
         of_queries[in_q] = _times(found, size)
         of_keys[in_k] = _times(sums.keys(r, cotangent, inner, query.of_law(q, in_q)), size)
     rows = chosen.rows
@@ -147,7 +157,9 @@ def _along(chosen: Chosen, own: np.ndarray, k: Law, keys: Groups) -> tuple[float
     common = min(max(k.pair(keys), 0.0) / k.second, 1.0)
     if not np.any(weight):
         return 1.0, 1.0
-    of_query, of_key = (float(weight @ f / weight.sum()) for f in along_logits(chosen.variance, rows.counts))
+    of_query, of_key = (
+        float(weight @ f / weight.sum()) for f in along_logits(chosen.variance, rows.counts, rows.sphere)
+    )
     return of_query, of_key * (1 - common) + common
 
 
@@ -171,10 +183,12 @@ def _rows(g: Cotangent, x: Law, y: Law) -> tuple[Rows, Side, Side] | None:
         share, counts, concentrated = weights.by_run(n_q, n_k)
         wide_q, wide_k = places.runs(n_q).width, places.runs(n_k).width
         r = alike + (1 - alike) * np.eye(len(at))
-        rows = Rows(share, wide_q, wide_k, counts, concentrated * keep, r, keep, let_through(s2, counts))
+        passed = overlap.passed(s2, counts, source)
+        rows = Rows(share, wide_q, wide_k, counts, concentrated * keep, r, keep, **passed)
         return rows, Side(along_q, n_q, n_q), Side(along_k, n_k, n_k)
     one = np.array([float(np.mean(weights.counts))])
     concentrated = np.array([float(np.mean(weights.concentrated))]) * keep
     wide = np.array([float(n_q)])
-    rows = Rows(np.ones((1, 1)), wide, one, one, concentrated, np.array([[alike]]), keep, let_through(s2, one))
+    passed = overlap.passed(s2, one, source)
+    rows = Rows(np.ones((1, 1)), wide, one, one, concentrated, np.array([[alike]]), keep, **passed)
     return rows, Side(along_q, n_q, None), Side(along_k, n_k, None)
