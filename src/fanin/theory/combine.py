@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fanin.theory import border, grid, kurtosis, places, spread, uneven, windows
+from fanin.theory import border, grid, kurtosis, overlap, places, spread, uneven, windows
 from fanin.theory.law import (
     FEATURE,
     Atom,
@@ -104,8 +104,10 @@ def renamed(law: Law, names: dict[str, str]) -> Law:
     if not names:
         return law
     axes = tuple(tuple(Atom(a.size, names.get(a.group, a.group)) for a in axis) for axis in law.axes)
-    corr = {frozenset(names.get(g, g) for g in key): r for key, r in law.latent.corr.items()}
-    return replace(law, axes=axes, latent=replace(law.latent, corr=corr))
+    own = lambda key: frozenset(names.get(g, g) for g in key)  # noqa: E731
+    corr = {own(key): r for key, r in law.latent.corr.items()}
+    spread = {own(key): s for key, s in law.latent.spread.items()}
+    return replace(law, axes=axes, latent=replace(law.latent, corr=corr, spread=spread))
 
 
 def binary(fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "", *, moments_only: bool = False) -> Law:
@@ -125,11 +127,19 @@ def binary(fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "",
     with np.errstate(all="ignore"):
         if x.loose is not None and y.deterministic and y.loose is None:
             return replace(_statistic(shared, fn(fx, fy), x), loose=fn(x.loose[levels_x], fy))
+        if y.deterministic and y.latent.length_of is not None and _divides(fn):
+            return _pointwise(shared, fn(fx, fy), replace(x, latent=x.latent.on_sphere(y.latent)))
         if y.deterministic or x.latent.aligned(y.latent):
             return _pointwise(shared, fn(fx, fy), x)
         if x.deterministic:
             return _pointwise(shared, fn(fx, fy), y)
         return _independent(shared, fn, fx, fy, x, y, pair, moments_only)
+
+
+def _divides(fn: Function) -> bool:
+    """Whether a function of two numbers is their quotient."""
+    one = np.array([0.3, -1.7])
+    return bool(np.allclose(fn(one, np.array(2.0)), one / 2) and np.allclose(fn(one, np.array(-0.7)), one / -0.7))
 
 
 def _joint_levels(x: Law, y: Law, ndim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -187,7 +197,7 @@ def _independent(shared: Law, fn: Function, fx, fy, x: Law, y: Law, pair: str, m
     law = border.combined(law, x, y, pair) if pair in ("sum", "product") else law
     if pair != "sum":
         return places.multiplied(law, x, y)
-    law = replace(law, latent=replace(law.latent, terms=terms))
+    law = replace(law, latent=replace(law.latent, terms=terms, source=overlap.beside(x, y)))
     return places.summed(law, x, y, cross=(_common(x, y), _spare(law, x, y)) if rho else None)
 
 

@@ -2,6 +2,9 @@
 
 With S = sum e^{l_j}, 1/S^p = int_0^inf u^{p-1} e^{-uS} du / (p - 1)!, so moments of the weights are integrals over u of
 products of A_k(u) = E[(u e^l)^k e^{-u e^l}], one factor a key, taken in log u.
+
+Keys whose length was divided out lie on a sphere of d dimensions: beside a given query their logits are cosines, of
+the law of one coordinate (``(1 + cos)/2`` is Beta((d - 1)/2, (d - 1)/2)), whose tails end at ``sqrt(d)`` deviations.
 """
 
 from __future__ import annotations
@@ -11,10 +14,11 @@ from functools import cached_property, lru_cache
 from math import factorial
 
 import numpy as np
+from scipy.special import betaincinv, ndtr
 
 from fanin.theory import grid
 
-Table = Callable[[float, np.ndarray], np.ndarray]
+Table = Callable[[float, np.ndarray, float], np.ndarray]
 
 SHARP = 40.0  # std of logits from which on the largest leads by far: 1 - E[sum a^2] falls as one over the std
 
@@ -25,9 +29,10 @@ class _Grid:
     All are smooth on the scale of one in t, where the trapezoid rule converges exponentially.
     """
 
-    def __init__(self, s: float, longest: int):
+    def __init__(self, s: float, longest: int, sphere: float):
         self.t = np.arange(-np.log(longest) - 6 * s - 12, 6 * s + 8, min(0.1 * max(s, 1), 0.25))
         self.z, self.weight = grid.refined(s / 0.25)
+        self.z = coordinate(self.z, self.weight, sphere) if sphere > 1 else self.z
         inner = np.exp(np.minimum(self.t[:, None] + s * self.z, 7.0))  # from exp(6.7) on nothing is left of e^-inner
         self.powers = [np.exp(-inner)]
         for _ in range(4):
@@ -40,15 +45,22 @@ class _Grid:
             return {k: np.log(self.powers[k] @ self.weight) for k in (0, 2, 3, 4)}
 
 
+def coordinate(z: np.ndarray, weight: np.ndarray, sphere: float) -> np.ndarray:
+    """One coordinate of the sphere of that many dimensions and of mean square one, as a function of a latent z."""
+    half = (sphere - 1) / 2
+    at = np.sign(z) * (1 - 2 * betaincinv(half, half, ndtr(-np.abs(z))))
+    return at / np.sqrt(weight @ at**2)
+
+
 @lru_cache(maxsize=4)
-def _laplace(s: float, longest: int) -> _Grid:
-    return _Grid(s, longest)
+def _laplace(s: float, longest: int, sphere: float) -> _Grid:
+    return _Grid(s, longest, sphere)
 
 
-def _moments(variance: float, counts: np.ndarray, keys: tuple[int, ...]) -> np.ndarray:
+def _moments(variance: float, counts: np.ndarray, keys: tuple[int, ...], sphere: float) -> np.ndarray:
     """E of sum_j a_j^k, or of the sum over pairs of different keys of a_j^k a_j'^k' for two powers."""
     s, n = np.sqrt(variance), counts[:, None]
-    found = _laplace(float(min(s, SHARP)), int(counts[-1]))
+    found = _laplace(float(min(s, SHARP)), int(counts[-1]), sphere)
     t, log = found.t, found.log
     ways = np.prod([np.maximum(n - i, 0.0) for i in range(len(keys))], axis=0)
     left = n - len(keys)
@@ -57,12 +69,12 @@ def _moments(variance: float, counts: np.ndarray, keys: tuple[int, ...]) -> np.n
     return ways[:, 0] * np.trapezoid(integrand, t, axis=-1) / factorial(sum(keys) - 1)
 
 
-def _integrated(variance: float, counts: np.ndarray) -> np.ndarray:
+def _integrated(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.ndarray:
     """``concentration`` for row lengths in increasing order."""
     if variance <= 1e-12:
         return 1.0 / counts
     s = np.sqrt(variance)
-    found = np.clip(_moments(variance, counts, (2,)), 1.0 / counts, 1.0)
+    found = np.clip(_moments(variance, counts, (2,), sphere), 1.0 / counts, 1.0)
     return 1 - (1 - found) * min(SHARP / s, 1.0)
 
 
@@ -74,58 +86,65 @@ def concentration(variance: float, n: int) -> float:
     return float(_integrated(variance, np.array([max(n, 1.0)]))[0])
 
 
-def concentrations(variance: float, counts: np.ndarray) -> np.ndarray:
-    """``concentration`` for many row lengths, interpolated in log n beyond a few dozen distinct ones."""
-    return _for_many(_integrated, variance, counts)
+def concentrations(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.ndarray:
+    """``concentration`` for many row lengths, interpolated in log n beyond a few dozen distinct ones.
+
+    Args:
+        sphere: dimensions of the sphere that keys lie on; 0 where logits are Gaussian.
+    """
+    return _for_many(_integrated, variance, counts, sphere)
 
 
 STEP = 1 / 32  # of nodes in the log of the variance: cubics between them are good to seven digits
 
 
-def _for_many(table: Table, variance: float, counts: np.ndarray) -> np.ndarray:
+def _for_many(table: Table, variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
     counts = np.maximum(np.asarray(counts, float), 1)
     distinct = np.unique(counts)
     if len(distinct) > 24:
         distinct = np.unique(np.round(np.geomspace(distinct[0], distinct[-1], 48)))
-    return np.exp(np.interp(np.log(counts), np.log(distinct), _log_at(table, float(variance), tuple(distinct))))
+    return np.exp(np.interp(np.log(counts), np.log(distinct), _log_at(table, float(variance), tuple(distinct), sphere)))
 
 
-def _log_at(table: Table, variance: float, distinct: tuple[float, ...]) -> np.ndarray:
+def _log_at(table: Table, variance: float, distinct: tuple[float, ...], sphere: float) -> np.ndarray:
     """Log of a table at a variance, by a cubic through those at four round ones: layers differ by little."""
     if variance <= 1e-6:
-        return _log_node(table, 0.0, distinct)
+        return _log_node(table, 0.0, distinct, sphere)
     at = np.log(variance) / STEP
     first = int(np.floor(at)) - 1
     if abs(at * STEP - 2 * np.log(SHARP)) < 4 * STEP:  # the tables have an edge there
-        return _log_node(table, variance, distinct)
-    rows = [_log_node(table, float(np.exp(STEP * (first + i))), distinct) for i in range(4)]
+        return _log_node(table, variance, distinct, sphere)
+    rows = [_log_node(table, float(np.exp(STEP * (first + i))), distinct, sphere) for i in range(4)]
     x = at - first
     weights = [np.prod([(x - j) / (i - j) for j in range(4) if j != i]) for i in range(4)]
     return np.tensordot(weights, np.stack(rows), 1)
 
 
 @lru_cache(maxsize=4096)
-def _log_node(table: Table, variance: float, distinct: tuple[float, ...]) -> np.ndarray:
-    return np.log(np.maximum(table(variance, np.array(distinct)), 1e-300))
+def _log_node(table: Table, variance: float, distinct: tuple[float, ...], sphere: float) -> np.ndarray:
+    return np.log(np.maximum(table(variance, np.array(distinct), sphere), 1e-300))
 
 
-def let_through(variance: float, counts: np.ndarray) -> np.ndarray:
+def let_through(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.ndarray:
     """E[sum_j a_j^2 (1 - 2 a_j + R)], R = sum_k a_k^2: mean square of a row of a_j (t_j - sum_k a_k t_k), t i.i.d.
 
     From E R - 2 E sum a^3 + E R^2; (1 - 1/n)/n for equal weights, and zero for one that has it all.
     """
-    return _for_many(_jacobian, variance, counts)
+    return _for_many(_jacobian, variance, counts, sphere)
 
 
-def _jacobian(variance: float, counts: np.ndarray) -> np.ndarray:
+def _jacobian(variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
     if variance <= 1e-12:
         return (1 - 1 / counts) / counts
-    second, third, fourth, pairs = (_moments(variance, counts, keys) for keys in ((2,), (3,), (4,), (2, 2)))
+    powers = ((2,), (3,), (4,), (2, 2))
+    second, third, fourth, pairs = (_moments(variance, counts, keys, sphere) for keys in powers)
     found = np.where(counts > 1, np.maximum(second - 2 * third + fourth + pairs, 0.0), 0.0)
     return found * min(SHARP / np.sqrt(variance), 1.0)
 
 
-def fluctuating(variance: float, counts: np.ndarray, wobble: float, fixed: float = 0.0) -> np.ndarray:
+def fluctuating(
+    variance: float, counts: np.ndarray, wobble: float, fixed: float = 0.0, sphere: float = 0.0
+) -> np.ndarray:
     """``concentrations`` where the variance differs from row to row.
 
     The logits of a query have a variance in proportion to its squared length, a sum over the d features of a head. That
@@ -134,18 +153,19 @@ def fluctuating(variance: float, counts: np.ndarray, wobble: float, fixed: float
     Args:
         variance: of the logits, in the mean over rows.
         fixed: the part of the variance that all rows have alike, such as that of a drawn bias.
+        sphere: dimensions of the sphere that keys lie on; 0 where logits are Gaussian.
     """
     if wobble <= 0 or variance * wobble <= 1e-6:
-        return concentrations(variance + fixed, counts)
+        return concentrations(variance + fixed, counts, sphere)
     s = np.sqrt(np.log1p(wobble))
     factors = np.exp(s * np.sqrt(3) * np.array([-1.0, 0.0, 1.0]) - s**2 / 2)
     weights = np.array([1.0, 4.0, 1.0]) / 6
     factors /= weights @ factors
-    rows = [concentrations(variance * f + fixed, counts) for f in factors]
+    rows = [concentrations(variance * f + fixed, counts, sphere) for f in factors]
     return np.tensordot(weights, np.stack(rows), 1)
 
 
-def along_logits(variance: float, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def along_logits(variance: float, counts: np.ndarray, sphere: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """What a row of a_j (t_j - sum_k a_k t_k) has along its logits, over what independence of the two would give.
 
     A query meets its gradient in ``sum_j a_j t_j (l_j - m)``, m the mean logit under the weights, and a key in each
@@ -157,30 +177,69 @@ def along_logits(variance: float, counts: np.ndarray) -> tuple[np.ndarray, np.nd
     variance = min(float(np.round(variance, 6)), SHARP**2)
     if variance <= 1e-6:
         return np.ones(len(counts)), np.ones(len(counts))
-    base = _for_many(_jacobian, variance, counts) * variance
-    found = (_for_many(table, variance, counts) for table in (_along_query, _along_key))
+    base = _for_many(_jacobian, variance, counts, sphere) * variance
+    found = (_for_many(table, variance, counts, sphere) for table in (_along_query, _along_key))
     of_query, of_key = (np.where(counts > 1.0001, f / np.maximum(base, 1e-300), 1.0) for f in found)
     return of_query, of_key
 
 
-def _along_query(variance: float, counts: np.ndarray) -> np.ndarray:
+def _along_query(variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
     """E sum a^2 l^2 - 2 E sum a^2 l m + E sum a^2 m^2, by which of the keys of a product are the same."""
-    term = _Weighted(variance, counts)
+    term = _Weighted(variance, counts, sphere)
     whole = term((2, 2)) - 2 * (term((3, 2)) + term((2, 1), (1, 1))) + term((4, 2)) + term((2, 0), (2, 2))
     return whole + 2 * term((3, 1), (1, 1)) + term((2, 0), (1, 1), (1, 1))
 
 
-def _along_key(variance: float, counts: np.ndarray) -> np.ndarray:
-    term = _Weighted(variance, counts)
+def _along_key(variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
+    term = _Weighted(variance, counts, sphere)
     return term((2, 2)) - 2 * term((3, 2)) + term((4, 2)) + term((2, 0), (2, 2))
+
+
+def leaning(variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
+    """What stands for ``(1 - A)^2`` in what weights lean to (``overlap``) where keys lie on a sphere.
+
+    Of a key of length one the cosine is along the query, and the rest is less for it: over d features
+    ``E|sum_j a_j k_j|^2`` exceeds ``A`` by the sum over *different* keys of ``E[a_j a_k cos_j cos_k]``.
+    """
+    return _for_many(_crossed, variance, counts, sphere)
+
+
+def _crossed(variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
+    if variance <= 1e-12:
+        return (1 - 1 / counts) ** 2
+    found = _Weighted(min(variance, SHARP**2), counts, sphere)((1, 1), (1, 1))
+    return found / variance**2
+
+
+def turned_away(variance: float, counts: np.ndarray, sphere: float, width: float) -> np.ndarray:
+    """By what the mean square of a logit's gradient is smaller for keys of one length, whose values know of them.
+
+    A key that lies along the query has so much less across it, ``sin^2 = 1 - z^2 / d`` of a z that is d times a cosine
+    squared, and what a value has of the key with it: of n features, of which keys see ``d / n``, the own part
+    ``t_j - sum_k a_k t_k`` loses ``z_j^2 / n`` and gains ``(z_j - m)^2 / n`` along the query (see ``along_logits``).
+    """
+    of_query, of_key = along_logits(variance, counts, sphere)
+    return np.clip(1 + (of_query - of_key) / width, 0.0, 1.0)
+
+
+def across(variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
+    """``(1 - E[sum_j a_j z_j^2] / d)^2``: the squared share across the query that keys on a sphere are left with."""
+    found = np.stack([_mean_square(variance, np.array([n]), sphere) for n in np.atleast_1d(counts)])[:, 0]
+    return np.clip(1 - found / sphere, 0.0, 1.0) ** 2
+
+
+def _mean_square(variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
+    if variance <= 1e-6:
+        return np.ones(len(counts))
+    return _Weighted(min(variance, SHARP**2), counts, sphere)((1, 2)) / variance
 
 
 class _Weighted:
     """E of the sum over different keys of products of a_j^k l_j^m, from A_km(u) = E[(u e^l)^k l^m e^{-u e^l}]."""
 
-    def __init__(self, variance: float, counts: np.ndarray):
+    def __init__(self, variance: float, counts: np.ndarray, sphere: float):
         self.s, self.n = float(np.sqrt(variance)), counts[:, None]
-        self.grid = _laplace(self.s, int(counts[-1]))
+        self.grid = _laplace(self.s, int(counts[-1]), sphere)
         self.means: dict[tuple[int, int], np.ndarray] = {}
         self.t, self.none = self.grid.t, self.grid.log[0]
 

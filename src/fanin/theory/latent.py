@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -37,17 +37,23 @@ class Source:
 
     Attributes:
         id: of the latent of the tensor that fresh weights summed over.
-        width: over how many features.
+        width: over how many features; of logits, over as many independent ones as make keys agree as they do.
         terms: of logits, the features of a head that were summed over; else 0.
         variance: of softmax weights, that of their logits within a row; else 0.
         keep: share of softmax weights that dropout keeps.
+        share: of the logits' variance within a row, that of queries and keys; a drawn bias has the rest.
+        sphere: of keys and logits, the dimensions of the sphere that keys lie on; 0 where they differ in length.
+        steady: of logits, whether the length of queries is divided out.
     """
 
     id: int
-    width: int
+    width: float
     terms: int = 0
     variance: float = 0.0
     keep: float = 1.0
+    share: float = 1.0
+    sphere: float = 0.0
+    steady: bool = False
 
 
 class Scatter(NamedTuple):
@@ -113,6 +119,8 @@ class Latent:
         terms: of a sum, the latents (id and views) that it was made of and its correlation with each.
         uneven: how far a channel over its places is from a Gaussian.
         aside: by how much less its places correlate than ``corr`` says, for what they were made of was uneven.
+        sphere: over how many features the length of a place was divided out; 0 where it was not.
+        length_of: of lengths over features: id and views of the latent they are of, and over how many.
     """
 
     id: int
@@ -129,6 +137,8 @@ class Latent:
     terms: Mapping[tuple, float] = field(default_factory=dict)
     uneven: Uneven = field(default_factory=Uneven)
     aside: float = 0.0
+    sphere: int = 0
+    length_of: tuple[int, tuple, tuple, int] | None = None
 
     def aligned(self, other: Latent) -> bool:
         """Whether elements at one place are functions of the same z."""
@@ -144,6 +154,12 @@ class Latent:
         """Correlation with another latent at the same place, from the summands of both."""
         mine, theirs = self.made_of, other.made_of
         return min(max(sum(c * theirs[key] for key, c in mine.items() if key in theirs), -1.0), 1.0)
+
+    def on_sphere(self, other: Latent) -> Latent:
+        """The latent of what is divided by the other's law, if that is its own length."""
+        if other.length_of is None or other.length_of[:3] != (self.id, self.feature_view, self.place_view):
+            return self
+        return replace(self, sphere=other.length_of[3])
 
     def as_mean_of(self, other: Latent) -> float:
         """Correlation with the other latent at the same place, where this one's law is the mean of the other's."""

@@ -80,14 +80,17 @@ def _same_latent(a: Latent, b: Latent, names: Names) -> bool:
         return False
     if not all(names.agree(x, y) for x, y in ids if x is not None and y is not None):
         return False
-    rest = [f.name for f in fields(a) if f.name not in ("id", "source", "mean_of", "terms")]
-    kinds = [(c.source and replace(c.source, id=0), c.mean_of and c.mean_of[1:]) for c in (a, b)]
+    rest = [f.name for f in fields(a) if f.name not in ("id", "source", "mean_of", "length_of", "terms")]
+    kinds = [
+        (c.source and replace(c.source, id=0), c.mean_of and c.mean_of[1:], c.length_of and c.length_of[1:])
+        for c in (a, b)
+    ]
     return same(kinds[0], kinds[1], names) and all(same(getattr(a, n), getattr(b, n), names) for n in rest)
 
 
-def _ids(latent: Latent) -> tuple[int | None, int | None, int | None]:
-    source, mean_of = latent.source, latent.mean_of
-    return latent.id, source.id if source is not None else None, mean_of[0] if mean_of is not None else None
+def _ids(latent: Latent) -> tuple[int | None, ...]:
+    source, of = latent.source, (latent.mean_of, latent.length_of)
+    return latent.id, source.id if source is not None else None, *(o[0] if o is not None else None for o in of)
 
 
 def _same_array(a: np.ndarray, b: np.ndarray) -> bool:
@@ -210,6 +213,7 @@ def _renamed(law: Law, names: Names, before: tuple[Value, ...], now: tuple[Value
         id=name(old.id),
         source=old.source and replace(old.source, id=name(old.source.id)),
         mean_of=old.mean_of and (name(old.mean_of[0]), *old.mean_of[1:]),
+        length_of=old.length_of and (name(old.length_of[0]), *old.length_of[1:]),
         terms=_terms(law, name, before, now),
     )
     object.__setattr__(new, "latent", latent)

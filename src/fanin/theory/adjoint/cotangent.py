@@ -64,6 +64,7 @@ class Part:
         orthogonal: a function of the latent whose sum with the base over the places of a feature is zero.
         radial: inner product with the signal over features (``radial``); None is that of independent features.
         alike: how many features get one and the same number, behind a sum over them; 0 where they do not.
+        along: how many features get a number in proportion to the signal, behind its length; 0 where they do not.
         chosen: what the gradient of a row of attention's weights or logits is made of (``spelled``).
         exponent: power of four that the mean square is to be multiplied by; rules see parts without one.
         same: the part on the base that it was made of, in front of a norm over features, which keeps all but 1/n:
@@ -84,6 +85,7 @@ class Part:
     orthogonal: Orthogonal | None = None
     radial: Mapping[int, float] | None = None
     alike: int = 0
+    along: int = 0
     chosen: Chosen | None = None
     same: Part | None = None
 
@@ -228,6 +230,7 @@ def gathered(law: Law, parts: list[Part]) -> Cotangent:
     if np.abs(_crossed(law, list(by_base.values()))).max() > slight:
         return Cotangent(law, (_merged(law, [_without_form(p, law) for p in by_base.values()]),))
     parts = [_without_form(p, law) if means[id(p)] < slight else p for p in by_base.values()]
+    parts = [replace(p, along=0) if p.along else p for p in parts]
     plain = [p for p in parts if p.values is None]
     rest = [p for p in parts if p.values is not None]
     if len(plain) > 1:
@@ -295,7 +298,7 @@ def _plus(a: np.ndarray | None, b: np.ndarray | None, law: Law) -> np.ndarray:
 def _crossed(law: Law, parts: list[Part]) -> np.ndarray:
     from fanin.theory.adjoint import radial
 
-    return radial.crossed(law, parts) if any(p.alike for p in parts) else np.zeros((1,) * len(law.shape))
+    return radial.crossed(law, parts) if any(p.alike or p.along for p in parts) else np.zeros((1,) * len(law.shape))
 
 
 def _merged(law: Law, parts: list[Part]) -> Part:

@@ -47,7 +47,8 @@ def reduce(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
         value = max(as_law(g.law).second, 1e-300)
         spread = max(x.second - x.mean**2, 0.0) if op != "norm" else x.second
         slope = 4 * spread / n**2 if op == "var" else spread / (n**2 * value) if op == "std" else spread / value
-        return [[fresh(profile * slope, dict.fromkeys(ratio, 0.0))]]
+        part = fresh(profile * slope, dict.fromkeys(ratio, 0.0))
+        return [[radial.of_length(g, n, part) if op == "norm" and along <= {FEATURE} else part]]
     return [[]]
 
 
@@ -193,11 +194,8 @@ def expand(node: Node, part: Part, out: Law, x: Law) -> Part:
     """The sum over all copies."""
     from fanin.theory.adjoint.broadcast import unbroadcast
 
-    return (
-        unbroadcast(part, None, out, x, out)
-        if part.values is None
-        else unbroadcast(replace(part, second=part.profile(out), values=None), None, out, x, out)
-    )
+    plain = part if part.values is None else replace(part, second=part.profile(out), values=None)
+    return radial.over_copies(part, unbroadcast(plain, None, out, x, out), x, out)
 
 
 def _scattered(part: Part, out: Law, x: Law, axis: int, index) -> Part:

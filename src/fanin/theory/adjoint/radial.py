@@ -193,8 +193,35 @@ def averaged(g: Cotangent, x: Law, part: Part, axes: Sequence[int]) -> Part:
     return replace(part, radial={name: factor * value for name, value in of(g).items()}, alike=round(n))
 
 
+def of_length(g: Cotangent, n: float, part: Part) -> Part:
+    """In front of a length over n features, which sends each of them its share ``c x_j / s`` of a number c."""
+    return replace(part, radial={k: float(np.sqrt(n)) * v for k, v in of(g).items()}, along=round(n))
+
+
+def over_copies(part: Part, sent: Part, law: Law, out: Law) -> Part:
+    """In front of copies for all features, what these get together: the part behind them has it as its own ``R``."""
+    if part.radial is None or not (_over_features(law, out) or _of_length(law, out)):
+        return sent
+    return _as_gradient(gathered(law, [_unknown(sent)]), part.radial)
+
+
 def crossed(law: Law, parts: Sequence[Part]) -> np.ndarray:
-    """At every place twice the sum of E[g g'] over pairs of parts, one a number that all features share, known to both.
+    """At every place twice the sum of E[g g'] over pairs of parts of which one is known to the other."""
+    return _beside_shared(law, parts) + _beside_along(law, parts)
+
+
+def _beside_along(law: Law, parts: Sequence[Part]) -> np.ndarray:
+    """One a number c in proportion to the signal, ``c x_j / s`` of the j-th of n features: ``(2/n) c R / s``."""
+    size, whole = {id(p): p.profile(law) for p in parts}, np.zeros((1,) * len(law.shape))
+    for one, other in ((a, b) for a in parts for b in parts if a.along and a is not b and not b.along):
+        if one.radial is not None and other.radial is not None:
+            common = sum(value * other.radial.get(name, 0.0) for name, value in one.radial.items())
+            whole = whole + 2 * common / one.along * np.sqrt(size[id(one)] * size[id(other)])
+    return whole
+
+
+def _beside_shared(law: Law, parts: Sequence[Part]) -> np.ndarray:
+    """One a number that all features share.
 
     What is divided by a sum gets ``g_j - sum_k w_k g_k``. A number of size v that has c in common with the other's
     ``R`` has ``c E[x_j] / rms(x) sqrt(E g^2 / n) v`` in common with the j-th of its n features.
@@ -236,6 +263,12 @@ def added(law: Law, a: Part, b: Part, both: Part) -> Radial | None:
         for name, value in part.radial.items():  # type: ignore[union-attr]
             found[name] = found.get(name, 0.0) + root * value
     return found
+
+
+def _of_length(law: Law, out: Law) -> bool:
+    """Whether a length over features was copied for as many."""
+    copies = [n for n, m in zip(out.shape, law.shape, strict=False) if m == 1 < n]
+    return law.latent.length_of is not None and [law.latent.length_of[3]] == copies and law.level.size == out.level.size
 
 
 def _over_features(law: Law, out: Law) -> bool:

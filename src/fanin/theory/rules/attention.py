@@ -34,15 +34,18 @@ def attention(node: Node, *inputs: Value) -> Law:
     s2 = a["scale"] ** 2 * q.shape[-1] * q.second * own_key
     bias = inputs[a["mask"]] if a.get("mask") is not None else None
     drawn = _bias_variance(bias) if isinstance(bias, Law) else 0.0
-    both, unsteady = overlap.shared(k, v), overlap.wobble(q.shape[-1], k.latent.source)
-    lean = overlap.lean(both, s2)
-    concentrate = lambda n: fluctuating(s2, n, unsteady, drawn)  # noqa: E731
+    made = overlap.scored(k, key_groups, q.shape[-1])
+    sphere = made.sphere if made is not None else 0.0
+    unsteady = overlap.wobble(q.shape[-1], made, q.latent.sphere == q.shape[-1])
+    concentrate = lambda n: fluctuating(s2, n, unsteady, drawn, sphere)  # noqa: E731
+    both = made if overlap.shared(k, v) is not None else None
     weight2 = concentrate(counts)
+    lean = overlap.leant(both, s2, counts, weight2)
     pair_v = v.pair(axis_groups(v.axes[-2]))
-    leant = lean * float(np.mean((1 - weight2) ** 2)) * max(v.second - pair_v, 0.0)
+    leant = float(np.mean(lean)) * max(v.second - pair_v, 0.0)
     profile_v = v.profile(v.seconds).mean(-2, keepdims=True).mean(-1, keepdims=True)
     second = weight2 / (1 - a["dropout"]) * _lift(profile_v, len(node.shape)) + (1 - weight2) * pair_v
-    second = second + lean * (1 - weight2) ** 2 * max(v.second - pair_v, 0.0)
+    second = second + lean * max(v.second - pair_v, 0.0)
     axes = (*(q.axes[i] for i in range(len(node.shape) - 2)), q.axes[-2], v.axes[-1])
     common, boost = _overlap(counts), float(np.mean(weight2 * counts))
 
@@ -55,7 +58,8 @@ def attention(node: Node, *inputs: Value) -> Law:
         return share * v.pair(rest) + (1 - share) * v.pair(rest | axis_groups(v.axes[-2])) + r * leant
 
     law = gaussian(node.shape, axes, second, pair)
-    law = _by_place(law, q, v, prior, concentrate, lean, a)
+    leaning = lambda n, few: overlap.leant(both, s2, n, few)  # noqa: E731
+    law = _by_place(law, q, v, prior, concentrate, leaning, a)
     if v.mean and v.mean**2 < law.second:
         law = shifted(law, v.mean)
     for source in (q, k, v):
@@ -128,7 +132,7 @@ def _row_counts(prior: Prior | None, causal: bool, queries: int, keys: int) -> n
     return np.full((1, 1), float(keys)) if prior is None else prior.counts
 
 
-def _by_place(law: Law, q: Law, v: Law, prior: Prior | None, concentrate, lean: float, a) -> Law:
+def _by_place(law: Law, q: Law, v: Law, prior: Prior | None, concentrate, leaning, a) -> Law:
     """Second moments and a matrix position by position, where rows see different keys."""
     queries, keys = places.length(q), places.length(v)
     if queries is None or keys is None or places.length(law) != queries:
@@ -139,6 +143,7 @@ def _by_place(law: Law, q: Law, v: Law, prior: Prior | None, concentrate, lean: 
     allowed, counts = found
     concentrated = concentrate(counts)
     correlation = np.clip(places.correlations(q, queries), 0, 1)
+    lean = leaning(counts, concentrated)
     second, pairs = mixed_places(v, allowed, counts, concentrated, correlation, keys, a["dropout"], lean)
     return laid(law, pairs, second, queries)
 

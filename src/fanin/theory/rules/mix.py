@@ -39,10 +39,10 @@ def mix(node: Node, *inputs: Value) -> Law:
 
 def _known_of(law: Law, x: Law, y: Law, n: int) -> Law:
     """Products of queries and keys remember what the keys were made of."""
-    made = y.latent.source
+    made = overlap.scored(y, axis_groups(y.axes[-1]), n)
     if made is None or x.latent.source is None or x.latent.source.terms or made.terms:
         return law
-    return replace(law, latent=replace(law.latent, source=replace(made, terms=n)))
+    return replace(law, latent=replace(law.latent, source=replace(made, terms=n, steady=x.latent.sphere == n)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,9 @@ def _rows_by_place(law: Law, x: Law, y: Law, n: int) -> Law:
     at = places.runs(queries).index
     allowed, counts, concentrated = found.by_run(queries, keys)
     source = overlap.shared(x, y)
-    lean = overlap.lean(source, source.variance) if source is not None and source.terms else 0.0
+    lean = 0.0
+    if source is not None and source.terms:
+        lean = overlap.leant(source, source.variance, counts, concentrated * source.keep)
     second, pairs = mixed_places(y, allowed, counts, concentrated, np.zeros((len(at), len(at))), keys, 0.0, lean)
     return laid(law, pairs, second, queries)
 
@@ -153,8 +155,9 @@ def _leant(x: Law, y: Law, n: int, own: float) -> float:
     source = overlap.shared(x, y)
     if source is None or not source.variance or not source.terms:
         return 0.0
-    few = min(n * x.second / max((n * x.mean) ** 2, 1e-300), 1.0)
-    return overlap.lean(source, source.variance) * (1 - few) ** 2 * own * y.second * (n * x.mean) ** 2
+    few = min(n * x.second * source.keep / max((n * x.mean) ** 2, 1e-300), 1.0)
+    lean = overlap.leant(source, source.variance, np.array([float(n)]), np.array([few]))
+    return float(lean[0]) * own * y.second * (n * x.mean) ** 2
 
 
 def _row_sums(x: Law, n: int, diagonal: np.ndarray) -> np.ndarray:

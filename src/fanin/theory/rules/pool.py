@@ -174,8 +174,8 @@ def reduce(node: Node, *inputs: Value) -> Law:
     elif op in ("var", "std"):
         law = _spread_over(x, dims, shape, axes, n, node.attrs.get("correction", 1), op)
     elif op == "norm":
-        profile = _over(x.profile(x.seconds), dims)
-        law = constant(shape, axes, np.sqrt(profile * n))
+        law = constant(shape, axes, np.sqrt(_over(x.profile(x.seconds), dims) * n))
+        law = replace(law, latent=replace(law.latent, length_of=_length_of(x, dims)))
     elif op in ("max", "min"):
         law = _extreme(x, dims, shape, axes, n, op)
     else:
@@ -272,6 +272,13 @@ def _with_moments(x: Law, shape, axes, mean: np.ndarray, spread: np.ndarray) -> 
         values = numbers[0][:, None] + np.sqrt(numbers[1])[:, None] * grid.Z_UNIT
     values, level = compress(values, level)
     return Law(shape, axes, values, level, latent)
+
+
+def _length_of(x: Law, dims) -> tuple[int, tuple, tuple, int] | None:
+    """Whose length over features it is; None where places have a part in it."""
+    over = frozenset(g for d in dims for g in axis_groups(x.axes[d]))
+    n = round(np.prod([x.shape[d] for d in dims]))
+    return (x.latent.id, x.latent.feature_view, x.latent.place_view, n) if over <= {FEATURE} else None
 
 
 def _length(x: Law) -> bool:

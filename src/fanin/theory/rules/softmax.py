@@ -40,7 +40,10 @@ def softmax(node: Node, *inputs: Value) -> Law:
     usable = share.max(axis, keepdims=True) * 1e-6
     s2 = float((variance[level] * (share > usable)).sum() / max((share > usable).sum(), 1))
     made = x.latent.source
-    concentrated = fluctuating(s2, np.round(count), overlap.wobble(made.terms, made) if made else 0.0)
+    scored = made.share if made and made.terms else 1.0
+    unsteady = overlap.wobble(made.terms, made, made.steady) if made else 0.0
+    sphere = made.sphere if made else 0
+    concentrated = fluctuating(s2 * scored, np.round(count), unsteady, s2 * (1 - scored), sphere)
     law = _row_weights(node, x, share, concentrated * count, s2, along)
     made = replace(made, variance=s2) if made else Source(x.latent.id, x.shape[axis], variance=s2)
     return replace(law, latent=replace(law.latent, source=made))
