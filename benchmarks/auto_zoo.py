@@ -24,7 +24,7 @@ from as_json import add_json, finish, keep, lines
 
 import fanin
 from fanin.frameworks import front_end
-from fanin.graph import Kind
+from fanin.recipes.gradients import preactivations
 from fanin.recipes.structure import Structure
 from fanin.targets import resolve
 
@@ -83,7 +83,7 @@ def examine(target: str, seeds: int) -> Result:
     runs = [side.measure_signals(reading, plan=plan, seed=k) for k in range(seeds)]
     structure = Structure(reading.graph)
     rms, grad = averages(runs, "rms"), averages(runs, "grad_rms")
-    tensors = preactivations(structure)
+    tensors = {structure.graph.by_id[i].name: weight for i, weight in preactivations(structure).items()}
     names = [name for name in tensors if name in said and name in rms]
     _forward(result, plan, tensors, {n: said[n].rms for n in names if said[n].rms is not None}, rms)
     predicted = {row.name: row.grad_rms for row in said.rows if row.grad_rms}
@@ -136,22 +136,6 @@ def spread(names, values: dict[str, float]) -> float:
     """Largest over smallest."""
     found = [values[n] for n in names if values.get(n)]
     return max(found) / min(found) if found else 1.0
-
-
-def preactivations(structure: Structure) -> dict[str, str]:
-    """Tensor that a nonlinearity reads -> the weight that made it, through biases, norms and rearrangements."""
-    found: dict[str, str] = {}
-    for node in structure.graph.nodes:
-        into = structure.signals_into(node)
-        if node.kind is not Kind.POINTWISE or len(into) != 1 or structure.factor(node) is not None:
-            continue
-        if all(user.kind is Kind.REDUCE for user in structure.graph.users[node.id]):
-            continue  # the square of a norm that is written out
-        maker = structure.graph.by_id[structure.source(into[0], norms=True)]
-        name = structure.weight_at(maker)
-        if name is not None and maker.kind is not Kind.EMBED and maker.id not in structure.heads:
-            found[structure.graph.by_id[into[0]].name] = name
-    return found
 
 
 def residual_streams(structure: Structure) -> dict[str, list[str]]:

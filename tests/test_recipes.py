@@ -298,6 +298,21 @@ def test_a_shared_layer_is_decided_once():
     assert "used 3 times" in plan["layer.weight"].reason
 
 
+@pytest.mark.parametrize(("ratio", "due"), [(5, True), (2, False)])
+def test_gradients_that_differ_along_depth_are_said(ratio, due):
+    """Each layer keeps the signal and divides the gradient's rms by the root of its fan_in over its fan_out."""
+    sizes = [*(8 * ratio**k for k in (4, 3, 2, 1, 0)), 4]
+    model, batch = mlp(sizes), torch.randn(8, sizes[0])
+    said = [note for note in fanin.plan(model, batch).notes if note.startswith("gradients of pre-activations")]
+    assert bool(said) == due
+    if due:
+        factor = float(said[0].split("factor of ")[1].split(",")[0])
+        run = fanin.measure(model, batch, plan=fanin.plan(model, batch), seeds=4)
+        seen = [run[str(layer)].grad_rms for layer in (0, 2, 4, 6)]
+        assert factor == pytest.approx(max(seen) / min(seen), rel=0.25)
+    assert not [n for n in fanin.plan(model, batch, balance="backward").notes if 'balance="both"' in n]
+
+
 def test_written_out_activations_are_recognised():
     class Written(nn.Module):
         def __init__(self):

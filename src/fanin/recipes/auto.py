@@ -19,6 +19,7 @@ from fanin.distributions import Normal
 from fanin.errors import FaninError
 from fanin.graph import Graph, Kind, Node
 from fanin.recipes.balance import balanced, chains
+from fanin.recipes.gradients import uneven
 from fanin.recipes.limits import limits
 from fanin.recipes.plan import Entry
 from fanin.recipes.response import PERIODS, Response, drift, preferred_scale, response
@@ -72,6 +73,7 @@ class Solver:
         if self.free:
             self._shape()
         self.notes += [*self._limits(), *limits(self.structure)]
+        self.notes += uneven(self.structure, self.interpreter.values, self.options["balance"])
         if self.blind:
             more = f" and {len(self.blind) - 1} more" if len(self.blind) > 1 else ""
             self.notes.append(f"no signal is predicted at the input of {self.blind[0]}{more}: 1 / sqrt(fan_in) there")
