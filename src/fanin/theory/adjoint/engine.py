@@ -11,6 +11,7 @@ from fanin.graph import Graph, Kind, Node
 from fanin.theory.adjoint import attention, dropout, elementwise, linear, mixing, norm, places, pool, recurrent
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, gathered
 from fanin.theory.adjoint.scale import aligned, scaled_back, settled
+from fanin.theory.adjoint.shared import Uses
 from fanin.theory.failures import FAILURES, reason
 from fanin.theory.law import Law, subsets
 from fanin.theory.reuse import Memory
@@ -89,7 +90,7 @@ def backward(
         return {}
     waiting: dict[str, list[Part]] = {first: list(start.parts) if start is not None else [_start(output)]}
     lost = {} if lost is None else lost
-    memory = Memory()
+    memory, uses = Memory(), Uses.of(graph, values)
     found: dict[str, float] = {} if start is None else dict(start.gradients)
     for node in reversed(graph.nodes):
         parts = waiting.pop(node.id, None)
@@ -103,12 +104,17 @@ def backward(
             continue
         parts, power = aligned(parts)
         g = gathered(law, parts)
-        second = g.second
+        if uses is not None:
+            uses.gathered(parts, g)
+        more = uses.common(parts) if uses is not None and node.kind is Kind.PARAMETER and len(parts) > 1 else 0.0
+        second = max(g.second + more, 0.0)
         if not np.isfinite(second):
             continue
         if not node.attrs.get("partial"):
             found[node.id] = held(float(np.sqrt(second)), power, node.dtype)[0]
         sent = _send(node, g, values, waiting, lost, power, memory)
+        if uses is not None:
+            uses.sent(node, g, sent)
         if watch is not None:
             watch(node, parts, g, sent)
     return found

@@ -1,0 +1,249 @@
+"""Weights that are used several times: what their uses' gradients have in common.
+
+The gradient of a weight W is a sum over its uses, ``G = sum_a sum_p g_a(p) x_a(p)``. Along a residual stream two uses
+meet nearly the same input and nearly the same cotangent, so beside the squares there are the products
+
+    2 E[G_a G_b] = 2 rho_g rho_x sqrt(E G_a^2 E G_b^2),
+
+with ``rho_x`` the correlation of both inputs at one place and ``rho_g`` that of both cotangents. They follow from where
+random numbers come from. A sum has the correlations of its summands, by their shares; norms over features and dropout
+hand on what they read; and what the *same* weights make of two tensors correlates as these do: ``E[(w x)(w x')] =
+n Var(w) E[x x']``. Functions of correlated latents follow Mehler's formula. All else is independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fanin.graph import Graph, Kind, Node
+from fanin.theory import grid
+from fanin.theory.adjoint.cotangent import Cotangent, Part
+from fanin.theory.contraction import axis_groups
+from fanin.theory.law import FEATURE, Law
+from fanin.theory.state import Known, Value
+
+WEIGHTED = (Kind.DENSE, Kind.CONV, Kind.EMBED)
+PASSING = (Kind.NORM, Kind.DROP, Kind.MOVE, Kind.SUM)
+TWINS = (*WEIGHTED, Kind.ATTENTION)
+VALUES = 2  # of attention, whose weights are nearly the same where its inputs are
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a base was made: the node that sent it, to which input, and the cotangent that it was made of."""
+
+    node: Node
+    place: int
+    g: Cotangent
+
+
+@dataclass
+class Uses:
+    """Where random numbers come from, told node by node of the pass in reverse."""
+
+    graph: Graph
+    values: Mapping[str, Value]
+    origins: dict[int, Origin] = field(default_factory=dict)
+    sums: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
+    latents: dict[int, Node] = field(default_factory=dict)
+    _bases: dict[tuple[int, int], float] = field(default_factory=dict)
+    _ids: dict[tuple[int, int], float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, graph: Graph, values: Mapping[str, Value]) -> Uses | None:
+        """None where no weight is used more than once."""
+        read = [i for node in graph.nodes for i in node.inputs if graph.by_id[i].kind is Kind.PARAMETER]
+        if len(read) == len(set(read)):
+            return None
+        found = cls(graph, values)
+        for node in graph.nodes:
+            law = values.get(node.id)
+            if isinstance(law, Law):
+                for id_ in (*(key[0] for key in law.latent.terms), law.latent.id):  # what a bias was added to first
+                    found.latents.setdefault(id_, node)
+        return found
+
+    def gathered(self, parts: Sequence[Part], g: Cotangent) -> None:
+        """Parts were added: a new base is the sum of theirs."""
+        known = {p.base for p in parts}
+        sizes = {p.base: float(np.mean(p.profile(g.law))) for p in parts}
+        total = max(sum(sizes.values()), 1e-300)
+        for part in g.parts:
+            if part.base not in known and part.base not in self.origins:
+                self.sums[part.base] = [(base, float(np.sqrt(size / total))) for base, size in sizes.items()]
+
+    def sent(self, node: Node, g: Cotangent, sent: Sequence[Sequence[Part]] | None) -> None:
+        """A node sends parts to its inputs: those on new bases were made of its cotangent."""
+        mine = {p.base for p in g.parts}
+        for place, parts in enumerate(sent or ()):
+            for part in parts:
+                if part.base not in mine:
+                    self.origins.setdefault(part.base, Origin(node, place, g))
+
+    def common(self, parts: Sequence[Part]) -> float:
+        """Twice the sum over pairs of uses of E[G_a G_b], for the parts that a weight was sent."""
+        whole = 0.0
+        uses = [(p, self.origins[p.base]) for p in parts if p.base in self.origins]
+        for i, (one, a) in enumerate(uses):
+            for other, b in uses[:i]:
+                if a.node.kind is not b.node.kind or a.place != b.place:
+                    continue
+                beside = self._beside(a, b)
+                size = np.sqrt(one.mean_second * other.mean_second)
+                whole += 2 * size * beside * self._cotangents(a.g, b.g) if beside else 0.0
+        return float(whole)
+
+    def _beside(self, a: Origin, b: Origin) -> float:
+        """Correlation of what stands beside both cotangents in the sums: inputs, normalized signals, or ones."""
+        names = a.node.attrs
+        if a.node.kind is Kind.EMBED:
+            return _same_rows(*(self.values[o.node.inputs[o.node.attrs["ids"]]] for o in (a, b)))
+        if a.place == names.get("bias"):
+            return 1.0
+        if a.place != names.get("weight"):
+            return 0.0
+        if a.node.kind is Kind.NORM:
+            return self._laws(self.values[a.node.id], self.values[b.node.id])
+        if a.node.kind in WEIGHTED:
+            return self._laws(*(self.values[o.node.inputs[o.node.attrs.get("x", 0)]] for o in (a, b)))
+        return 0.0
+
+    def _cotangents(self, a: Cotangent, b: Cotangent) -> float:
+        """Correlation of two cotangents at one place."""
+        if a.law.shape != b.law.shape or a.second <= 0 or b.second <= 0:
+            return 0.0
+        rho = self._latents(a.law, b.law) if any(p.values is not None for p in (*a.parts, *b.parts)) else 0.0
+        whole = 0.0
+        for p in a.parts:
+            for q in b.parts:
+                shares = np.mean(p.profile(a.law)) * np.mean(q.profile(b.law)) / (a.second * b.second)
+                r = self._of_bases(p.base, q.base)
+                whole += float(np.sqrt(shares)) * r * _forms(p, a.law, q, b.law, rho) if r else 0.0
+        return float(np.clip(whole, -1, 1))
+
+    def _of_bases(self, a: int, b: int) -> float:
+        """Correlation of two bases: the one that was made later, further back in the graph, is taken apart first."""
+        if a == b:
+            return 1.0
+        a, b = max(a, b), min(a, b)
+        if (a, b) not in self._bases:
+            self._bases[a, b] = 0.0  # while it is being found
+            self._bases[a, b] = self._apart(a, b)
+        return self._bases[a, b]
+
+    def _apart(self, a: int, b: int) -> float:
+        for one, other in ((a, b), (b, a)):
+            made = self.sums.get(one)
+            if made is None:
+                made = self._passed(one)
+            if made is not None:
+                return float(np.clip(sum(w * self._of_bases(base, other) for base, w in made), -1, 1))
+        mine, theirs = self.origins.get(a), self.origins.get(b)
+        if mine is None or theirs is None or not self._twins(mine, theirs):
+            return 0.0
+        return self._cotangents(mine.g, theirs.g)
+
+    def _passed(self, base: int) -> list[tuple[int, float]] | None:
+        """The bases that a norm, dropout or a sum has made this one of, with their shares; None where weights did."""
+        origin = self.origins.get(base)
+        if origin is None or origin.node.kind not in PASSING or not self._keeps_features(origin.node):
+            return None
+        kept = float(np.sqrt(1 - origin.node.attrs.get("p", 0.0))) if origin.node.kind is Kind.DROP else 1.0
+        g, second = origin.g, max(origin.g.second, 1e-300)
+        share = lambda p: float(np.sqrt(np.mean(p.profile(g.law)) / second * p.straight(g.law)))  # noqa: E731
+        return [(p.base, kept * share(p)) for p in g.parts]
+
+    def _keeps_features(self, node: Node) -> bool:
+        x = self.values.get(node.inputs[0])
+        if node.kind is not Kind.NORM or not isinstance(x, Law):
+            return node.kind is not Kind.NORM
+        return {g for i in node.attrs["axes"] for g in axis_groups(x.axes[i])} <= {FEATURE}
+
+    def _twins(self, a: Origin, b: Origin) -> bool:
+        """Whether the same weights made both."""
+        if a.node.kind is not b.node.kind or a.place != b.place or a.node.kind not in TWINS:
+            return False
+        if a.node.kind is Kind.ATTENTION:
+            return a.place == VALUES
+        return self._weight(a.node) == self._weight(b.node)
+
+    def _weight(self, node: Node) -> str:
+        found = self.graph.by_id[node.inputs[node.attrs.get("weight", 1)]]
+        while found.kind is Kind.MOVE and found.attrs["how"] in ("permute", "same"):
+            found = self.graph.by_id[found.inputs[0]]
+        return found.id
+
+    def _laws(self, x: Value, y: Value) -> float:
+        """Correlation (not centred) of two tensors at one place."""
+        if isinstance(x, Known) and isinstance(y, Known):
+            return 1.0 if x.key == y.key else 0.0
+        if not isinstance(x, Law) or not isinstance(y, Law) or x.shape != y.shape or not x.second * y.second:
+            return 0.0
+        mean = _mean_coefficients(x) * _mean_coefficients(y)
+        return float(np.clip(_series(mean, self._latents(x, y)) / np.sqrt(x.second * y.second), -1, 1))
+
+    def _latents(self, x: Law, y: Law) -> float:
+        mine, theirs = x.latent.made_of, y.latent.made_of
+        whole = sum(c * d * self._of_ids(k[0], j[0]) for k, c in mine.items() for j, d in theirs.items())
+        return float(np.clip(whole, -1, 1))
+
+    def _of_ids(self, a: int, b: int) -> float:
+        """Correlation of two latents by what made them."""
+        if a == b:
+            return 1.0
+        a, b = max(a, b), min(a, b)
+        if (a, b) not in self._ids:
+            self._ids[a, b] = 0.0
+            self._ids[a, b] = self._made(a, b)
+        return self._ids[a, b]
+
+    def _made(self, a: int, b: int) -> float:
+        for one, other in ((a, b), (b, a)):
+            node = self.latents.get(one)
+            if node is not None and node.kind in PASSING and node.inputs and self._keeps_features(node):
+                x, y = self.values.get(node.inputs[0]), self.latents.get(other)
+                if isinstance(x, Law) and y is not None and x.latent.id != one:
+                    kept = float(np.sqrt(1 - node.attrs.get("p", 0.0))) if node.kind is Kind.DROP else 1.0
+                    return kept * sum(c * self._of_ids(k[0], other) for k, c in x.latent.made_of.items())
+        mine, theirs = self.latents.get(a), self.latents.get(b)
+        if mine is None or theirs is None or mine.kind is not theirs.kind or mine.kind not in TWINS:
+            return 0.0
+        place = VALUES if mine.kind is Kind.ATTENTION else mine.attrs.get("x", mine.attrs.get("ids", 0))
+        if mine.kind is not Kind.ATTENTION and self._weight(mine) != self._weight(theirs):
+            return 0.0
+        return self._laws(*(self.values[node.inputs[place]] for node in (mine, theirs)))
+
+
+def _mean_coefficients(law: Law) -> np.ndarray:
+    return law.level_weight @ law.coefficients
+
+
+def _series(products: np.ndarray, r: float) -> float:
+    """Mehler's sum of products of Hermite coefficients."""
+    return float(products @ r ** np.arange(len(products)))
+
+
+def _forms(p: Part, x: Law, q: Part, y: Law, r: float) -> float:
+    """Correlation of two functions of latents that correlate by r."""
+    if p.values is None and q.values is None:
+        return 1.0
+    forms = [np.ones((1, grid.POINTS)) if f is None else f for f in (p.values, q.values)]
+    weights = [law.level_weight if len(f) > 1 else np.ones(1) for f, law in zip(forms, (x, y), strict=True)]
+    a, b = (w @ grid.hermite_coefficients(f) for w, f in zip(weights, forms, strict=True))
+    sizes = [float(w @ grid.expectation(f**2)) for w, f in zip(weights, forms, strict=True)]
+    whole = float(np.sqrt(max(sizes[0] * sizes[1], 1e-300)))
+    tail = max(whole - float(np.sqrt((a @ a) * (b @ b))), 0.0) if r >= 1 else 0.0
+    return (_series(a * b, r) + tail) / whole
+
+
+def _same_rows(a: Value, b: Value) -> float:
+    """Of two look-ups in one table, how often they take one row at a place."""
+    if not isinstance(a, Known) or not isinstance(b, Known) or a.shape != b.shape:
+        return 0.0
+    return float(np.mean(np.asarray(a.array) == np.asarray(b.array)))
+
+
+__all__ = ["Uses"]
