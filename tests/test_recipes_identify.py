@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -202,6 +204,31 @@ def test_defaults_of_flax_and_keras_are_named_in_their_own_layout():
     found = fanin.identify(tensors)
     assert {name: found[name].schemes[:1] for name in expected} == {n: (s,) for n, s in expected.items()}
     assert found["params/Dense_0/bias"].verdict == "constant"
+
+
+@pytest.mark.parametrize(
+    ("package", "tables", "recurrent", "weights"),
+    [
+        ("flax", "Flax's tables", r"Cell_0/h\w/kernel", r"LeCun truncated normal"),
+        ("keras", "Keras' tables", r"recurrent_kernel", r"(Glorot|Glorot or LeCun) uniform"),
+    ],
+)
+def test_layers_as_flax_and_keras_built_them(package, tables, recurrent, weights):
+    """Files that ``reference/make_defaults.py`` made with these packages: 21 and 16 weights and their biases."""
+    found = fanin.identify(Path(__file__).parent / "reference" / f"defaults_{package}.safetensors")
+    assert not [name for name, guess in found.items() if guess.note]
+    for guess in found.values():
+        told = " or ".join(guess.schemes)
+        if "embedding" in guess.name:
+            assert told.startswith(tables), guess
+        elif re.search(recurrent, guess.name):
+            assert told == "orthogonal", guess
+        elif guess.name.endswith("kernel"):
+            assert guess.verdict == "fresh" and re.search(weights, told), guess
+        elif guess.name == "lstm/lstm_cell/bias":
+            assert told == "a forget gate's bias of 1, zeros elsewhere"
+        else:
+            assert guess.verdict == "constant", guess
 
 
 def test_a_thousand_tensors_are_named_and_false_alarms_are_at_their_level():

@@ -29,6 +29,8 @@ GAINS = {"tanh": 5 / 3, "relu": math.sqrt(2), "leaky_relu": math.sqrt(2 / (1 + 0
 """What torch.nn.init.calculate_gain gives, by the name of the nonlinearity."""
 QUERY = re.compile(r"(^|[._/])(q|q_proj|query)[._/]weight$")
 """Queries, which T5 scales by the head's size in place of the logits (Raffel et al. 2020, as Mesh TensorFlow does)."""
+HEADS = re.compile(r"(^|/)(query|key|value|out|attention_output)/kernel")
+"""Attention's projections in Flax and Keras, whose kernels split the features by heads."""
 KINDS = ("normal", "uniform", "truncated_normal")
 
 
@@ -45,7 +47,7 @@ def candidates(name: str, shapes: Mapping[str, tuple[int, ...]], fans: Fans | No
     if fan:
         found.append(Candidate(f"torch's default, U(±1/sqrt({fan:g}))", "uniform", 1 / math.sqrt(3 * fan)))
     if len(shape) >= 2:
-        for size in dict.fromkeys(f for f in (fans, *_shape_fans(shape, leaf)) if f is not None and f.fan_in > 1):
+        for size in dict.fromkeys(f for f in (fans, *_shape_fans(shape, name)) if f is not None and f.fan_in > 1):
             found += _scaled(size)
             found += _with_gain(size)
         if leaf == "embedding":
@@ -141,15 +143,20 @@ def leaf_of(name: str) -> str:
     return name.replace("/", ".").rpartition(".")[2].partition(":")[0]
 
 
-def _shape_fans(shape: tuple[int, ...], leaf: str) -> list[Fans]:
-    """By the order of axes that goes with the name; a kernel of three axes is a convolution or an attention's."""
+def _shape_fans(shape: tuple[int, ...], name: str) -> list[Fans]:
+    """By the order of axes that goes with the name; a kernel of three axes is a convolution or an attention's.
+
+    Of readings that give one std the first is told, so an attention's goes first where the name says attention.
+    """
+    leaf = leaf_of(name)
     *taps, rows, columns = shape
     if KERNEL not in leaf:
         rows, columns, *taps = shape
         rows, columns = columns, rows
     sizes = [(rows * math.prod(taps), columns * math.prod(taps))]
     if KERNEL in leaf and len(shape) == 3:
-        sizes += [(shape[0], shape[1] * shape[2]), (shape[0] * shape[1], shape[2])]
+        heads = [(shape[0], shape[1] * shape[2]), (shape[0] * shape[1], shape[2])]
+        sizes = [*heads, *sizes] if HEADS.search(name) else [*sizes, *heads]
     found = []
     for fan_in, fan_out in sizes:
         try:
