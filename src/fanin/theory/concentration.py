@@ -195,6 +195,32 @@ def _along_key(variance: float, counts: np.ndarray, sphere: float) -> np.ndarray
     return term((2, 2)) - 2 * term((3, 2)) + term((4, 2)) + term((2, 0), (2, 2))
 
 
+def key_beside_value(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.ndarray:
+    """E[sum_j a_j^2 (1 - a_j) l_j]: what keys and values have in common along their gradients."""
+    variance = min(float(np.round(variance, 6)), SHARP**2)
+    if variance <= 1e-6:
+        return np.zeros(len(counts))
+    return np.where(counts > 1.0001, _for_many(_key_beside_value, variance, counts, sphere), 0.0)
+
+
+def _key_beside_value(variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
+    term = _Weighted(variance, counts, sphere)
+    return term((2, 1)) - term((3, 1))
+
+
+def query_beside_result(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.ndarray:
+    """E[sum_j a_j^2 (l_j - m)], m the mean logit under the weights: what queries have along the row's result."""
+    variance = min(float(np.round(variance, 6)), SHARP**2)
+    if variance <= 1e-6:
+        return np.zeros(len(counts))
+    return np.where(counts > 1.0001, _for_many(_query_beside_result, variance, counts, sphere), 0.0)
+
+
+def _query_beside_result(variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
+    term = _Weighted(variance, counts, sphere)
+    return term((2, 1)) - term((3, 1)) - term((2, 0), (1, 1))
+
+
 def leaning(variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
     """What stands for ``(1 - A)^2`` in what weights lean to (``overlap``) where keys lie on a sphere.
 

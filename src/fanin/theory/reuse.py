@@ -231,10 +231,10 @@ def _factor(old: tuple, new: tuple, names: Names, bases: Names) -> float | None:
             return None
         if not _same_array(a.second * factor, b.second):
             return None
-        rest = [f.name for f in fields(a) if f.name not in ("base", "second", "radial", "divided")]
+        rest = [f.name for f in fields(a) if f.name not in ("base", "second", "radial", "divided", "chosen")]
         if not all(same(getattr(a, n), getattr(b, n), names) for n in rest) or not _same_radial(a, b, bases):
             return None
-        if not _same_divided(a.divided, b.divided, names):
+        if not _same_divided(a.divided, b.divided, names) or not _same_chosen(a.chosen, b.chosen, names, bases):
             return None
     return factor
 
@@ -246,13 +246,27 @@ def _same_divided(a: Any, b: Any, names: Names) -> bool:
     return names.agree(a.latent, b.latent) and same(replace(a, latent=0), replace(b, latent=0), names)
 
 
+def _same_chosen(a: Any, b: Any, names: Names, bases: Names) -> bool:
+    """Made of the same rows, with values whose numbers go with each other."""
+    if a is None or b is None:
+        return a is b
+    one, other = (replace(c, values=replace(c.values, name=0)) for c in (a, b))
+    return bases.agree(a.values.name, b.values.name) and same(one, other, names)
+
+
 def _same_radial(a: Any, b: Any, bases: Names) -> bool:
     """Equal coefficients on numbers whose identities go with each other, as those of bases do."""
     if a.radial is None or b.radial is None:
         return a.radial is b.radial
     pairs = list(zip(a.radial.items(), b.radial.items(), strict=False))
-    alike = all(bases.agree(i, j) and abs(x - y) <= ROUNDING * max(1.0, abs(y)) for (i, x), (j, y) in pairs)
+    alike = all(_agree(i, j, bases) and abs(x - y) <= ROUNDING * max(1.0, abs(y)) for (i, x), (j, y) in pairs)
     return alike and len(a.radial) == len(b.radial)
+
+
+def _agree(a: Any, b: Any, bases: Names) -> bool:
+    if is_dataclass(a) or is_dataclass(b):  # of copies (``adjoint.copies``)
+        return type(a) is type(b) and bases.agree(a.name, b.name)  # type: ignore[union-attr]
+    return bases.agree(a, b)
 
 
 def _ratio(old: tuple, new: tuple) -> float:
@@ -265,7 +279,9 @@ def _again(sent: list[list], names: Names, bases: Names, factor: float) -> list[
 
     fresh_bases: dict[int, int] = {}
 
-    def base(old: int) -> int:
+    def base(old: Any) -> Any:
+        if is_dataclass(old):  # of copies (``adjoint.copies``)
+            return replace(old, name=base(old.name))  # type: ignore[type-var]
         if old < 0:
             return old
         if old in bases.there:
@@ -278,11 +294,13 @@ def _again(sent: list[list], names: Names, bases: Names, factor: float) -> list[
     def divided(p: Any) -> Any:
         return p.divided and replace(p.divided, latent=names.there.get(p.divided.latent, p.divided.latent))
 
+    def chosen(p: Any) -> Any:
+        return p.chosen and replace(p.chosen, values=replace(p.chosen.values, name=base(p.chosen.values.name)))
+
     def again(p: Any) -> Any:
-        of = p.same and again(p.same)
-        return replace(
-            p, base=base(p.base), second=p.second * factor, radial=named(p.radial), divided=divided(p), same=of
-        )
+        of, size = p.same and again(p.same), p.second * factor
+        told = {"radial": named(p.radial), "divided": divided(p), "chosen": chosen(p)}
+        return replace(p, base=base(p.base), second=size, same=of, **told)
 
     return [[again(p) for p in one] for one in sent]
 

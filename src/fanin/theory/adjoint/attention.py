@@ -8,11 +8,10 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import overlap, places
-from fanin.theory.adjoint import radial, sequence
+from fanin.theory.adjoint import radial, sequence, together
 from fanin.theory.adjoint import rows as sums
-from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, identity, translated
+from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.rows import Pairs, Rows
-from fanin.theory.concentration import along_logits
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.rules.attention import (
@@ -84,45 +83,39 @@ def attention(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[
     met = agreed * max(float(np.mean(rows.apart / rows.boost * (rows.counts - 1))), 0.0)
     parts[1] = [replace(p, balanced=key.groups - {FEATURE}, met=met) for p in parts[1]]  # shifts change nothing
     parts[2] = [replace(p, met=picked) for p in parts[2]]
-    own = query.of_cotangent(g, frozenset()).own
-    of_value = _along_values(g, rows, own, query.of_law(g.law, frozenset()), v)
-    for i, size in enumerate((*_along(node, rows, own, q, k, key.groups), of_value)):
-        parts[i] = [replace(p, radial={identity(): float(np.sqrt(size))}) for p in parts[i]]
+    whole = query.of_cotangent(g, frozenset())
+    out = query.of_law(g.law, frozenset())
+    lost = _lost(g, rows, out)
+    values = together.behind(v, key.groups, _along_values(rows, whole.own, lost, out, v), lost)
+    along = together.radials(rows, whole, _variances(node, q, k, key.groups), values)
+    for i, known in enumerate((*along, values.radial)):
+        parts[i] = [replace(p, radial=known) for p in parts[i]]
     return parts
 
 
-def _along(node: Node, rows: Rows, own: np.ndarray, q: Law, k: Law, keys: Groups) -> tuple[float, float]:
-    """E of the squared inner products of queries and keys with their gradients, over what independence would give.
-
-    Args:
-        own: mean squares of the cotangent, row by row.
-    """
-    if rows.through is None:
-        return 1.0, 1.0
+def _variances(node: Node, q: Law, k: Law, keys: Groups) -> tuple[float, float]:
+    """Variance of a row's logits, and of what all of them have in common."""
     common = max(k.pair(keys), 0.0) if k.shape[-2] > 1 else 0.0
     logits = node.attrs["scale"] ** 2 * q.shape[-1] * q.second
-    apart, shared = logits * max(k.second - common, 0.0), logits * common
-    weight = rows.queries * own * rows.through
-    if apart <= 0 or not np.any(weight):
-        return 1.0, 1.0
-    of_query, of_key = (float(weight @ f / weight.sum()) for f in along_logits(apart, rows.counts, rows.sphere))
-    return of_query, (of_key * apart + shared) / (apart + shared)
+    return logits * max(k.second - common, 0.0), logits * common
 
 
-def _along_values(g: Cotangent, rows: Rows, own: np.ndarray, out: Pairs, v: Law) -> float:
-    """The same of values, ``v_j . sum_i a_ij g_i``: a norm behind the sum takes from g_i what is along y_i.
+def _lost(g: Cotangent, rows: Rows, out: Pairs) -> np.ndarray:
+    """Share of what a row's cotangent had along its result ``y`` that a norm behind has taken, row by row.
 
-    Of ``v_j . g_i`` the share cos^2 = E[y^2] / E[v^2] is along y_i. What the gradient has lost there is known in the
-    mean over rows; a row's own loss is its part of a stream whose rest is as large everywhere.
+    It is known in the mean over rows; a row's own is its part of a stream whose rest is as large everywhere.
     """
     left = min(radial.power(radial.of(g)), 1.0)
     mean = float(rows.queries @ out.own / rows.queries.sum())
+    return out.own * (1 - left) / np.maximum(out.own * (1 - left) + mean * left, 1e-300)
+
+
+def _along_values(rows: Rows, own: np.ndarray, lost: np.ndarray, out: Pairs, v: Law) -> float:
+    """The same of values, ``v_j . sum_i a_ij g_i``, of which the share cos^2 = E[y^2] / E[v^2] is along ``y_i``."""
     weight = rows.queries * own * rows.concentrated / rows.keep
-    if left >= 1 or mean <= 0 or v.second <= 0 or not np.any(weight):
+    if v.second <= 0 or not np.any(weight):
         return 1.0
-    lost = out.own * (1 - left) / np.maximum(out.own * (1 - left) + mean * left, 1e-300)
-    along = np.clip(out.own / v.second, 0, 1)
-    return float(1 - weight @ (lost * along) / weight.sum())
+    return float(1 - weight @ (lost * np.clip(out.own / v.second, 0, 1)) / weight.sum())
 
 
 def _overlap(q: Law, k: Law, v: Law, keys: Groups) -> float:

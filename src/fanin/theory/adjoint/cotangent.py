@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -83,7 +83,7 @@ class Part:
     heard: float = 0.0
     white: float = 0.0
     orthogonal: Orthogonal | None = None
-    radial: Mapping[int, float] | None = None
+    radial: Mapping[Any, float] | None = None
     alike: int = 0
     along: int = 0
     chosen: Chosen | None = None

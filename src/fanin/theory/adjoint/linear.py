@@ -203,7 +203,8 @@ def experts(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Pa
     n_out, count = weight.shape[out_axis], weight.shape[0]
     if isinstance(x, Law):
         second = n_out * weight.second * g.profile().mean(-1, keepdims=True)
-        parts[a["x"]] = [fresh(second, {s: r / count for s, r in _carried(g, x).items()})]
+        part = fresh(second, {s: r / count for s, r in _carried(g, x).items()})
+        parts[a["x"]] = [replace(part, radial=radial.returned(g))]
     places = float(np.prod(node.shape[:-1]))
     base = moments_of(x, -1)
     total = places * paired(g, lambda s: base(s) / (count if s else 1), g.law.axes[:-1])

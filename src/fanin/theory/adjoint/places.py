@@ -8,7 +8,7 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import places as lengths
-from fanin.theory.adjoint import radial, sequence, write
+from fanin.theory.adjoint import copies, radial, sequence, write
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, identity, translated
 from fanin.theory.adjoint.pool import shared_out, to_the_largest
 from fanin.theory.contraction import axis_groups
@@ -38,6 +38,8 @@ def reduce(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
     for s in subsets(x.groups):
         rest = translated(s - along, tuple(kept), g.law.axes)
         ratio[s] = ratios.get(rest, 1.0) if rest else 1.0
+    if op == "sum" and along == {SLOT}:
+        return [[copies.split(g, x, fresh(profile, ratio))]]
     if op in ("mean", "sum"):
         return [[radial.averaged(g, x, fresh(profile / (n**2 if op == "mean" else 1.0), ratio), dims)]]
     if op in ("max", "min"):
@@ -271,21 +273,25 @@ def roll(node: Node, part: Part, out: Law, x: Law) -> Part:
 
 def gather(node: Node, part: Part, out: Law, x: Law) -> Part:
     """Sum over the copies that were taken of each place: of each by itself where it is known which were taken."""
-    copies = float(np.prod(out.shape)) / float(np.prod(x.shape))
+    times = float(np.prod(out.shape)) / float(np.prod(x.shape))
     slots = part.ratio.get(frozenset((SLOT,)), 0.0)
     index, axis = node.attrs.get("index"), node.attrs.get("axis", 0) % len(x.shape)
     moved = axis_groups(x.axes[axis])
-    ratio = {s: part.ratio.get(s, 0.0) * (min(copies, 1.0) if s & moved else 1.0) for s in subsets(x.groups)}
+    ratio = {s: part.ratio.get(s, 0.0) * (min(times, 1.0) if s & moved else 1.0) for s in subsets(x.groups)}
     if node.attrs["how"] == "gather" and index is not None and FEATURE not in moved:
         second = np.moveaxis(part.profile(out), axis, 0)
         given = np.broadcast_to(second, (len(index), *second.shape[1:]))
         total = np.zeros((x.shape[axis], *second.shape[1:]))
         np.add.at(total, np.asarray(index), given)
-        times = np.bincount(index, minlength=x.shape[axis]).reshape([-1] + [1] * (second.ndim - 1))
-        return fresh(np.moveaxis(total * (1 + np.maximum(times - 1, 0) * slots), 0, axis), ratio)
+        taken = np.bincount(index, minlength=x.shape[axis]).reshape([-1] + [1] * (second.ndim - 1))
+        return fresh(np.moveaxis(total * (1 + np.maximum(taken - 1, 0) * slots), 0, axis), ratio)
     mean = float(np.mean(part.profile(out)))
-    second = mean * copies * (1 + max(copies - 1, 0) * slots)
-    return fresh(np.full((1,) * len(x.shape), second), ratio)
+    gain = times * (1 + max(times - 1, 0) * slots)
+    sent = fresh(np.full((1,) * len(x.shape), mean * gain), ratio)
+    if SLOT not in out.groups or FEATURE in moved:
+        return sent
+    given = replace(sent, radial=part.radial)
+    return given if SLOT in x.groups else copies.met(given, times, gain)
 
 
 def _apart(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:

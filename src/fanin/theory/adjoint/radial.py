@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,8 @@ from fanin.theory.law import FEATURE, Law
 from fanin.theory.moments import mean_of
 from fanin.theory.state import Value, as_law
 
-Radial = Mapping[int, float]
+Radial = Mapping[Any, float]
+"""By identity, of a number or of one of copies (``copies``)."""
 
 
 def of(g: Cotangent) -> Radial:

@@ -15,11 +15,13 @@ import numpy as np
 
 from fanin.theory import overlap, places
 from fanin.theory.adjoint import rows as sums
-from fanin.theory.adjoint.attention import Side, _along_values, _differ, _laid, _times
-from fanin.theory.adjoint.cotangent import Cotangent, Part, identity, translated
+from fanin.theory.adjoint import together
+from fanin.theory.adjoint.attention import Side, _along_values, _differ, _laid, _lost, _times
+from fanin.theory.adjoint.cotangent import Cotangent, Part, translated
 from fanin.theory.adjoint.joint import ALIKE
 from fanin.theory.adjoint.rows import Logits, Pairs, Rows
-from fanin.theory.concentration import across, along_logits
+from fanin.theory.adjoint.together import Behind
+from fanin.theory.concentration import across
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.rules.mix import row_weights
@@ -37,6 +39,7 @@ class Chosen:
         variance: of a row's logits.
         agreed: how far values of two tokens agree by chance.
         queries, keys: how many.
+        values: what they have along their gradients.
     """
 
     rows: Rows
@@ -46,6 +49,7 @@ class Chosen:
     agreed: float
     queries: int
     keys: int
+    values: Behind
 
 
 def values(g: Cotangent, x: Law, y: Law) -> tuple[Part, Chosen] | None:
@@ -71,10 +75,12 @@ def values(g: Cotangent, x: Law, y: Law) -> tuple[Part, Chosen] | None:
         inner[rest] = sums.logits(r, key.of_law(y, translated(rest, g.law.axes, y.axes)))
         behind[rest] = _times(cotangent, g.law.shape[-1])
     own = query.of_cotangent(g, frozenset()).own
-    along = _along_values(g, rows, own, query.of_law(g.law, frozenset()), y)
-    part = replace(_laid(y, key, found), radial={identity(): float(np.sqrt(along))}, met=picked_up(rows, x, y))
-    agreed = overlap.agreement(y, key.groups)
-    return part, Chosen(rows, behind, inner, x.latent.source.variance, agreed, x.shape[-2], x.shape[-1])
+    out = query.of_law(g.law, frozenset())
+    lost = _lost(g, rows, out)
+    made = together.behind(y, key.groups, _along_values(rows, own, lost, out, y), lost)
+    part = replace(_laid(y, key, found), radial=made.radial, met=picked_up(rows, x, y))
+    agreed, sizes = overlap.agreement(y, key.groups), (x.shape[-2], x.shape[-1])
+    return part, Chosen(rows, behind, inner, x.latent.source.variance, agreed, *sizes, made)
 
 
 def picked_up(rows: Rows, weights: Law, values: Law) -> float:
@@ -137,30 +143,16 @@ def logits(g: Cotangent, q: Law, k: Law, factor: float) -> tuple[Part, Part] | N
         of_keys[in_k] = _times(sums.keys(r, cotangent, inner, query.of_law(q, in_q)), size)
     rows = chosen.rows
     met = agreed * max(float(np.mean(rows.apart / rows.boost * (rows.counts - 1))), 0.0)
-    own = chosen.g[frozenset()].own
-    of_query, of_key = (float(np.sqrt(f)) for f in _along(chosen, own, k, key.groups))
-    queries = replace(_laid(q, query, of_queries), radial={identity(): of_query})
-    keys = replace(_laid(k, key, of_keys), radial={identity(): of_key}, balanced=key.groups - {FEATURE}, met=met)
+    common = min(max(k.pair(key.groups), 0.0) / k.second, 1 - 1e-9) if k.second > 0 else 0.0
+    scores = chosen.variance, chosen.variance * common / (1 - common)
+    of_query, of_key = together.radials(rows, chosen.g[frozenset()], scores, chosen.values)
+    queries = replace(_laid(q, query, of_queries), radial=of_query)
+    keys = replace(_laid(k, key, of_keys), radial=of_key, balanced=key.groups - {FEATURE}, met=met)
     return queries, keys
 
 
 def _width(law: Law) -> float:
     return float(np.prod([t.size for axis in law.axes for t in axis if t.group == FEATURE]))
-
-
-def _along(chosen: Chosen, own: np.ndarray, k: Law, keys: Groups) -> tuple[float, float]:
-    """Squared inner products of queries and keys with their gradients, over what independence would give."""
-    rows = chosen.rows
-    if rows.through is None or k.second <= 0:
-        return 1.0, 1.0
-    weight = rows.queries * own * rows.through
-    common = min(max(k.pair(keys), 0.0) / k.second, 1.0)
-    if not np.any(weight):
-        return 1.0, 1.0
-    of_query, of_key = (
-        float(weight @ f / weight.sum()) for f in along_logits(chosen.variance, rows.counts, rows.sphere)
-    )
-    return of_query, of_key * (1 - common) + common
 
 
 def _rows(g: Cotangent, x: Law, y: Law) -> tuple[Rows, Side, Side] | None:
