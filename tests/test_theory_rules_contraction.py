@@ -28,6 +28,18 @@ class Made(nn.Module):
         return self.body(self, *inputs)
 
 
+class Two(nn.Module):
+    """A dense layer, a bilinear one, a dense one."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(N, 24), nn.Bilinear(24, N, 40), nn.Linear(40, 16)
+        self.body = forward
+
+    def forward(self, x):
+        return self.body(self, x)
+
+
 def chain(*layers: nn.Module) -> nn.Module:
     return nn.Sequential(*layers)
 
@@ -76,6 +88,13 @@ CASES = {
     "product of two signals": (
         lambda: Made(lambda m, x: (x @ m.w) @ (x @ m.v).transpose(1, 2), w=(N, N), v=(N, N)), normal(4, 6, N),
         {"w": Normal(0.1), "v": Normal(0.1)}, 0.0,
+    ),
+    "bilinear": (
+        lambda: Two(lambda m, x: m.c(torch.relu(m.b(torch.tanh(m.a(x)), x)))), normal(8, N),
+        {"b.weight": Normal(0.05), "b.bias": Normal(0.3)}, 0.0,
+    ),
+    "bilinear over positions": (
+        lambda: Two(lambda m, x: m.c(torch.relu(m.b(m.a(x), x)))), normal(4, 3, N), {"b.weight": Normal(0.05)}, 0.0,
     ),
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from fanin.frameworks.torch.arguments import Arguments, Row
 from fanin.frameworks.torch.chain import Chain
-from fanin.frameworks.torch.contracting import einsum
+from fanin.frameworks.torch.contracting import bilinear, einsum
 from fanin.frameworks.torch.interpolating import INTERPOLATING
 from fanin.frameworks.torch.rearranging import REARRANGING
 from fanin.graph import Kind
@@ -111,6 +111,7 @@ CHAINS: dict[str, Row] = {
     **dict.fromkeys(("full_like", "new_full"), filled(None)),
     **REARRANGING,
     **INTERPOLATING,
+    "bilinear": bilinear,
     "einsum": einsum,
 }
 """Rows of the table whose result is a chain."""

@@ -1,4 +1,4 @@
-"""einsum as a chain around one matrix product."""
+"""einsum and the bilinear layer as chains around one matrix product."""
 
 from __future__ import annotations
 
@@ -45,6 +45,23 @@ def einsum(a: Arguments) -> Chain:
     letters = [*batch, *free[0], *free[1]]
     out = chain.reshape(out, tuple(size[c] for c in letters))
     chain.permute(out, [letters.index(c) for c in result])
+    return chain
+
+
+def bilinear(a: Arguments) -> Chain:
+    """x_i W_kij y_j + b_k: the outer product of the inputs, flattened, under a dense layer."""
+    chain = Chain(a)
+    x, y, weight = a.given("input1"), a.given("input2"), a.given("weight")
+    out, first, second = chain.shapes[weight]
+    places = chain.shapes[x][:-1]
+    x = chain.reshape(x, (*places, first, 1))
+    y = chain.reshape(y, (*places, 1, second))
+    both = chain.add(Kind.PRODUCT, {}, [x, y], (*places, first, second), np.multiply)
+    both = chain.reshape(both, (*places, first * second))
+    matrix = chain.reshape(chain.permute(weight, (1, 2, 0)), (first * second, out))
+    made = chain.add(Kind.MIX, {}, [both, matrix], (*places, out), np.matmul)
+    if a.get("bias") is not None:
+        chain.add(Kind.SUM, {}, [made, a.given("bias")], (*places, out), np.add)
     return chain
 
 
