@@ -17,7 +17,7 @@ import numpy as np
 
 from fanin.theory import grid
 from fanin.theory.law import Groups, Latent, Law, compress, latent_for, relabel, subsets
-from fanin.theory.places import POSITION, _solved
+from fanin.theory.places import POSITION, solved_alone, solved_pairs
 
 EDGE = {1: 6, 2: 3, 3: 1}
 """How many places next to each end are told apart, by the number of axes."""
@@ -90,6 +90,7 @@ def carried(law: Law) -> Border | None:
     return border if border is not None and border.sizes == sizes_of(law) else None
 
 
+@lru_cache(maxsize=64)  # every consumer of a tensor asks again; nothing may be written to it
 def shares(law: Law, sizes: tuple[int, ...]) -> np.ndarray:
     """Share of each level among the places of each kind, (kinds, levels)."""
     of, count = kinds(sizes), len(law.values)
@@ -143,10 +144,13 @@ def _moments(law: Law, share: np.ndarray, differ: Groups, r: np.ndarray | float)
     if law.gaussian:
         deviation = share @ np.sqrt(np.maximum(law.seconds - law.means**2, 0))
         return np.outer(mean[:, 0], mean[:, 0]) + np.outer(deviation, deviation) * r
-    out, power = np.outer(mean[:, 0], mean[:, 0]) + np.outer(mean[:, 1], mean[:, 1]) * r, r
-    for n in range(2, mean.shape[1]):
-        power = power * r
-        out = out + np.outer(mean[:, n], mean[:, n]) * power
+    out = mean[:, 0, None] * mean[:, 0]
+    term, power = np.empty_like(out), np.ones_like(out)
+    for c in mean.T[1:]:
+        power *= r
+        np.multiply(c[:, None], c, out=term)
+        term *= power
+        out += term
     left = np.sqrt(np.maximum(grid.expectation((share @ law.values) ** 2) - (mean**2).sum(1), 0))
     return out + np.outer(left, left) * np.maximum(r, 0) ** (1.5 * mean.shape[1])
 
@@ -203,14 +207,13 @@ def _correlation(law: Law, share, coefficients: np.ndarray, variance: np.ndarray
             own = np.maximum(share @ law.seconds - squares[:, 0] ** 2, 0)
             r = (wanted - squares[:, 0] ** 2) / np.where(own > 0, own, np.inf)
         else:
-            r = np.array([_solved(c[None], v[None], np.array([[w]]))[0, 0]
-                          for c, v, w in zip(squares, (squares[:, 1:] ** 2).sum(1), wanted, strict=True)])  # fmt: skip
+            r = solved_alone(squares, (squares[:, 1:] ** 2).sum(1), wanted)
     elif law.gaussian:
         deviation = share @ np.sqrt(np.maximum(law.seconds - law.means**2, 0))
         spread = np.outer(deviation, deviation)
         r = (wanted - np.outer(mean, mean)) / np.where(spread > 0, spread, np.inf)
     else:
-        r = _solved(coefficients, variance, wanted)
+        r = solved_pairs(coefficients, variance, wanted)
     return np.clip(np.where(np.isfinite(r), r, 1.0), -1, 1)
 
 

@@ -19,6 +19,7 @@ from fanin.theory.law import (
     relabel,
     subsets,
 )
+from fanin.theory.levels import sums_of
 from fanin.theory.state import is_free
 
 Function = Callable[..., np.ndarray]
@@ -284,8 +285,7 @@ def _fewer(fx: np.ndarray, fy: np.ndarray, shared: Law, fn: Function) -> tuple[n
     mass = np.bincount(group, weights=weight)
     out = []
     for f in (fx, fy):
-        sums = np.zeros((len(mass), f.shape[1]))
-        np.add.at(sums, group, (weight / mass[group])[:, None] * f)
+        sums = sums_of((weight / mass[group])[:, None] * f, group, len(mass))
         wanted = np.bincount(group, weights=weight / mass[group] * grid.expectation(f**2))
         got = grid.expectation(sums**2)
         out.append(sums * np.sqrt(np.where(got > 0, wanted / np.where(got > 0, got, 1), 1))[:, None])

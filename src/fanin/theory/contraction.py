@@ -8,7 +8,7 @@ attention weights and values it is what makes tokens alike.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
@@ -166,11 +166,21 @@ def known_pairs(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> tuple[n
         summed = x.sum(axis=dims, keepdims=True)
         count = math.prod(x.shape[d] for d in dims)
         totals[chosen] = (float(np.mean(np.mean(np.abs(summed / count) ** 2, axis=-1))), count)
-    pairs: dict[Groups, float] = {}
+    return second, apart(totals)
+
+
+def apart(totals: Mapping[Groups, tuple[float, int]]) -> dict[Groups, float]:
+    """Mean products of places that differ in every group of a set, from the squared means over the places of sets.
+
+    Args:
+        totals: by set of groups the mean of the squared mean over its places, and how many they are; of the empty set
+            the mean square.
+    """
+    second, pairs = totals[frozenset()][0], {}
     for chosen in sorted(totals, key=len):
         if chosen:
-            pairs[chosen] = _strictly_apart(chosen, totals, pairs, float(second.mean()))
-    return second, pairs
+            pairs[chosen] = _strictly_apart(chosen, totals, pairs, second)
+    return pairs
 
 
 def _mean_squares(array: np.ndarray, axis: int) -> np.ndarray:

@@ -26,7 +26,7 @@ def doubted(node: Node, value: Value, inputs: tuple[Value, ...]) -> Value:
         return value
     if node.kind is Kind.REDUCE and 0 in inputs[0].shape and 0 not in node.shape:
         return Unmodelled(node.shape, f"{node.op} over no elements")
-    if value.values.size and np.isnan(value.values.min()):  # which a number that is none passes on
+    if np.isnan(value.moments.low):  # which a number that is none passes on
         return Unmodelled(node.shape, f"{node.op}: {NOT_A_NUMBER}")
     if "note" in node.attrs:
         value = value.marked(node.attrs["note"])

@@ -26,6 +26,7 @@ from fanin.theory.levels import (
     compress,
     levels_of,
     levels_of_squares,
+    of_both,
     relabel,
     uniform_level,
 )
@@ -156,6 +157,16 @@ class Law:
         have the mean and the variance of r.
         """
         differ = frozenset(differ)
+        found = self._pairs.get(differ)
+        if found is None:
+            found = self._pairs[differ] = self._pair(differ)
+        return found
+
+    @cached_property
+    def _pairs(self) -> dict[Groups, float]:
+        return {}
+
+    def _pair(self, differ: Groups) -> float:
         if self.latent.border is not None and FEATURE not in differ:
             from fanin.theory import border
 
@@ -263,10 +274,9 @@ def gaussian(
 
 def gaussians(shape: tuple[int, ...], axes: tuple[Axis, ...], mean: np.ndarray, variance: np.ndarray) -> Law:
     """Gaussians with a mean and a variance at every place; the latents' correlations are still to be given."""
-    both = np.stack(np.broadcast_arrays(mean, np.maximum(variance, 0)))
-    numbers, level = np.unique(both.reshape(2, -1), axis=1, return_inverse=True)
+    numbers, level = of_both(*np.broadcast_arrays(mean, np.maximum(variance, 0)))
     values = numbers[0][:, None] + np.sqrt(numbers[1])[:, None] * grid.Z_UNIT
-    values, level = compress(values, level.reshape(both.shape[1:]).astype(np.int32))
+    values, level = compress(values, level)
     return Law(shape, axes, values, level, fresh_latent({}))
 
 

@@ -85,6 +85,14 @@ def _merge(
     return merged[used], renumber[group]
 
 
+def sums_of(rows: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
+    """Sums of the rows of each owner, (count, columns); ``np.add.at`` is much slower."""
+    found = np.zeros((count, rows.shape[1]))
+    for row, of in zip(rows, owner.tolist(), strict=True):
+        found[of] += row
+    return found
+
+
 def _thin(level: np.ndarray) -> np.ndarray:
     """Drop axes along which the level is constant to size one."""
     for axis in range(level.ndim):
@@ -121,6 +129,12 @@ def levels_of(array: np.ndarray, limit: int = MAX_LEVELS) -> tuple[np.ndarray, n
     mean = np.bincount(group, weights=weight * numbers, minlength=count) / mass
     second = np.bincount(group, weights=weight * numbers**2, minlength=count) / mass
     return np.where(mean < 0, -1, 1) * np.sqrt(second), _thin(group[level].astype(np.int32))
+
+
+def of_both(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct pairs of numbers of two arrays: (pairs (2, K) in order, level); as complex ones they sort faster."""
+    numbers, level = np.unique(a + 1j * b, return_inverse=True)
+    return np.stack([numbers.real, numbers.imag]), level.reshape(a.shape).astype(np.int32)
 
 
 def levels_of_squares(array: np.ndarray, limit: int = MAX_LEVELS) -> tuple[np.ndarray, np.ndarray]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
 
+@lru_cache(maxsize=16)
+def _degrees(count: int) -> np.ndarray:
+    return np.arange(count)
+
+
 def mehler(coefficients: np.ndarray, second: np.ndarray | float, r: float) -> np.ndarray:
     """E[f(z) f(z')] at latent correlation r, from Hermite coefficients (..., N + 1): sum a_n^2 r^n plus the tail."""
-    powers = r ** np.arange(coefficients.shape[-1])
+    powers = r ** _degrees(coefficients.shape[-1])
     squares = coefficients**2
     tail = np.maximum(second - squares.sum(-1), 0)
     return squares @ powers + tail * max(r, 0.0) ** (1.5 * coefficients.shape[-1])

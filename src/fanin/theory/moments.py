@@ -73,11 +73,20 @@ class Moments:
         return out
 
     @cached_property
+    def low(self) -> float:
+        """The least of all values; not a number where one of them is none."""
+        return float(self.values.min()) if self.values.size else 0.0
+
+    @cached_property
+    def spread(self) -> np.ndarray:
+        """Largest value less the least."""
+        with np.errstate(all="ignore"):
+            return self.values.max(1) - self.values.min(1)
+
+    @cached_property
     def deterministic(self) -> bool:
         """Whether no level depends on the latent."""
-        values = self.values
-        with np.errstate(invalid="ignore"):
-            spread = np.ptp(values, axis=1)
+        values, spread = self.values, self.spread.copy()
         spread[(values == values[:, :1]).all(1)] = 0.0  # also of infinities (masks)
         return bool(np.all(spread <= 1e-12 * np.maximum(1e-300, np.abs(values).max(axis=1))))
 

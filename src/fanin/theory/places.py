@@ -148,7 +148,7 @@ def with_matrix(law: Law, wanted: np.ndarray, size: int) -> Law:
         deviation = share @ np.sqrt(np.maximum(law.seconds - law.means**2, 0))
         r = (wanted - np.outer(mean, mean)) / np.maximum(np.outer(deviation, deviation), 1e-300)
     else:
-        r = _solved(coefficients, variance, wanted)
+        r = solved_pairs(coefficients, variance, wanted)
     r = np.clip(np.where(np.isfinite(r), r, 1.0), -1, 1)
     np.fill_diagonal(r, 1.0)
     return replace(law, latent=_holding(law.latent, r, size))
@@ -176,18 +176,54 @@ def _runs_of(rows: np.ndarray) -> np.ndarray:
     return np.asarray(rows, float)[index].reshape(len(index), -1)
 
 
-def _solved(coefficients: np.ndarray, variance: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Invert Mehler's series for every pair: Newton's steps, kept within a bracket by bisection."""
+def solved_pairs(coefficients: np.ndarray, variance: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Correlations of every two places at which Mehler's sums are the pair moments wanted, (places, places)."""
+    n = len(coefficients)
+    i, j = _pairs(n, bool(np.array_equal(wanted, wanted.T)))
+    c = coefficients.T[: _degree(coefficients) + 1]
+    found = solved(c[:, i] * c[:, j], np.sqrt(variance[i] * variance[j]), wanted[i, j])
+    out = np.empty((n, n))
+    out[j, i] = found
+    out[i, j] = found
+    return out
+
+
+def solved_alone(coefficients: np.ndarray, variance: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The same of each place and itself in another sample, (places,)."""
+    squares = coefficients.T**2
+    counts = squares > 1e-14 * np.maximum(squares.max(0), 1e-300)
+    terms = np.where(np.logical_or.accumulate(counts[::-1])[::-1], squares, 0.0)
+    return solved(terms[: _degree(coefficients) + 1], np.sqrt(variance * variance), wanted, apart=True)
+
+
+@lru_cache(maxsize=64)
+def _pairs(n: int, symmetric: bool) -> tuple[np.ndarray, ...]:
+    """Indices of every two places; of those on one side of the diagonal where the other is the same."""
+    return np.triu_indices(n) if symmetric else tuple(k.ravel() for k in np.indices((n, n)))
+
+
+def _degree(coefficients: np.ndarray) -> int:
+    """The highest that counts."""
     squares = (coefficients**2).max(0)
-    degree = int(np.flatnonzero(squares > 1e-14 * max(squares.max(), 1e-300))[-1]) if squares.any() else 0
-    terms = [np.outer(c, c) for c in coefficients.T[: degree + 1]]
+    return int(np.flatnonzero(squares > 1e-14 * max(squares.max(), 1e-300))[-1]) if squares.any() else 0
+
+
+def solved(terms: np.ndarray, spread: np.ndarray, wanted: np.ndarray, *, apart: bool = False) -> np.ndarray:
+    """Invert power series, given as (degrees, series): Newton's steps, kept within a bracket by bisection.
+
+    Args:
+        spread: what each series has beyond its first term at one.
+        wanted: the value of each.
+        apart: whether each ends when it is there, rather than all together.
+    """
+    going: bool | np.ndarray = True
     up = wanted >= terms[0]
     end = _series(terms, np.where(up, 1.0, -1.0))[0]
     beyond = np.where(up, wanted >= end, wanted <= end)
     low = np.where(up, np.where(beyond, 1.0, 0.0), -1.0)
     high = np.where(up, 1.0, np.where(beyond, -1.0, 0.0))
     with np.errstate(all="ignore"):
-        r = np.clip(np.nan_to_num((wanted - terms[0]) / np.sqrt(np.outer(variance, variance))), low, high)
+        r = np.clip(np.nan_to_num((wanted - terms[0]) / spread), low, high)
         for _ in range(40):
             value, slope = _series(terms, r)
             below = value < wanted
@@ -195,13 +231,15 @@ def _solved(coefficients: np.ndarray, variance: np.ndarray, wanted: np.ndarray) 
             step = r + (wanted - value) / slope
             inside = (step >= low) & (step <= high)
             new = np.where(inside, step, (low + high) / 2)  # also where both ends are one
-            moved, r = np.abs(new - r).max(), new
-            if moved < 1e-10:
+            moved = np.abs(new - r)
+            r = np.where(going, new, r)
+            going = going & ~((moved if apart else moved.max()) < 1e-10)
+            if not np.any(going):
                 break
     return r
 
 
-def _series(terms: list[np.ndarray], r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _series(terms: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A power series and its derivative, by Horner's rule."""
     value, slope = terms[-1].copy(), np.zeros_like(r)
     for term in terms[-2::-1]:

@@ -59,7 +59,7 @@ def settled(law: Law, power: int = 0) -> Law:
 def _size(law: Law, power: int) -> float:
     """Largest spread of a level: not its largest value, since masks are huge and no signal."""
     with np.errstate(all="ignore"):
-        spread = float(np.max(law.values.max(1) - law.values.min(1)))
+        spread = float(np.max(law.moments.spread))
         return float(np.abs(law.values).max()) if spread == 0 and power else spread
 
 

@@ -41,6 +41,14 @@ class Known:
         return constant(self.shape, self.axes, self.array)
 
 
+def reshaped(value: Known, shape: tuple[int, ...], axes: tuple[Axis, ...]) -> Known:
+    """The same numbers in the same order: neither copied nor read again."""
+    found = Known(value.array.reshape(shape), axes, value.from_batch)
+    digest, dtype, *_ = value.key
+    vars(found)["key"] = digest, dtype, shape, axes, value.from_batch
+    return found
+
+
 _met: WeakValueDictionary[tuple, Known] = WeakValueDictionary()
 
 

@@ -16,6 +16,7 @@ from fanin.theory.adjoint.slopes import Function, derivative, is_product, is_sum
 from fanin.theory.adjoint.unary import followed
 from fanin.theory.combine import PAIRS, broadcast_axes
 from fanin.theory.law import Law, subsets
+from fanin.theory.levels import sums_of
 from fanin.theory.statistic import mean_inverse
 
 
@@ -62,8 +63,7 @@ def _known_other(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     factor = one_where_it_is(part, out, values, of_out)
     if factor is not None:
         return replace(part, second=part.second * factor**2, values=None)
-    squares = np.zeros((len(x.values), values.shape[1]))
-    np.add.at(squares, of_x, share[:, None] * values**2)
+    squares = sums_of(share[:, None] * values**2, of_x, len(x.values))
     form = np.sqrt(squares)
     whole = factor_profile(out, x, y, values, of_x, of_y, of_out)
     inner = grid.expectation(squares)[x.level.reshape((1,) * (out.level.ndim - x.level.ndim) + x.level.shape)]
@@ -105,7 +105,7 @@ def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     squares = np.zeros((len(x.values), grid.COARSE))
     mass = np.bincount(of_x, weights=share, minlength=len(x.values))
     for i, j, k, w in zip(of_x, of_y, of_out, share, strict=True):
-        squares[i] += w / mass[i] * _given_x(fn, part, out, k, x.values[i], y.values[j])
+        squares[i] += w / mass[i] * _given_x(fn, part, out, (x.values, y.values), (i, j, k))
     squares[mass == 0] = squares[mass > 0].mean(0)
     form = np.stack([np.interp(grid.Z_UNIT, grid.Z_COARSE, row) for row in np.sqrt(squares)])
     if is_sum(fn):
@@ -129,16 +129,44 @@ def _given_sum(part: Part, out: Law, x: Law, form: np.ndarray) -> Part:
     return replace(fresh(part.second, ratio, form, part.matrix), white=kept)
 
 
-def _given_x(fn: Function, part: Part, out: Law, level: int, fx: np.ndarray, fy: np.ndarray) -> np.ndarray:
-    """E over y of (d(w) df/dx)^2 at every coarse point of x's latent, w the result's latent at x and y."""
-    a, b = grid.at(fx, grid.Z_COARSE)[:, None], grid.at(fy, grid.Z_COARSE)[None, :]
-    a, b = np.broadcast_to(a, (grid.COARSE, grid.COARSE)), np.broadcast_to(b, (grid.COARSE, grid.COARSE))
+Operands = tuple[np.ndarray, np.ndarray]
+Levels = tuple[int, int, int]
+
+
+def _given_x(fn: Function, part: Part, out: Law, operands: Operands, levels: Levels) -> np.ndarray:
+    """E over y of (d(w) df/dx)^2 at every coarse point of x's latent, w the result's latent at x and y.
+
+    Args:
+        operands: values of x and of y.
+        levels: of x, of y and of the result.
+    """
+    points = [grid.at(f[i], grid.Z_COARSE) for f, i in zip(operands, levels, strict=False)]
+    shape = (grid.COARSE, grid.COARSE)
+    a, b = np.broadcast_to(points[0][:, None], shape), np.broadcast_to(points[1][None, :], shape)
     factor = np.asarray(fn(1.0, 0.0) - fn(0.0, 0.0)) ** 2 if is_sum(fn) else derivative(fn, a, b) ** 2
     if part.values is not None:
-        with np.errstate(all="ignore"):
-            value = np.asarray(fn(a, b), float)
-        factor = factor * _squared_at(value, out.values[level], part.values[level])
-    return np.broadcast_to(factor, a.shape) @ grid.WEIGHT_COARSE
+        factor = factor * _squares_at(fn, part.values, out.values, (a, b), operands, levels)
+    return np.broadcast_to(factor, shape) @ grid.WEIGHT_COARSE
+
+
+_of_late: tuple[np.ndarray, dict[tuple, tuple]] = np.zeros(0), {}
+"""Squared functions of a result at pairs of points: what one operand has asked for, the other asks for, too."""
+
+
+def _squares_at(fn: Function, form: np.ndarray, result: np.ndarray, points, operands: Operands, levels) -> np.ndarray:
+    """The squared function of the result's latent at points of both operands, (COARSE, COARSE)."""
+    global _of_late
+    if _of_late[0] is not result:
+        _of_late = result, {}
+    (x, y), (i, j, k), known = operands, levels, _of_late[1]
+    there = known.get((id(form), k, id(y), j, id(x), i))
+    if there is not None:
+        return np.ascontiguousarray(there[0].T)
+    with np.errstate(all="ignore"):
+        value = np.asarray(fn(*points), float)
+    found = _squared_at(value, result[k], form[k])
+    known[id(form), k, id(x), i, id(y), j] = found, form, x, y  # what is known by its id is kept
+    return found
 
 
 def _squared_at(value: np.ndarray, target: np.ndarray, form: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 from fanin.theory import grid
 from fanin.theory.adjoint.cotangent import Part
 from fanin.theory.law import Law, relabel
+from fanin.theory.levels import sums_of
 
 ALIKE = 0.05
 """Levels whose functions differ by less than this, relative to their rms, count as one: an error of its square."""
@@ -43,8 +44,7 @@ def one_a_level(values: np.ndarray, of_x: np.ndarray, share: np.ndarray, count: 
     Forward merges levels that are nearly alike, after each operation anew: a factor may then have two levels where x
     has one. Their mean keeps the base, and with it the sign in which this part adds to others.
     """
-    table = np.zeros((count, values.shape[1]))
-    np.add.at(table, of_x, share[:, None] * values)
+    table = sums_of(share[:, None] * values, of_x, count)
     spread = grid.expectation((values - table[of_x]) ** 2)
     if np.all(spread <= ALIKE**2 * grid.expectation(values**2)):
         return table

@@ -13,10 +13,10 @@ from fanin.theory.adjoint import orthogonal, radial, sequence, white
 from fanin.theory.adjoint.aligned import returned
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.weights import ONE, along_weights, moments_of, paired, weight_part
-from fanin.theory.contraction import _same_id, known_pairs
+from fanin.theory.contraction import _same_id
 from fanin.theory.kurtosis import kurtosis
 from fanin.theory.law import FEATURE, Groups, Law, subsets
-from fanin.theory.rules.convolution import _gather, _spread, read_by_both, shared_taps, tap_shares, tap_sum, unfold
+from fanin.theory.rules.convolution import _gather, _spread, patch_pairs, read_by_both, shared_taps, tap_shares, tap_sum
 from fanin.theory.state import Known, Value
 from fanin.theory.statistic import mean_inverse
 
@@ -156,10 +156,7 @@ def _patches(node: Node, g: Cotangent, x: Value, kernel) -> Pair:
     """Pair moments of what one tap reads at two places; taps beyond the border read zero."""
     a = node.attrs
     if isinstance(x, Known) and not a["transposed"] and a["groups"] == 1:
-        patches = unfold(np.asarray(x.array, float), node, kernel)
-        axes = (x.axes[0], *x.axes[2:], ())
-        second, pairs = known_pairs(patches, axes, patches.ndim - 1)
-        mean = float(second.mean())
+        mean, pairs = patch_pairs(np.asarray(x.array, float), node, kernel, (x.axes[0], *x.axes[2:]))
         return lambda s: pairs.get(s, mean) if s else mean
     inside = 1.0
     if not a["transposed"]:

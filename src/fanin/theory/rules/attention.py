@@ -7,7 +7,7 @@ E[sum_j a_j^2] = A(s^2, n); the output keeps A of the values' mean square and 1 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -148,6 +148,7 @@ def _by_place(law: Law, q: Law, v: Law, prior: Prior | None, concentrate, leanin
     return laid(law, pairs, second, queries)
 
 
+@lru_cache(maxsize=16)  # every layer reads the same mask, forward and backward; nothing may be written to it
 def _run_weights(prior: Prior | None, causal: bool, queries: int, keys: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Prior weight of every run of keys for every run of queries, and effective counts; None where rows are alike."""
     if causal:

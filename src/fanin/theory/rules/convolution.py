@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import border, kurtosis, spread, windows
-from fanin.theory.contraction import about_sums, add_bias, known_pairs, weighted_sum
-from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, Source, gaussian
+from fanin.theory.contraction import about_sums, add_bias, apart, known_pairs, weighted_sum
+from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, Source, gaussian, subsets
 from fanin.theory.state import Known
 
 
@@ -149,7 +150,7 @@ def _spread(p, axis, out, k, stride, padding, dilation, node_input) -> np.ndarra
     for tap in range(k):
         at = np.arange(node_input) * stride - padding + tap * dilation
         inside = (at >= 0) & (at < out)
-        np.add.at(moved, at[inside], source[inside])
+        moved[at[inside]] += source[inside]  # a tap writes nowhere twice
     return result
 
 
@@ -169,21 +170,89 @@ def _first(node: Node, x: Known, weight: Law, kernel, shape, axes) -> Law:
     return about_sums(shape, axes, weight, n * variance * second[:, None], sums[:, None], n, pairs, sum_pairs)
 
 
-def unfold(x: np.ndarray, node: Node, kernel) -> np.ndarray:
-    """Patches of (sample, channel, spatial...) as (sample, spatial out..., channel * taps)."""
+def unfold(x: np.ndarray, node: Node, kernel, places: np.ndarray | None = None) -> np.ndarray:
+    """Patches of (sample, channel, spatial...) as (sample, spatial out..., channel * taps).
+
+    Args:
+        places: which of them, counted along samples and outputs, as (places, channel * taps); all by default.
+    """
     a, dims = node.attrs, len(kernel)
     reach = tuple((k - 1) * d + 1 for k, d in zip(kernel, a["dilation"], strict=True))
-    widths = []
-    for i, before in enumerate(a["padding"]):  # behind the end as far as the last output reads
-        read = (node.shape[2 + i] - 1) * a["stride"][i] + reach[i]
-        widths.append((before, max(read - before - x.shape[2 + i], 0)))
-    x = np.pad(x, [(0, 0), (0, 0), *widths])
+    x = _padded(x, node, kernel)
     view = np.lib.stride_tricks.sliding_window_view(x, reach, axis=tuple(range(2, 2 + dims)))
     picks = [slice(None), slice(None)]
     picks += [slice(0, (out - 1) * s + 1, s) for out, s in zip(node.shape[2:], a["stride"], strict=True)]
     picks += [slice(None, None, d) for d in a["dilation"]]
     view = np.moveaxis(view[tuple(picks)], 1, 1 + dims)  # sample, spatial, channel, taps
+    if places is not None:
+        return view[np.unravel_index(places, view.shape[: 1 + dims])].reshape(len(places), -1)
     return view.reshape(*view.shape[: 1 + dims], -1)
+
+
+def _padded(x: np.ndarray, node: Node, kernel) -> np.ndarray:
+    """With the zeros that taps beyond the border read: behind the end as far as the last output reads."""
+    a, widths = node.attrs, []
+    for i, (before, k) in enumerate(zip(a["padding"], kernel, strict=True)):
+        read = (node.shape[2 + i] - 1) * a["stride"][i] + (k - 1) * a["dilation"][i] + 1
+        widths.append((before, max(read - before - x.shape[2 + i], 0)))
+    return np.pad(x, [(0, 0), (0, 0), *widths])
+
+
+def patch_pairs(x: np.ndarray, node: Node, kernel, axes: Sequence[Axis]) -> tuple[float, dict[Groups, float]]:
+    """Mean square of a patch, and mean products of two, as ``known_pairs`` of ``unfold``, which takes much more memory.
+
+    Sums over samples, and over outputs of what one tap reads, are taken one axis after the other.
+
+    Args:
+        axes: of x but the channels.
+    """
+    if any(sum(atom.size > 1 for atom in axis) > 1 for axis in axes[1:]):
+        patches = unfold(x, node, kernel)
+        second, pairs = known_pairs(patches, (*axes, ()), patches.ndim - 1)
+        return float(second.mean()), pairs
+    atoms = [atom for atom in axes[0] if atom.size > 1]
+    sizes = [atom.size for atom in atoms]
+    if math.prod(sizes) != x.shape[0]:
+        sizes = [x.shape[0]]
+    owner = [atom.group for atom in atoms][: len(sizes)] or [""] * len(sizes)
+    owner += [next((atom.group for atom in axis if atom.size > 1), "") for axis in axes[1:]]
+    x = _padded(x, node, kernel)
+    x = x.reshape(*sizes, *x.shape[1:])
+    totals = {}
+    for chosen in (frozenset(), *subsets(frozenset(owner) - {""})):
+        totals[chosen] = _squared_mean(x, node, kernel, [group in chosen for group in owner])
+    return totals[frozenset()][0], apart(totals)
+
+
+def _squared_mean(x: np.ndarray, node: Node, kernel, chosen: list[bool]) -> tuple[float, int]:
+    """Mean over all else of the squared mean over the chosen axes, and over how many places that is.
+
+    Args:
+        x: (leading axes, channels, padded spatial axes).
+        chosen: for every leading and every spatial axis.
+    """
+    front = len(chosen) - len(kernel)
+    over = tuple(i for i in range(front) if chosen[i])
+    count = math.prod(x.shape[i] for i in over)
+    x = x.sum(over, keepdims=True) if over else x
+    reads = [_reads(node, kernel, d) for d in range(len(kernel))]
+    if not any(chosen[front:]):  # what is read often counts as often
+        square = (x**2).mean(tuple(range(front)))
+        for at in reads:
+            often = np.bincount(at.ravel(), minlength=square.shape[1]) / at.size
+            square = np.tensordot(square, often, (1, 0))
+        return float(square.mean()) / count**2, count
+    for at, is_chosen in zip(reads, chosen[front:], strict=True):
+        x = np.moveaxis(x, front + 1, -1)  # the next axis; what was read of those before stands behind
+        x = np.stack([x[..., one].sum(-1) for one in at], -1) if is_chosen else x[..., at]
+        count *= at.shape[1] if is_chosen else 1
+    return float(((x / count) ** 2).mean()), count
+
+
+def _reads(node: Node, kernel, d: int) -> np.ndarray:
+    """Where along a padded axis each tap reads for each output, (taps, outputs)."""
+    taps, outputs = np.arange(kernel[d]) * node.attrs["dilation"][d], np.arange(node.shape[2 + d])
+    return taps[:, None] + outputs * node.attrs["stride"][d]
 
 
 def _summary(x: Known) -> Law:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import gammaincinv
 
 from fanin.graph import Node
-from fanin.theory import grid, windows
+from fanin.theory import grid, levels, windows
 from fanin.theory.combine import apply, matched
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import (
@@ -256,9 +256,7 @@ def _mean_over(x: Law, dims, shape, axes) -> Law:
 
 def _with_moments(x: Law, shape, axes, mean: np.ndarray, spread: np.ndarray) -> Law:
     """A mean over features: a number that hardly varies over networks, by place."""
-    both = np.stack([mean.ravel(), np.broadcast_to(spread, mean.shape).ravel()])
-    numbers, level = np.unique(both, axis=1, return_inverse=True)
-    level = level.reshape(mean.shape).astype(np.int32)
+    numbers, level = levels.of_both(mean, np.broadcast_to(spread, mean.shape))
     latent = fresh_latent({s: x.correlation(s) for s in x.latent.corr})
     if _length(x):  # certain, so that x / statistic stays a function of x's latent
         if numbers.shape[1] > MAX_LEVELS:

@@ -9,6 +9,8 @@ far as factors are multiplied, and elsewhere where division and curvature put it
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from scipy.special import gammaincinv, ndtri, polygamma
 
@@ -33,24 +35,38 @@ def log_cumulants(delta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     """Mean, variance and third cumulant of the logarithm, shape (...)."""
     v = relative(delta)
     first, second, third = np.zeros_like(v), v.copy(), -(v**2)
-    large, larger = v > 1e-6, v > 1e-3
-    shape = 1 / v[large]
-    second[large], third[large] = polygamma(1, shape), polygamma(2, shape)
+    larger = v > 1e-3
+    small = (v > 1e-6) & ~larger
+    w = v[small]  # of both functions there are no further terms in double precision
+    second[small] = w + w**2 / 2 + w**3 / 6 - w**5 / 30
+    third[small] = -(w**2) - w**3 - w**4 / 2 + w**6 / 6
     shape = 1 / v[larger]
+    second[larger], third[larger] = polygamma(1, shape), polygamma(2, shape)
     first[larger] = polygamma(0, shape) - np.log(shape) + v[larger] / 2  # beyond the second order
     return delta[..., -1] + first.sum(-1), second.sum(-1), third.sum(-1)
 
 
 def shape_of(second: np.ndarray, third: np.ndarray) -> np.ndarray:
-    """Shape of the gamma variable whose logarithm has this skewness, by bisection in log shape."""
-    wanted = third**2 / np.maximum(second, 1e-300) ** 3
-    low, high = np.full(np.shape(wanted), -7.0), np.full(np.shape(wanted), np.log(NORMAL))
-    for _ in range(50):
-        middle = (low + high) / 2
-        k = np.exp(middle)
-        skew = polygamma(2, k) ** 2 / polygamma(1, k) ** 3  # falls with the shape
-        low, high = np.where(skew > wanted, middle, low), np.where(skew > wanted, high, middle)
-    return np.exp((low + high) / 2)
+    """Shape of the gamma variable whose logarithm has this skewness: Newton's steps in the logarithm of both."""
+    shapes, skews = _skews()
+    with np.errstate(all="ignore"):
+        wanted = np.log(third**2 / np.maximum(second, 1e-300) ** 3)
+    wanted = np.clip(np.where(np.isnan(wanted), skews[0], wanted), skews[-1], skews[0])
+    u = np.interp(-wanted, -skews, shapes)
+    for _ in range(3):
+        k = np.exp(u)
+        one, two, three = (polygamma(n, k) for n in (1, 2, 3))
+        slope = k * (2 * three / two - 3 * two / one)
+        u = np.clip(u - (np.log(two**2 / one**3) - wanted) / slope, shapes[0], shapes[-1])
+    return np.exp(u)
+
+
+@lru_cache(maxsize=1)
+def _skews() -> tuple[np.ndarray, np.ndarray]:
+    """Logarithms of shapes, and of the squared skewness of each, which falls with the shape."""
+    shapes = np.linspace(-7.0, np.log(NORMAL), 1024)
+    k = np.exp(shapes)
+    return shapes, np.log(polygamma(2, k) ** 2 / polygamma(1, k) ** 3)
 
 
 def factors(delta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -174,9 +174,16 @@ def _rows(node: Node, x: Known, kernel: tuple[int, ...]) -> np.ndarray:
     if node.kind is Kind.CONV and (node.attrs["transposed"] or node.attrs["groups"] != 1):
         rows = np.moveaxis(array, 1, -1)
     elif node.kind is Kind.CONV:
-        read = float(np.prod(node.shape[2:])) * array.shape[1] * float(np.prod(kernel))
-        rows = unfold(array[: max(int(8e6 / read), 2)], node, kernel)
+        outputs = int(np.prod(node.shape[2:]))
+        array = array[: max(int(8e6 / (outputs * array.shape[1] * float(np.prod(kernel)))), 2)]
+        count = len(array) * outputs
+        return unfold(array, node, kernel, _thinned(count))
     else:
         rows = array
     rows = rows.reshape(-1, rows.shape[-1])
-    return rows[np.linspace(0, len(rows) - 1, SAMPLE).astype(int)] if len(rows) > SAMPLE else rows
+    return rows[_thinned(len(rows))]
+
+
+def _thinned(count: int) -> np.ndarray:
+    """Which of so many places are looked at."""
+    return np.linspace(0, count - 1, SAMPLE).astype(int) if count > SAMPLE else np.arange(count)
