@@ -13,6 +13,7 @@ from fanin.theory.law import (
     Atom,
     Axis,
     Groups,
+    Latent,
     Law,
     compress,
     latent_for,
@@ -33,8 +34,21 @@ def apply(fn: Function, law: Law) -> Law:
         values = np.asarray(fn(law.values), float)
         if law.loose is not None:
             return law.with_values(values, loose=np.asarray(fn(law.loose), float))
+    latent = _unbent(law.latent, law.values, values)
     values, level = compress(values, law.level) if len(values) > 1 else (values, law.level)
-    return law.with_values(values, level=level)
+    return law.with_values(values, level=level, latent=latent)
+
+
+def _unbent(latent: Latent, before: np.ndarray, after: np.ndarray) -> Latent:
+    """The latent; what is not linear in the values before does not keep the length of a place."""
+    if not latent.sphere:
+        return latent
+    x = before - grid.expectation(before)[:, None]
+    y = after - grid.expectation(after)[:, None]
+    squares, both = grid.expectation(x**2), grid.expectation(x * y)
+    left = grid.expectation(y**2) - both**2 / np.maximum(squares, 1e-300)
+    straight = np.all(left <= 1e-6 * grid.expectation(y**2))
+    return latent if straight else replace(latent, sphere=0, held=0.0, level=0.0)
 
 
 def broadcast_axes(shape: tuple[int, ...], laws: tuple[Law, ...]) -> tuple[tuple[Axis, ...], list[Law]]:
@@ -129,11 +143,11 @@ def binary(fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "",
         if x.loose is not None and y.deterministic and y.loose is None:
             return replace(_statistic(shared, fn(fx, fy), x), loose=fn(x.loose[levels_x], fy))
         if y.deterministic and y.latent.length_of is not None and _divides(fn):
-            return _pointwise(shared, fn(fx, fy), replace(x, latent=x.latent.on_sphere(y.latent)))
+            return _pointwise(shared, fn(fx, fy), replace(x, latent=x.latent.on_sphere(y.latent)), fx)
         if y.deterministic or x.latent.aligned(y.latent):
-            return _pointwise(shared, fn(fx, fy), x)
+            return _pointwise(shared, fn(fx, fy), x, fx)
         if x.deterministic:
-            return _pointwise(shared, fn(fx, fy), y)
+            return _pointwise(shared, fn(fx, fy), y, fy)
         return _independent(shared, fn, fx, fy, x, y, pair, moments_only)
 
 
@@ -159,9 +173,9 @@ def _statistic(shared: Law, values: np.ndarray, owner: Law) -> Law:
     return replace(shared, values=np.asarray(values, float), level=np.asarray(shared.level), latent=owner.latent)
 
 
-def _pointwise(shared: Law, values: np.ndarray, owner: Law) -> Law:
+def _pointwise(shared: Law, values: np.ndarray, owner: Law, before: np.ndarray) -> Law:
+    latent = _unbent(owner.latent, before, np.asarray(values, float))
     values, level = compress(np.asarray(values, float), shared.level)
-    latent = owner.latent
     if any(g not in owner.groups for g in shared.groups):
         # places added by broadcasting share the owner's latent: correlation one along them
         corr = {s: owner.correlation(s) for s in subsets(shared.groups)}
@@ -198,8 +212,20 @@ def _independent(shared: Law, fn: Function, fx, fy, x: Law, y: Law, pair: str, m
     law = border.combined(law, x, y, pair) if pair in ("sum", "product") else law
     if pair != "sum":
         return places.multiplied(law, x, y)
-    law = replace(law, latent=replace(law.latent, terms=terms, source=overlap.beside(x, y)))
+    law = replace(law, latent=replace(law.latent, terms=terms, source=overlap.beside(x, y), **_held(law, x, y)))
     return places.summed(law, x, y, cross=(_common(x, y), _spare(law, x, y)) if rho else None)
+
+
+def _held(law: Law, x: Law, y: Law) -> dict[str, float]:
+    """What a sum holds of the lengths of its summands: of a + b = 1 of its mean square a^2 h_x + b^2 h_y."""
+    sizes = {s.latent.sphere for s in (x, y) if s.latent.sphere}
+    if len(sizes) != 1 or law.second <= 0:
+        return {}
+    held = level = 0.0
+    for part in (x, y):
+        share = min(part.second / law.second, 1.0) if part.latent.sphere in sizes else 0.0
+        held, level = held + share**2 * part.latent.held, level + share * part.latent.level
+    return {"sphere": sizes.pop(), "held": held, "level": min(level, 1.0)}
 
 
 def _terms(fn: Function, law: Law, fx: np.ndarray, fy: np.ndarray, x: Law, y: Law) -> dict[tuple, float]:

@@ -120,6 +120,8 @@ class Latent:
         uneven: how far a channel over its places is from a Gaussian.
         aside: by how much less its places correlate than ``corr`` says, for what they were made of was uneven.
         sphere: over how many features the length of a place was divided out; 0 where it was not.
+        held, level: what is held of it in a sum: the squared length of n features has the relative variance
+            ``(2 / n)(1 - held)``, the square of their mean the share ``(1 - level) / n``.
         length_of: of lengths over features: id and views of the latent they are of, and over how many.
     """
 
@@ -138,6 +140,8 @@ class Latent:
     uneven: Uneven = field(default_factory=Uneven)
     aside: float = 0.0
     sphere: int = 0
+    held: float = 0.0
+    level: float = 0.0
     length_of: tuple[int, tuple, tuple, int] | None = None
 
     def aligned(self, other: Latent) -> bool:
@@ -159,7 +163,11 @@ class Latent:
         """The latent of what is divided by the other's law, if that is its own length."""
         if other.length_of is None or other.length_of[:3] != (self.id, self.feature_view, self.place_view):
             return self
-        return replace(self, sphere=other.length_of[3])
+        return replace(self, sphere=other.length_of[3], held=1.0, level=0.0)
+
+    def steady(self, features: int) -> bool:
+        """Whether places have one length over so many features."""
+        return self.sphere == features and self.held > 0.999
 
     def as_mean_of(self, other: Latent) -> float:
         """Correlation with the other latent at the same place, where this one's law is the mean of the other's."""

@@ -53,7 +53,7 @@ def scored(keys: Law, along: Groups, terms: int) -> Source | None:
     if made is None:
         return None
     alike = agreement(keys, along) ** 2 or 1 / made.width
-    sphere = 1 / (1 / terms + alike) if keys.latent.sphere == terms else 0.0
+    sphere = 1 / (1 / terms + alike) if keys.latent.steady(terms) else 0.0
     return replace(made, width=1 / alike, sphere=sphere)
 
 

@@ -40,7 +40,9 @@ def dense(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
         ]
         parts[a["x"]][0] = replace(parts[a["x"]][0], white=white.behind_weights(g, n_out, n_in, between))
         if a["bias"] is None and not along:
-            parts[a["x"]] = [replace(parts[a["x"]][0], radial=radial.returned(g))]
+            one, whole = parts[a["x"]][0], radial.returned(g)  # along x it is R, whatever the weights across it are
+            size = max(1 + (radial.power(whole) - 1) / n_in, 0.0)
+            parts[a["x"]] = [replace(one, second=one.second * size, radial=radial.regrouped(whole, size))]
     places = tuple(range(len(g.law.shape) - 1))
     count = float(np.prod([g.law.shape[i] for i in places]))
     axes = g.law.axes[:-1]

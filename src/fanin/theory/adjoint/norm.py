@@ -8,7 +8,7 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import grid, uneven
-from fanin.theory.adjoint import sequence
+from fanin.theory.adjoint import radial, sequence
 from fanin.theory.adjoint.aligned import across_features
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Divided, Part, fresh
 from fanin.theory.adjoint.joint import levels_onto
@@ -114,6 +114,9 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
     removed_mean = _mean_pair(g, axes, groups, lambda s: g.pair(s)) if centred else 0.0
     signal = replace(g.law, values=gained.undone(g.law))  # less than one where eps is not small
     removed_signal = _mean_pair(g, axes, groups, _beside_signal(g, gained).pair) * (2 - min(signal.second, 1.0))
+    if features_only:  # a norm behind may have taken both away before
+        along = radial.power(radial.of(g))
+        removed_mean, removed_signal = removed_mean * min(along, 1.0), removed_signal * along
     keep = max(1 - (removed_mean + removed_signal) / second, 0.0)
     if features_only:
         part = replace(_per_place(g, x, axes, eps, centred, keep * scale2), radial={})
@@ -155,7 +158,8 @@ def _per_place(g: Cotangent, x: Law, axes, eps: float, centred: bool, factor: fl
     if inside:
         mean, second = mean.mean(inside, keepdims=True), second.mean(inside, keepdims=True)
     n = float(np.prod([axis_size(x.axes[i]) for i in axes]))
-    variance = np.maximum(second - mean**2, 0) * (1 - 1 / n) if centred else second
+    level = _held(x, n)[1]
+    variance = np.maximum(second - mean**2, 0) * (1 - (1 - level) / n) if centred else second
     scale = factor * _more_than_inverse(x, axes, eps, centred) / (variance + eps)
     part = g.parts[0] if len(g.parts) == 1 else None
     if part is not None and part.values is not None:
@@ -199,8 +203,14 @@ def _more_than_inverse(x: Law, axes, eps: float, centred: bool) -> float:
     variance = unit.second - (shared or 0.0)
     if not 0 < variance < np.inf or not 0 < x.second < np.inf:
         return 1.0
-    little = eps * variance / x.second
-    return (variance + little) * mean_inverse(variance, little, freedom(unit, axes, 1, shared))
+    little, held = eps * variance / x.second, _held(x, float(np.prod([axis_size(x.axes[i]) for i in axes])))[0]
+    free = freedom(unit, axes, 1, shared) / (1 - held) if held < 1 - 1e-9 else np.inf
+    return (variance + little) * mean_inverse(variance, little, free)
+
+
+def _held(x: Law, n: float) -> tuple[float, float]:
+    """What an earlier norm over the same features holds of a place's length, and of the mean of its features."""
+    return (x.latent.held, x.latent.level) if x.latent.sphere == n else (0.0, 0.0)
 
 
 __all__ = ["grid", "norm"]

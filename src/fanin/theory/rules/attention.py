@@ -36,7 +36,7 @@ def attention(node: Node, *inputs: Value) -> Law:
     drawn = _bias_variance(bias) if isinstance(bias, Law) else 0.0
     made = overlap.scored(k, key_groups, q.shape[-1])
     sphere = made.sphere if made is not None else 0.0
-    unsteady = overlap.wobble(q.shape[-1], made, q.latent.sphere == q.shape[-1])
+    unsteady = overlap.wobble(q.shape[-1], made, q.latent.steady(q.shape[-1]))
     concentrate = lambda n: fluctuating(s2, n, unsteady, drawn, sphere)  # noqa: E731
     both = made if overlap.shared(k, v) is not None else None
     weight2 = concentrate(counts)

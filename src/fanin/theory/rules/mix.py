@@ -42,7 +42,7 @@ def _known_of(law: Law, x: Law, y: Law, n: int) -> Law:
     made = overlap.scored(y, axis_groups(y.axes[-1]), n)
     if made is None or x.latent.source is None or x.latent.source.terms or made.terms:
         return law
-    return replace(law, latent=replace(law.latent, source=replace(made, terms=n, steady=x.latent.sphere == n)))
+    return replace(law, latent=replace(law.latent, source=replace(made, terms=n, steady=x.latent.steady(n))))
 
 
 @dataclass(frozen=True, eq=False)

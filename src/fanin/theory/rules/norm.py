@@ -59,7 +59,7 @@ def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = Tru
     varies = any(n > 1 and i not in axes for i, n in enumerate(x.level.shape))
     features_only = reduced <= {FEATURE}
     if features_only and (varies or len(x.values) > 1):
-        return of_one_length(_per_place(x, axes, eps, centred), x, axes)
+        return of_one_length(_per_place(x, axes, eps, centred), x, axes, centred)
     shared = shared_moment(x, axes, groups) if centred else 0.0
     variance = max(x.second - shared + (uneven.shortfall(x) if centred else 0.0), 0.0)
     if variance <= 1e-13 * x.second:
@@ -77,7 +77,7 @@ def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = Tru
     if got > 0:
         law = law.with_values(values * np.sqrt(wanted / got))
     if features_only:
-        return of_one_length(law, x, axes)
+        return of_one_length(law, x, axes, centred)
     pair = lambda s: max((x.pair(s) - shared) * scale**2, -wanted)  # noqa: E731
     law = replace(law, latent=replace(latent_for(law, pair, law.groups), uneven=x.latent.uneven))
     if centred and FEATURE not in reduced and reduced >= x.groups:
@@ -90,10 +90,10 @@ def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = Tru
     return replace(law, latent=replace(law.latent, spread=scatter))
 
 
-def of_one_length(law: Law, x: Law, axes: tuple[int, ...]) -> Law:
+def of_one_length(law: Law, x: Law, axes: tuple[int, ...], centred: bool) -> Law:
     """The law of places whose length was divided out: they lie on a sphere."""
     n = round(np.prod([x.shape[i] for i in axes]))
-    return replace(law, latent=replace(law.latent, sphere=n))
+    return replace(law, latent=replace(law.latent, sphere=n, held=1.0, level=float(centred)))
 
 
 def _per_place(x: Law, axes: tuple[int, ...], eps: float, centred: bool) -> Law:
