@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from test_theory_adjoint import errors, hold
 from torch import nn
 
 import fanin
+from fanin.theory.rules import route
 
 WIDTH = 128
 
@@ -126,3 +128,15 @@ def test_a_decay_is_no_gain() -> None:
     said = fanin.predict(Decay(), torch.randn(4, 32, WIDTH))["/exp"].rms
     measured = torch.stack([Decay()(torch.randn(4, 32, WIDTH)).square().mean() for _ in range(8)]).mean().sqrt()
     assert said == pytest.approx(float(measured), rel=0.1)
+
+
+@pytest.mark.parametrize(("n", "k", "r"), [(4, 2, 0.5), (8, 2, 0.7), (64, 8, 0.3)])
+def test_tokens_that_are_alike_meet_at_experts(n: int, k: int, r: float) -> None:
+    """Of drawn scores the k largest; a threshold stands for them, which is right to a quarter of what chance misses."""
+    draw = np.random.default_rng(0).normal
+    common = draw(size=(20_000, n))
+    one, other = (np.argsort(-(r**0.5 * common + (1 - r) ** 0.5 * draw(size=common.shape)))[:, :k] for _ in (0, 1))
+    drawn = (one[:, :, None] == other[:, None]).sum((1, 2)).mean() / k**2
+    said = n * route._both_beyond(k / n, r) / k**2
+    assert abs(said - drawn) < abs(1 / n - drawn) / 4
+    assert n * route._both_beyond(k / n, 0.0) / k**2 == pytest.approx(1 / n)

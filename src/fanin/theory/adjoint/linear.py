@@ -17,7 +17,8 @@ from fanin.theory.contraction import _same_id
 from fanin.theory.kurtosis import kurtosis
 from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.rules.convolution import _gather, _spread, patch_pairs, read_by_both, shared_taps, tap_shares, tap_sum
-from fanin.theory.state import Known, Value
+from fanin.theory.rules.route import met
+from fanin.theory.state import Known, Value, as_law
 from fanin.theory.statistic import mean_inverse
 
 Pair = Callable[[Groups], float]
@@ -202,10 +203,11 @@ def experts(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Pa
     n_out, count = weight.shape[out_axis], weight.shape[0]
     if isinstance(x, Law):
         second = n_out * weight.second * g.profile().mean(-1, keepdims=True)
-        part = fresh(second, {s: r / count for s, r in _carried(g, x).items()})
+        part = fresh(second, {s: r * met(x, s, count) for s, r in _carried(g, x).items()})
         parts[a["x"]] = [replace(part, radial=radial.returned(g))]
     places = float(np.prod(node.shape[:-1]))
     base = moments_of(x, -1)
-    total = places * paired(g, lambda s: base(s) / (count if s else 1), g.law.axes[:-1])
+    law = as_law(x)
+    total = places * paired(g, lambda s: base(s) * (met(law, s, count) if s else 1), g.law.axes[:-1])
     parts[a["weight"]] = [weight_part(weight, total / count)]
     return parts

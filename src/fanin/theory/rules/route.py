@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy.special import betaincinv
+from scipy.special import betaincinv, ndtri
 from scipy.stats import binom
 
 from fanin.graph import Node
@@ -60,8 +60,36 @@ def experts(node: Node, *inputs: Value) -> Law:
     profile = x.profile(x.seconds)
     diagonal = n * weight.second * profile.mean(-1, keepdims=True)
     law = weighted_sum(x, weight, n, axis_groups(x.axes[-1]), diagonal, node.shape, axes)
-    corr = {s: 0.0 if SLOT in s else r / count for s, r in law.latent.corr.items()}
+    corr = {s: r * met(x, s, count) for s, r in law.latent.corr.items()}
     return replace(law, latent=fresh_latent(corr))
+
+
+def met(x: Law, differ: Groups, experts: int) -> float:
+    """Chance that two tokens that are sent to ``k`` of so many experts are with one expert, by how alike they are.
+
+    A router's scores of an expert are Gaussians that correlate as the tokens do, ``r``; an expert is chosen where its
+    score is beyond a threshold, by k of n. So of k^2 pairs of copies ``n P(z > t, z' > t) / k^2`` meet: 1/n of tokens
+    that have nothing in common. Two copies of one token never do. Behind their expert copies of a token are no longer
+    alike, and what two tokens still have in common is that of those that met: then one.
+    """
+    copies = float(np.prod([a.size for axis in x.axes for a in axis if a.group == SLOT]))
+    if differ == {SLOT}:
+        return 0.0
+    if copies > 1 and x.correlation(frozenset((SLOT,))) < 0.5:
+        return 1.0
+    known = differ - {SLOT}
+    r = float(np.clip(x.pair(known) / x.second, 0, 1)) if x.second > 0 else 0.0
+    return experts * _both_beyond(copies / experts, r) / copies**2
+
+
+def _both_beyond(share: float, r: float) -> float:
+    """P(z > t, z' > t) of two Gaussians of correlation r, each beyond t with the given probability."""
+    if share >= 1:
+        return 1.0
+    t = ndtri(1 - share)
+    angle = np.linspace(0, np.arcsin(r), 65)  # Plackett: the derivative by r is the density at (t, t)
+    density = np.exp(-(t**2) / (1 + np.sin(angle))) / (2 * np.pi)
+    return float(share**2 + np.trapezoid(density, angle))
 
 
 def index(node: Node, *inputs: Modelled) -> Value:
