@@ -116,6 +116,16 @@ def test_overlapping_windows_by_strides(across):
     assert compared(net(windows), X, LAWS).misses() == []
 
 
+@pytest.mark.xfail(
+    strict=True, reason="places of overlapping windows count as others: windows that share some are alike"
+)
+def test_sums_over_overlapping_windows():
+    """Windows of eight positions, four apart: the sum over all of them takes most positions twice."""
+    apart, common = (torch.randn(4, t, N, generator=torch.Generator().manual_seed(t)) for t in (24, 1))
+    both = compared(net(lambda m, y: y.unfold(1, 8, 4).sum(-1).sum(1)), apart + 0.5 * common, LAWS, networks=96)
+    assert both.misses() == []
+
+
 def test_a_shift_overlooked_is_missed():
     """A control: y + y is four times the mean square, y + shifted y is not."""
     from dataclasses import replace
@@ -123,3 +133,19 @@ def test_a_shift_overlooked_is_missed():
     moved = compared(net(CASES["roll features"]), X, LAWS, networks=16)
     still = compared(net(lambda m, y: (y + y) @ m.v), X, LAWS, networks=2)
     assert replace(moved, predicted=still.predicted).misses()  # rows that both have
+
+
+class Beside(nn.Module):
+    """The batch's channels, and those of a convolution over them, averaged over the map."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(16, 48, 3, padding=1, padding_mode="circular")
+
+    def forward(self, x):
+        return torch.cat([x, self.conv(torch.relu(x))], 1).mean((2, 3))
+
+
+def test_channels_of_the_batch_beside_those_of_a_convolution():
+    """Channels of data are features beside features: what the average finds in common is that of places alone."""
+    assert compared(Beside(), normal(8, 16, 6, 6)).misses() == []

@@ -280,8 +280,10 @@ def cat(node: Node, *inputs: Value) -> Value:
     if any(isinstance(v, Hidden) for v in inputs):
         axes = next(v.axes for v in inputs if isinstance(v, Hidden))
         return Hidden(node.shape, tuple(_resized(a, n) for a, n in zip(axes, node.shape, strict=False)))
-    laws = [forgotten(as_law(v)) for v in inputs if 0 not in v.shape]
     axis = node.attrs["axis"] % len(node.shape)
+    if node.attrs["how"] == "cat":
+        inputs = _featured(inputs, axis)
+    laws = [forgotten(as_law(v)) for v in inputs if 0 not in v.shape]
     if node.attrs["how"] == "stack":
         laws = [_unsqueezed(law, axis) for law in laws]
     if len(laws) == 1:
@@ -294,6 +296,15 @@ def cat(node: Node, *inputs: Value) -> Value:
     out = Law(node.shape, axes, values, level, fresh_latent({}), exact, note)
     out = replace(out, latent=latent_for(out, _cat_pairs(laws, sizes, out, axis), out.groups))
     return places.mixed(out, laws, sizes) if axis_groups(out.axes[axis]) <= {FEATURE} else out
+
+
+def _featured(inputs: tuple[Value, ...], axis: int) -> tuple[Value, ...]:
+    """Channels of the batch beside features that weights made: they are features, not positions of the maps."""
+    made = any(isinstance(v, Law) and axis_groups(v.axes[axis]) <= {FEATURE} for v in inputs)
+    if not made:
+        return inputs
+    feature = lambda v: (*v.axes[:axis], (Atom(v.shape[axis], FEATURE),), *v.axes[axis + 1 :])  # noqa: E731
+    return tuple(replace(v, axes=feature(v)) if isinstance(v, Known) else v for v in inputs)
 
 
 def _unsqueezed(law: Law, axis: int) -> Law:
