@@ -14,7 +14,7 @@ TAIL_FROM = 7.5
 RARE = "its mean square is decided by rare values, or infinite: the figure is a lower bound"
 NOT_A_NUMBER = "not a number for a part of its inputs: a logarithm or root below zero, 0/0, or infinities that cancel"
 
-_ends = np.abs(grid.Z_UNIT) > TAIL_FROM
+_end = int((grid.Z_UNIT < -TAIL_FROM).sum())  # nodes at either end of the grid
 
 
 def doubted(node: Node, value: Value, inputs: tuple[Value, ...]) -> Value:
@@ -38,5 +38,5 @@ def _rare(law: Law) -> bool:
     with np.errstate(all="ignore"):
         parts = law.values**2
         parts *= grid.WEIGHT
-        seconds = law.seconds
-        return bool(np.any(parts.max(1) / seconds > ONE_NODE) or np.any(parts[:, _ends].sum(1) / seconds > TAIL))
+        ends = parts[:, :_end].sum(1) + parts[:, -_end:].sum(1)
+        return bool(np.any(parts.max(1) / law.seconds > ONE_NODE) or np.any(ends / law.seconds > TAIL))

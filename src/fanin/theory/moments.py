@@ -73,22 +73,35 @@ class Moments:
         return out
 
     @cached_property
+    def ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the largest value."""
+        return self.values.min(1), self.values.max(1)
+
+    @property
     def low(self) -> float:
         """The least of all values; not a number where one of them is none."""
-        return float(self.values.min()) if self.values.size else 0.0
+        return float(self.ends[0].min()) if self.values.size else 0.0
 
-    @cached_property
+    @property
     def spread(self) -> np.ndarray:
         """Largest value less the least."""
+        low, high = self.ends
         with np.errstate(all="ignore"):
-            return self.values.max(1) - self.values.min(1)
+            return high - low
 
     @cached_property
     def deterministic(self) -> bool:
         """Whether no level depends on the latent."""
-        values, spread = self.values, self.spread.copy()
-        spread[(values == values[:, :1]).all(1)] = 0.0  # also of infinities (masks)
-        return bool(np.all(spread <= 1e-12 * np.maximum(1e-300, np.abs(values).max(axis=1))))
+        (low, high), spread = self.ends, self.spread
+        if not np.isfinite(spread).all():
+            spread[(self.values == self.values[:, :1]).all(1)] = 0.0  # also of infinities (masks)
+        return bool(np.all(spread <= 1e-12 * np.maximum(1e-300, np.maximum(np.abs(low), np.abs(high)))))
+
+    @cached_property
+    def hint(self) -> tuple[int, str, str]:
+        """Equal for values that are equal to rounding; much cheaper than comparing them."""
+        values = self.values
+        return len(values), f"{values[0, 200]:.6e}", f"{values[-1, 317]:.6e}"
 
     @cached_property
     def gaussian(self) -> bool:

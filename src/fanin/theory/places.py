@@ -179,12 +179,14 @@ def _runs_of(rows: np.ndarray) -> np.ndarray:
 def solved_pairs(coefficients: np.ndarray, variance: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Correlations of every two places at which Mehler's sums are the pair moments wanted, (places, places)."""
     n = len(coefficients)
-    i, j = _pairs(n, bool(np.array_equal(wanted, wanted.T)))
     c = coefficients.T[: _degree(coefficients) + 1]
-    found = solved(c[:, i] * c[:, j], np.sqrt(variance[i] * variance[j]), wanted[i, j])
+    if not np.array_equal(wanted, wanted.T):
+        terms = (c[:, :, None] * c[:, None, :]).reshape(len(c), -1)
+        return solved(terms, np.sqrt(np.outer(variance, variance)).ravel(), wanted.ravel()).reshape(n, n)
+    terms = np.concatenate([c[:, k, None] * c[:, k:] for k in range(n)], axis=1)  # every two places once
+    i, j = _upper(n)
     out = np.empty((n, n))
-    out[j, i] = found
-    out[i, j] = found
+    out[i, j] = out[j, i] = solved(terms, np.sqrt(variance[i] * variance[j]), wanted[i, j])
     return out
 
 
@@ -197,9 +199,8 @@ def solved_alone(coefficients: np.ndarray, variance: np.ndarray, wanted: np.ndar
 
 
 @lru_cache(maxsize=64)
-def _pairs(n: int, symmetric: bool) -> tuple[np.ndarray, ...]:
-    """Indices of every two places; of those on one side of the diagonal where the other is the same."""
-    return np.triu_indices(n) if symmetric else tuple(k.ravel() for k in np.indices((n, n)))
+def _upper(n: int) -> tuple[np.ndarray, ...]:
+    return np.triu_indices(n)
 
 
 def _degree(coefficients: np.ndarray) -> int:

@@ -120,7 +120,7 @@ def _alike(a: Node, b: Node) -> bool:
 def _hint(node: Node, inputs: tuple[Value, ...], more: tuple = ()) -> tuple:
     """Equal for nodes that may be alike; much cheaper than comparing them."""
     laws = [v for v in inputs if isinstance(v, Law)]
-    few = tuple((len(v.values), v.level.size, f"{v.values[0, 200]:.6e}", f"{v.values[-1, 317]:.6e}") for v in laws)
+    few = tuple((v.level.size, v.moments.hint) for v in laws)
     return node.kind, node.op, node.shape, few, more
 
 

@@ -43,6 +43,8 @@ def each(g: Cotangent) -> list[Radial]:
 def _together(g: Cotangent, radials: Sequence[Radial]) -> Radial:
     own = [_own(part, g.law) for part in g.parts]
     total = max(sum(own), 1e-300)
+    if len(radials) == 1 and own[0] == total:
+        return radials[0]
     found: dict[int, float] = {}
     for radial, square in zip(radials, own, strict=True):
         root = float(np.sqrt(square / total))

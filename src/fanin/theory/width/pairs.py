@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -113,8 +114,16 @@ def spread_of_positions(law: Law) -> float:
     matrix = law.latent.matrix
     if matrix is None or len(matrix) < 2:
         return 0.0
-    off = matrix[~np.eye(len(matrix), dtype=bool)]
-    return float(off.var())
+    for known, found in _variances:
+        if known is matrix:
+            return found
+    found = float(matrix[~np.eye(len(matrix), dtype=bool)].var())
+    _variances.append((matrix, found))
+    return found
+
+
+_variances: deque[tuple[np.ndarray, float]] = deque(maxlen=16)
+"""Of matrices met of late: a tensor and its views have one."""
 
 
 def powers(law: Law, wander: Wander, of: Callable[[Groups], float] | None = None) -> np.ndarray:

@@ -74,13 +74,22 @@ class Sources:
     def __init__(self) -> None:
         self.count = 0
         self._random = np.random.default_rng(0)
+        self._drawn = iter(())
 
     def block(self) -> tuple[slice, np.ndarray]:
         """The columns of a new source and the signs under which it uses them."""
         index, again = self.count % BLOCKS, self.count >= BLOCKS
         self.count += 1
-        signs = _SIGNS[self._random.integers(0, 2, DEGREES)] if again else _SAME
+        signs = self._signs() if again else _SAME
         return slice(index * DEGREES, (index + 1) * DEGREES), signs
+
+    def _signs(self) -> np.ndarray:
+        """Random signs, drawn many at a time."""
+        found = next(self._drawn, None)
+        if found is None:
+            self._drawn = iter(_SIGNS[self._random.integers(0, 2, (512, DEGREES))])
+            found = next(self._drawn)
+        return found
 
     def rows(self, covariance: np.ndarray) -> np.ndarray:
         """(DEGREES, COLUMNS) of a fresh source with this covariance, or with these variances."""
