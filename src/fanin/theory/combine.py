@@ -213,6 +213,7 @@ def _independent(shared: Law, fn: Function, fx, fy, x: Law, y: Law, pair: str, m
     if pair != "sum":
         return places.multiplied(law, x, y)
     law = replace(law, latent=replace(law.latent, terms=terms, source=overlap.beside(x, y), **_held(law, x, y)))
+    law = replace(law, latent=replace(law.latent, mirrored=_mirrored(law, x, y)))
     return places.summed(law, x, y, cross=(_common(x, y), _spare(law, x, y)) if rho else None)
 
 
@@ -226,6 +227,12 @@ def _held(law: Law, x: Law, y: Law) -> dict[str, float]:
         share = min(part.second / law.second, 1.0) if part.latent.sphere in sizes else 0.0
         held, level = held + share**2 * part.latent.held, level + share * part.latent.level
     return {"sphere": sizes.pop(), "held": held, "level": min(level, 1.0)}
+
+
+def _mirrored(law: Law, x: Law, y: Law) -> float:
+    """Correlation of a sum with its mirror: that of its summands by their shares."""
+    whole = sum(part.second * part.latent.mirrored for part in (x, y))
+    return min(whole / law.second, 1.0) if whole and law.second > 0 else 0.0
 
 
 def _terms(fn: Function, law: Law, fx: np.ndarray, fy: np.ndarray, x: Law, y: Law) -> dict[tuple, float]:

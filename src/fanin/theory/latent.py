@@ -122,6 +122,7 @@ class Latent:
         sphere: over how many features the length of a place was divided out; 0 where it was not.
         held, level: what is held of it in a sum: the squared length of n features has the relative variance
             ``(2 / n)(1 - held)``, the square of their mean the share ``(1 - level) / n``.
+        mirrored: correlation with what is at minus the index along the axes that a Fourier transform runs over.
         length_of: of lengths over features: id and views of the latent they are of, and over how many.
     """
 
@@ -142,6 +143,7 @@ class Latent:
     sphere: int = 0
     held: float = 0.0
     level: float = 0.0
+    mirrored: float = 0.0
     length_of: tuple[int, tuple, tuple, int] | None = None
 
     def aligned(self, other: Latent) -> bool:

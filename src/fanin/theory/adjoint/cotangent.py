@@ -65,6 +65,7 @@ class Part:
         radial: inner product with the signal over features (``radial``); None is that of independent features.
         alike: how many features get one and the same number, behind a sum over them; 0 where they do not.
         along: how many features get a number in proportion to the signal, behind its length; 0 where they do not.
+        mirrored: as of a latent, its correlation with what is at minus the index.
         chosen: what the gradient of a row of attention's weights or logits is made of (``spelled``).
         exponent: power of four that the mean square is to be multiplied by; rules see parts without one.
         same: the part on the base that it was made of, in front of a norm over features, which keeps all but 1/n:
@@ -86,6 +87,7 @@ class Part:
     radial: Mapping[Any, float] | None = None
     alike: int = 0
     along: int = 0
+    mirrored: float = 0.0
     chosen: Chosen | None = None
     same: Part | None = None
 
@@ -185,6 +187,11 @@ class Cotangent:
     def white(self) -> float:
         """The same of gradients of two features, of which only the mean of each function meets."""
         return self._by_share([p.white and p.white * p.straight(self.law) for p in self.parts])
+
+    @property
+    def mirrored(self) -> float:
+        """The same of how far it is its own mirror (behind Fourier transforms)."""
+        return self._by_share([p.mirrored for p in self.parts])
 
     def _by_share(self, numbers: list[float]) -> float:
         if not any(numbers):
@@ -323,6 +330,7 @@ def _merged(law: Law, parts: list[Part]) -> Part:
         met=whole.met,
         heard=whole.heard,
         white=whole.white,
+        mirrored=whole.mirrored,
         radial=radial.regrouped(radial.of(whole), 1 + met) if known else None,
     )
 

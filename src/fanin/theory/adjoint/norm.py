@@ -119,7 +119,7 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
         removed_mean, removed_signal = removed_mean * min(along, 1.0), removed_signal * along
     keep = max(1 - (removed_mean + removed_signal) / second, 0.0)
     if features_only:
-        part = replace(_per_place(g, x, axes, eps, centred, keep * scale2), radial={})
+        part = replace(_per_place(g, x, axes, eps, centred, keep * scale2), radial={}, mirrored=g.mirrored)
         return replace(part, same=_on_its_base(part, g, x, gained))
     shared = shared_moment(x, axes, groups) if centred else 0.0
     variance = max(x.second - shared + (uneven.shortfall(x) if centred else 0.0), 0.0)

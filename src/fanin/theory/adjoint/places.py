@@ -14,7 +14,7 @@ from fanin.theory.adjoint.pool import shared_out, to_the_largest
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Law, subsets
 from fanin.theory.rules import move as forward
-from fanin.theory.rules.pool import _applied
+from fanin.theory.rules.pool import _applied, between, mirror
 from fanin.theory.rules.route import SLOT, chances
 from fanin.theory.state import Value, as_law
 
@@ -56,13 +56,33 @@ def reduce(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
 
 def _unweighted(matrices: tuple[np.ndarray, ...], axes: tuple[int, ...], g: Cotangent, x: Law) -> Part:
     """Known weights transposed: every input gathers from the outputs that read it."""
-    along = frozenset(t for axis in axes for t in axis_groups(x.axes[axis]))
-    own = g.profile()
-    total = squares = np.ones((1,) * len(x.shape))
-    for axis, m in zip(axes, matrices, strict=True):
-        own = _applied(own, m.T**2, axis)
-        total, squares = _applied(total, m.T, axis), _applied(squares, m.T**2, axis)
-    return fresh(np.maximum(own + (total**2 - squares) * g.pair(along), 0), g.ratios())
+    own, parity = g.profile() * (1 + mirror(matrices) * g.mirrored), mirror(matrices)
+    back = tuple(m.T for m in matrices)
+    for axis, m in zip(axes, back, strict=True):
+        own = _applied(own, m**2, axis)
+    second = np.maximum(own + between(g.law, axes, back, g.pair), 0)
+    ratio = g.ratios()
+    for axis, m in zip(axes, back, strict=True):
+        groups, alone = axis_groups(x.axes[axis]), axis_groups(g.law.axes[axis])
+        if groups == alone and not groups & {FEATURE} and sum(axis_groups(a) == groups for a in x.axes) == 1:
+            ratio[groups] = _read_twice(g, axis, m, ratio.get(groups, 0.0))
+    return replace(fresh(second, ratio), mirrored=float(parity))
+
+
+def _read_twice(g: Cotangent, axis: int, m: np.ndarray, alike: float) -> float:
+    """Correlation of two inputs (rows of m) that read cotangents of which some are larger, and two correlate by alike.
+
+    With column sums t and c of m and its squares and rows' sums R: two different rows have the same element in common
+    ``sum (t^2 - c) p`` times, and different ones ``(sum t)^2 - sum t^2 - sum R^2 + sum c`` times.
+    """
+    size = g.profile()
+    others = tuple(i for i in range(size.ndim) if i != axis % size.ndim)
+    size = np.broadcast_to(size.mean(others), (m.shape[1],))
+    t, c, rows = m.sum(0), (m**2).sum(0), float((m.sum(1) ** 2).sum())
+    apart = alike * float(size.mean())
+    own = float(c @ size) + apart * (rows - c.sum())
+    between_rows = float((t**2 - c) @ size) + apart * (t.sum() ** 2 - (t**2).sum() - rows + c.sum())
+    return float(np.clip(between_rows / max(own * (len(m) - 1), 1e-300), -1, 1))
 
 
 def route(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:

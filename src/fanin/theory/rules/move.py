@@ -46,6 +46,7 @@ def _viewed(node: Node, law: Law, axes: tuple[Axis, ...], level: np.ndarray) -> 
         else:
             kept = _padded(node, law) if how == "pad" else None
             latent = replace(latent, place_view=(*latent.place_view, mark), matrix=None, border=kept)
+        latent = replace(latent, mirrored=0.0)
     values = law.values
     if len(values) > 1:
         used, level = relabel(level, len(values))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from scipy.special import gammaincinv
@@ -188,16 +190,16 @@ def _weighted(x: Law, axes: tuple[int, ...], matrices: tuple[np.ndarray, ...]) -
     """Known weights (out, in) along axes: y_i = sum_k m_ik x_k (interpolation, sums over prefixes)."""
     along = frozenset(g for axis in axes for g in axis_groups(x.axes[axis]))
     shape, words = list(x.shape), list(x.axes)
-    mean, second = x.profile(x.means), x.profile(x.seconds)
+    mean, own = x.profile(x.means), x.profile(x.seconds)
     total = squares = np.ones((1,) * len(shape))
     trace = gram = reads = 1.0
     for axis, m in zip(axes, matrices, strict=True):
         shape[axis], words[axis] = len(m), _resized(x.axes[axis], len(m))
-        mean, second = _applied(mean, m, axis), _applied(second, m**2, axis)
+        mean, own = _applied(mean, m, axis), _applied(own, m**2, axis)
         total, squares = _applied(total, m, axis), _applied(squares, m**2, axis)
         trace, gram, reads = trace * (m**2).sum(), gram * (m @ m.T).sum(), reads * m.sum() ** 2
-    apart = x.pair(along) if along else x.second
-    second = second + (total**2 - squares) * apart
+    parity = mirror(matrices)
+    second = own * (1 + parity * x.latent.mirrored) + between(x, axes, matrices, x.pair)
     many = float(np.prod([len(m) for m in matrices]))
     # means over pairs of two outputs: of what they read alike, and of all they read
     common = (gram - trace) / max(many * (many - 1), 1)
@@ -212,7 +214,49 @@ def _weighted(x: Law, axes: tuple[int, ...], matrices: tuple[np.ndarray, ...]) -
     law = gaussians(tuple(shape), tuple(words), mean, second - mean**2)
     if all((m >= 0).all() for m in matrices) and (x.values.min() >= 0 or x.values.max() <= 0):
         law = _positive(law)  # a decay, exp of such a sum, is no gain
-    return replace(law, latent=latent_for(law, pair, law.groups), exact=x.exact, note=x.note)
+    latent = replace(latent_for(law, pair, law.groups), mirrored=float(parity))
+    return replace(law, latent=latent, exact=x.exact, note=x.note)
+
+
+def between(
+    x: Law, axes: tuple[int, ...], matrices: tuple[np.ndarray, ...], pair: Callable[[Groups], float]
+) -> np.ndarray:
+    """What two different elements that one output reads add to its mean square, by the axes along which they differ."""
+    whole = np.zeros((1,) * len(x.shape))
+    for apart in product((False, True), repeat=len(axes)):
+        differ = frozenset(g for axis, d in zip(axes, apart, strict=True) if d for g in axis_groups(x.axes[axis]))
+        moment = pair(differ) if any(apart) else 0.0
+        if moment:
+            part = np.ones((1,) * len(x.shape))
+            for axis, m, d in zip(axes, matrices, apart, strict=True):
+                part = part * _crossed(x, axis, m, d)
+            whole = whole + moment * part
+    return whole
+
+
+def _crossed(x: Law, axis: int, m: np.ndarray, apart: bool) -> np.ndarray:
+    """Of every output along an axis the sum of squared weights, or of products of two different ones."""
+    one = np.ones((1,) * len(x.shape))
+    squares = _applied(one, m**2, axis) if x.shape[axis] > 1 else one
+    return _applied(one, m, axis) ** 2 - squares if apart else squares
+
+
+def mirror(matrices: tuple[np.ndarray, ...]) -> int:
+    """1 or -1 where what comes out is the same at minus the index along all axes, up to that sign; else 0.
+
+    The cosines of a Fourier transform are even and its sines are odd, in what they read as in what they make: a tensor
+    that is its own mirror keeps all of its power in those of its parity, and another one half.
+    """
+    sign = 1
+    for m in matrices:
+        flipped = np.roll(m[::-1], 1, axis=0)
+        if m.shape[0] != m.shape[1] or len(m) < 3 or not np.allclose(m, m.T, atol=1e-9):
+            return 0
+        even, odd = (np.allclose(flipped, s * m, atol=1e-6) for s in (1, -1))
+        if not (even or odd) or (even and odd):
+            return 0
+        sign *= 1 if even else -1
+    return sign
 
 
 def _applied(profile: np.ndarray, matrix: np.ndarray, axis: int) -> np.ndarray:
