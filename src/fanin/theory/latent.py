@@ -124,6 +124,7 @@ class Latent:
             ``(2 / n)(1 - held)``, the square of their mean the share ``(1 - level) / n``.
         mirrored: correlation with what is at minus the index along the axes that a Fourier transform runs over.
         length_of: of lengths over features: id and views of the latent they are of, and over how many.
+        pieces: of a concatenation of features: its axis, and of every piece how many they are and its latent.
     """
 
     id: int
@@ -145,6 +146,7 @@ class Latent:
     level: float = 0.0
     mirrored: float = 0.0
     length_of: tuple[int, tuple, tuple, int] | None = None
+    pieces: tuple[int, tuple[tuple[int, Latent], ...]] | None = None
 
     def aligned(self, other: Latent) -> bool:
         """Whether elements at one place are functions of the same z."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import grid, uneven
+from fanin.theory import channels, grid, uneven
 from fanin.theory.adjoint import radial, sequence
 from fanin.theory.adjoint.aligned import across_features
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Divided, Part, fresh
@@ -124,7 +124,7 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
     shared = shared_moment(x, axes, groups) if centred else 0.0
     variance = max(x.second - shared + (uneven.shortfall(x) if centred else 0.0), 0.0)
     f = freedom(x, axes, groups, shared if centred else None)
-    factor = scale2 * mean_inverse(variance, eps, f)
+    factor = scale2 * _inverse_by_channel(x, axes, eps, centred, mean_inverse(variance, eps, f))
     unit = lambda s: (x.pair(s) - shared) / max(variance, 1e-300)  # noqa: E731
     left = max(second * keep, 1e-300)
     ratio = {
@@ -135,6 +135,19 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
     if not part.balanced:
         return part
     return replace(part, divided=Divided(x.latent.id, variance, eps, f), white=g.white)
+
+
+def _inverse_by_channel(x: Law, axes, eps: float, centred: bool, mean: float) -> np.ndarray | float:
+    """E[1 / (s^2 + eps)] of every channel where channels are of several laws, else of all."""
+    told = channels.kinds(x, axes)
+    if told is None:
+        return mean
+    each = []
+    for one in told.laws:
+        shared = shared_moment(one, axes) if centred else None
+        variance = max(one.second - (shared or 0.0) + (uneven.shortfall(one) if centred else 0.0), 0.0)
+        each.append(mean_inverse(variance, eps, freedom(one, axes, 1, shared)))
+    return np.array(each)[told.which]
 
 
 def _removed(x: Law, axes) -> Groups:

@@ -296,7 +296,11 @@ def cat(node: Node, *inputs: Value) -> Value:
     exact, note = all(law.exact for law in laws), "; ".join(dict.fromkeys(law.note for law in laws if law.note))
     out = Law(node.shape, axes, values, level, fresh_latent({}), exact, note)
     out = replace(out, latent=latent_for(out, _cat_pairs(laws, sizes, out, axis), out.groups))
-    return places.mixed(out, laws, sizes) if axis_groups(out.axes[axis]) <= {FEATURE} else out
+    if not axis_groups(out.axes[axis]) <= {FEATURE}:
+        return out
+    out = places.mixed(out, laws, sizes)
+    pieces = tuple(zip(sizes, (law.latent for law in laws), strict=True))
+    return replace(out, latent=replace(out.latent, pieces=(axis, pieces)))
 
 
 def _featured(inputs: tuple[Value, ...], axis: int) -> tuple[Value, ...]:

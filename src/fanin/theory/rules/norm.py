@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border, grid, uneven
+from fanin.theory import border, channels, grid, uneven
 from fanin.theory.combine import binary
 from fanin.theory.contraction import axis_groups, axis_size
 from fanin.theory.law import FEATURE, Law, latent_for, subsets
@@ -60,6 +60,9 @@ def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = Tru
     features_only = reduced <= {FEATURE}
     if features_only and (varies or len(x.values) > 1):
         return of_one_length(_per_place(x, axes, eps, centred), x, axes, centred)
+    told = channels.kinds(x, axes)
+    if told is not None:
+        return channels.joined(x, told, [normalized(one, axes, eps, centred=centred) for one in told.laws])
     shared = shared_moment(x, axes, groups) if centred else 0.0
     variance = max(x.second - shared + (uneven.shortfall(x) if centred else 0.0), 0.0)
     if variance <= 1e-13 * x.second:

@@ -1,0 +1,94 @@
+"""Channels of different laws under one norm whose statistic holds one channel: each is divided by its own deviation.
+
+Behind a concatenation, channels come from pieces of different scale and mean. The law of all is a mixture whose levels
+tell the pieces apart; where a statistic spans samples and places alone, every kind of channel has its own variance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fanin.theory.contraction import axis_groups
+from fanin.theory.latent import Latent
+from fanin.theory.law import FEATURE, Atom, Law, compress, latent_for
+
+MOST = 64
+"""Kinds that are told apart; trained or constant weights give each channel a law of its own, and the mean serves."""
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Channels by their laws.
+
+    Attributes:
+        which: kind of every channel, an array that broadcasts over the tensor.
+        laws: of a tensor whose channels are all of one kind.
+        shares: of the channels.
+    """
+
+    which: np.ndarray
+    laws: tuple[Law, ...]
+    shares: np.ndarray
+
+
+def kinds(x: Law, axes: tuple[int, ...]) -> Kinds | None:
+    """The kinds of channels of a norm over ``axes``; None where all are of one law, or a statistic holds several."""
+    other = [i for i, n in enumerate(x.level.shape) if n > 1 and i not in axes]
+    over = {t for i in axes for t in axis_groups(x.axes[i])}
+    if FEATURE in over or any(not axis_groups(x.axes[i]) <= {FEATURE} for i in other):
+        return None
+    pieces = x.latent.pieces
+    if pieces is not None and pieces[0] not in axes and sum(n for n, _ in pieces[1]) == x.shape[pieces[0]]:
+        return _by_piece(x, *pieces)
+    return _by_level(x, other) if other else None
+
+
+def _by_piece(x: Law, axis: int, pieces: tuple[tuple[int, Latent], ...]) -> Kinds:
+    """Each piece of a concatenation, with the pair moments that it had."""
+    sizes = [n for n, _ in pieces]
+    varies = x.level.shape[axis] > 1
+    laws = []
+    for stop, (n, latent) in zip(np.cumsum(sizes), pieces, strict=True):
+        level = np.take(x.level, range(stop - n, stop), axis) if varies else x.level
+        shape, axes = list(x.shape), list(x.axes)
+        shape[axis], axes[axis] = n, (Atom(n, FEATURE),)
+        laws.append(replace(x, shape=tuple(shape), axes=tuple(axes), level=level, latent=latent, loose=None))
+    which = np.repeat(np.arange(len(sizes)), sizes)
+    return Kinds(np.expand_dims(which, [i for i in range(len(x.shape)) if i != axis]), tuple(laws), _shares(which))
+
+
+def _by_level(x: Law, other: list[int]) -> Kinds | None:
+    """Channels whose levels are the same at every place are of one kind."""
+    level = np.moveaxis(x.level, other, range(len(other)))
+    sizes, rest = level.shape[: len(other)], level.shape[len(other) :]
+    rows, which = np.unique(level.reshape(int(np.prod(sizes)), -1), axis=0, return_inverse=True)
+    if not 1 < len(rows) <= MOST:
+        return None
+    laws = tuple(replace(x, level=np.expand_dims(row.reshape(rest), tuple(other))) for row in rows)
+    whole = [n if i in other else 1 for i, n in enumerate(x.level.shape)]
+    return Kinds(which.reshape(whole), laws, _shares(which))
+
+
+def _shares(which: np.ndarray) -> np.ndarray:
+    return np.bincount(which.ravel()) / which.size
+
+
+def joined(x: Law, told: Kinds, made: Sequence[Law]) -> Law:
+    """The law of all channels from that of each kind, which may have come to differ by place."""
+    starts = np.cumsum([0, *(len(law.values) for law in made)])
+    spanned = [i for i, n in enumerate(told.which.shape) if n > 1]
+    alone = [tuple(1 if i in spanned else n for i, n in enumerate(law.level.shape)) for law in made]
+    level = np.zeros(np.broadcast_shapes(told.which.shape, *alone), np.int32)
+    for k, (law, start) in enumerate(zip(made, starts, strict=False)):
+        of_kind = np.broadcast_to(told.which == k, level.shape)
+        sizes = [law.level.shape[i] if i in spanned else n for i, n in enumerate(level.shape)]
+        whole = level.shape if all(law.level.shape[i] == 1 for i in spanned) else sizes
+        found = np.broadcast_to(law.level, whole)
+        level[of_kind] = start + (found[of_kind] if found.shape == level.shape else found.ravel())
+    values, level = compress(np.concatenate([law.values for law in made]), level)
+    law = replace(x, values=values, level=level, loose=None)
+    pair = lambda s: float(told.shares @ [one.pair(s) for one in made])  # noqa: E731
+    return replace(law, latent=replace(latent_for(law, pair, law.groups), uneven=x.latent.uneven))
