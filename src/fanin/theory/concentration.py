@@ -106,7 +106,7 @@ def _for_many(table: Table, variance: float, counts: np.ndarray, sphere: float) 
     return np.exp(np.interp(np.log(counts), np.log(distinct), _log_at(table, float(variance), tuple(distinct), sphere)))
 
 
-def _log_at(table: Table, variance: float, distinct: tuple[float, ...], sphere: float) -> np.ndarray:
+def _log_at(table: Table, variance: float, distinct: tuple[float, ...], sphere: float = 0.0) -> np.ndarray:
     """Log of a table at a variance, by a cubic through those at four round ones: layers differ by little."""
     if variance <= 1e-6:
         return _log_node(table, 0.0, distinct, sphere)
@@ -133,7 +133,7 @@ def let_through(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.
     return _for_many(_jacobian, variance, counts, sphere)
 
 
-def _jacobian(variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
+def _jacobian(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.ndarray:
     if variance <= 1e-12:
         return (1 - 1 / counts) / counts
     powers = ((2,), (3,), (4,), (2, 2))
@@ -183,14 +183,14 @@ def along_logits(variance: float, counts: np.ndarray, sphere: float = 0.0) -> tu
     return of_query, of_key
 
 
-def _along_query(variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
+def _along_query(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.ndarray:
     """E sum a^2 l^2 - 2 E sum a^2 l m + E sum a^2 m^2, by which of the keys of a product are the same."""
     term = _Weighted(variance, counts, sphere)
     whole = term((2, 2)) - 2 * (term((3, 2)) + term((2, 1), (1, 1))) + term((4, 2)) + term((2, 0), (2, 2))
     return whole + 2 * term((3, 1), (1, 1)) + term((2, 0), (1, 1), (1, 1))
 
 
-def _along_key(variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
+def _along_key(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.ndarray:
     term = _Weighted(variance, counts, sphere)
     return term((2, 2)) - 2 * term((3, 2)) + term((4, 2)) + term((2, 0), (2, 2))
 
