@@ -93,6 +93,23 @@ def test_a_trial_is_a_function_of_its_cell():
     ]
 
 
+@pytest.mark.parametrize("recipe", ["lsuv", "auto"])
+def test_a_start_that_reads_the_model_is_not_touched_by_the_trial_before(recipe):
+    """A tested network is left in evaluation mode, where batch norm does nothing and LSUV would find other scales."""
+    from fanin.study import trial
+
+    task = {"model": "residual", "data": "signals", "stream": False, "depth": 2, "width": 4, "norm": "batch"}
+    study = tiny(task=task, arms={recipe: {"recipe": recipe}}, training={**TINY["training"], "steps": 3})
+    cells = cells_of(study)[:2]
+    trial._built.cache_clear()
+    first, _ = run_cells(cells, "serial")
+    again, _ = run_cells(cells, "serial")
+    assert first.numbers == again.numbers
+    trial._built.cache_clear()
+    _, second = run_cells(cells[::-1], "serial")  # made first where another was before
+    assert first.numbers == second.numbers
+
+
 def test_arms_of_a_pair_share_the_base_noise_and_the_order_of_samples():
     from fanin.study.trial import _prepared
 

@@ -40,7 +40,7 @@ class Starter:
 
         Errors: FaninError of the recipe; StudyError where the user's function raises.
         """
-        model = self.problem.model
+        model = self.problem.model.train()  # an earlier trial left it as it was tested; a batch norm would show
         model.load_state_dict(self._pristine)
         if "init" in how:
             self._call(how["init"], seed, batch)
