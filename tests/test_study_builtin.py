@@ -66,10 +66,13 @@ def assert_close(one: dict, rounded: list[dict], other: dict) -> None:
     for place, (far, mean) in by_condition(one, other).items():
         allowed = FACTOR * max(seen[place][0] for seen in noise) + FLOOR * mean
         assert far <= allowed, (place, far, allowed)
-    for run in (other, *rounded):
-        shared = one.keys() & run.keys()
-        assert len(shared) > 0.9 * len(one)  # another chosen rate moves the comparison's trials of one arm
-        assert sum(one[key][0] != run[key][0] for key in shared) <= 0.02 * len(shared)
+    assert len(one.keys() & other.keys()) > 0.9 * len(one)  # another chosen rate moves an arm's compared trials
+    assert flipped(one, other) <= set().union(*(flipped(one, moved) for moved in rounded))
+
+
+def flipped(one: dict, other: dict) -> set[object]:
+    """Conditions in which a trial ended with another status: on the brink of divergence rounding decides."""
+    return {key[0] for key in one.keys() & other.keys() if one[key][0] != other[key][0]}
 
 
 @pytest.fixture(scope="module")
