@@ -10,6 +10,8 @@ import pytest
 
 from fanin.theory.failures import loud
 
+collect_ignore = ["reference/make_defaults.py"]  # needs Flax and Keras, which made the files that it wrote
+
 
 @pytest.fixture(scope="session")
 def numbers() -> dict[str, Any]:
