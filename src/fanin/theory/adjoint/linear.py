@@ -24,6 +24,19 @@ from fanin.theory.statistic import mean_inverse
 Pair = Callable[[Groups], float]
 
 
+def _along_its_input(part: Part, g: Cotangent, x: Law, n_in: int) -> Part:
+    """Along x the gradient is R, whatever the weights across it are.
+
+    R tells the size only where x is what a norm made: behind other functions it knows what is in common, not what is
+    added at random.
+    """
+    whole = radial.returned(g)
+    if x.latent.sphere != n_in:
+        return replace(part, radial=whole)
+    size = max(1 + (radial.power(whole) - 1) / n_in, 0.0)
+    return replace(part, second=part.second * size, radial=radial.regrouped(whole, size))
+
+
 def dense(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
     """E g_x^2 = n_out Var(W) E g^2; the weight's gradient sums g x over samples and positions."""
     a = node.attrs
@@ -41,9 +54,7 @@ def dense(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
         ]
         parts[a["x"]][0] = replace(parts[a["x"]][0], white=white.behind_weights(g, n_out, n_in, between))
         if a["bias"] is None and not along:
-            one, whole = parts[a["x"]][0], radial.returned(g)  # along x it is R, whatever the weights across it are
-            size = max(1 + (radial.power(whole) - 1) / n_in, 0.0)
-            parts[a["x"]] = [replace(one, second=one.second * size, radial=radial.regrouped(whole, size))]
+            parts[a["x"]] = [_along_its_input(parts[a["x"]][0], g, x, n_in)]
     places = tuple(range(len(g.law.shape) - 1))
     count = float(np.prod([g.law.shape[i] for i in places]))
     axes = g.law.axes[:-1]
