@@ -195,12 +195,17 @@ def _along_key(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.n
     return term((2, 2)) - 2 * term((3, 2)) + term((4, 2)) + term((2, 0), (2, 2))
 
 
-def key_beside_value(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.ndarray:
-    """E[sum_j a_j^2 (1 - a_j) l_j]: what keys and values have in common along their gradients."""
+def _in_common(moment: Table, variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
+    """A moment of the weights and logits of rows; zero where there is one key, or no logits to speak of."""
     variance = min(float(np.round(variance, 6)), SHARP**2)
     if variance <= 1e-6:
         return np.zeros(len(counts))
-    return np.where(counts > 1.0001, _for_many(_key_beside_value, variance, counts, sphere), 0.0)
+    return np.where(counts > 1.0001, _for_many(moment, variance, counts, sphere), 0.0)
+
+
+def key_beside_value(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.ndarray:
+    """E[sum_j a_j^2 (1 - a_j) l_j]: what keys and values have in common along their gradients."""
+    return _in_common(_key_beside_value, variance, counts, sphere)
 
 
 def _key_beside_value(variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
@@ -210,10 +215,7 @@ def _key_beside_value(variance: float, counts: np.ndarray, sphere: float) -> np.
 
 def query_beside_result(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.ndarray:
     """E[sum_j a_j^2 (l_j - m)], m the mean logit under the weights: what queries have along the row's result."""
-    variance = min(float(np.round(variance, 6)), SHARP**2)
-    if variance <= 1e-6:
-        return np.zeros(len(counts))
-    return np.where(counts > 1.0001, _for_many(_query_beside_result, variance, counts, sphere), 0.0)
+    return _in_common(_query_beside_result, variance, counts, sphere)
 
 
 def _query_beside_result(variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
