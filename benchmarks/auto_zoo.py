@@ -1,6 +1,6 @@
 """What ``auto`` reaches on a zoo of architectures: pre-activations near one, gradients flat, predicted and measured.
 
-    python benchmarks/auto_zoo.py                          # the architectures of the list, two layers, width 64
+    python benchmarks/auto_zoo.py                          # every architecture of accuracy.py, two layers, width 64
     python benchmarks/auto_zoo.py llama swin --json zoo.json
 
 A pre-activation is the output of a weight that an elementwise nonlinearity reads (directly or through a norm, where it
@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
+from accuracy import ZOO
 from as_json import add_json, finish, keep, lines
 
 import fanin
@@ -28,14 +29,6 @@ from fanin.recipes.gradients import preactivations
 from fanin.recipes.structure import Structure
 from fanin.targets import resolve
 
-# fmt: off
-ZOO = [
-    "gpt2", "llama", "bert", "vit", "resnet", "convnext", "t5", "mixtral", "roberta", "distilbert", "albert",
-    "electra", "mpnet", "opt", "gpt_neo", "gpt_neox", "gptj", "bloom", "falcon", "mistral", "qwen2", "qwen3", "gemma",
-    "gemma2", "phi", "starcoder2", "olmo2", "bart", "deit", "swin", "dinov2", "segformer", "mobilenet_v2", "regnet",
-    "poolformer", "mamba", "fnet", "squeezebert",
-]
-# fmt: on
 LOW, HIGH, SPREAD = 0.5 - 1e-6, 2.0 + 1e-6, 10.0  # 0.5 and 2 are scales that auto may choose
 
 
