@@ -8,7 +8,9 @@ torch = pytest.importorskip("torch")
 from test_theory_rules_contraction import Made  # noqa: E402
 from test_theory_statistics import compared, normal  # noqa: E402
 
+import fanin  # noqa: E402
 from fanin.distributions import Normal  # noqa: E402
+from fanin.frameworks import front_end  # noqa: E402
 
 N, T = 64, 24
 F = torch.nn.functional
@@ -74,3 +76,40 @@ def test_extremes_of_two_tensors(of):
 def test_a_shape_taken_from_another_tensor():
     net = Made(lambda m, x: torch.relu(x @ m.w).reshape_as(x.view(4, 2, N)), w=(N, N))
     assert compared(net, normal(8, N)).misses() == []
+
+
+class Padded(torch.nn.Module):
+    """Tokens of which three quarters are padding; one that branches on its batch is recorded, not exported."""
+
+    def __init__(self, branches: bool):
+        super().__init__()
+        self.table, self.out, self.branches = torch.nn.Embedding(30, N, padding_idx=1), torch.nn.Linear(N, N), branches
+
+    def forward(self, ids):
+        ids = F.pad(ids, (0, 3 * T), value=1)
+        if self.branches and bool((ids == 1).any()):
+            ids = ids.clone()
+        x = self.table(ids)
+        return self.out(x + x.mean(1, keepdim=True))
+
+
+@pytest.mark.parametrize("branches", [False, True])
+def test_padding_is_zero_and_its_row_gets_no_gradient(branches):
+    ids = torch.randint(2, 30, (4, T), generator=torch.Generator().manual_seed(0))
+    forward, backward, predicted = [], [], None
+    for seed in range(16):
+        torch.manual_seed(seed)
+        net = Padded(branches)
+        predicted = predicted or fanin.predict(net, ids)
+        side = front_end(net)
+        measured = side.measure_signals(side.read_model(net, ids), seed=seed)
+        forward.append(measured["table"].rms ** 2)
+        backward.append(measured.parameters["table.weight"]["grad_rms"] ** 2)
+    for said, squares in (
+        (predicted["table"].rms, forward),
+        (predicted.parameters["table.weight"]["grad_rms"], backward),
+    ):
+        found = torch.tensor(squares, dtype=torch.float64)
+        error = float(found.std() / len(found) ** 0.5)
+        assert abs(said**2 - float(found.mean())) < 4 * error + 0.02 * float(found.mean())
+        assert abs(4 * said**2 - float(found.mean())) > 8 * error  # as if nothing were padding

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fanin.frameworks.torch.chain import Chain
+from fanin.frameworks.torch.reducing import single
 from fanin.graph import Kind
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ def norm(a: Arguments) -> Chain:
     axes, keep = _axes(a.get("dim")), bool(a.get("keepdim", False))
     chain = Chain(a)
     x = a.given("self" if "self" in a.names else "A")
+    if single(a.size("self" if "self" in a.names else "A"), axes):
+        chain.reshape(chain.map(x, np.abs), a.shape)
+        return chain
     if order in (None, 2, 2.0, "fro"):
         attrs = {"op": "norm", "axes": axes, "keepdim": keep}
         chain.add(

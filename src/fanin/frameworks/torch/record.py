@@ -69,7 +69,9 @@ def _attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False
 
 
 def _embedding(input, weight, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, sparse=False):
-    return aten.embedding.default, (weight, input), {}
+    if padding_idx is not None and padding_idx < 0:
+        padding_idx += weight.shape[0]
+    return aten.embedding.default, (weight, input, -1 if padding_idx is None else padding_idx), {}
 
 
 def _linear(input, weight, bias=None):

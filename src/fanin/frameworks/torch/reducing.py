@@ -40,10 +40,21 @@ def _adaptive(op: str, dims: int) -> Row:
     return build
 
 
+OF_ONE = ("mean", "sum", "max", "min")
+"""What is the element itself where there is one."""
+
+
+def single(size: tuple[int, ...], axes: tuple[int, ...]) -> bool:
+    """Whether a reduction over axes (all of them, where none is named) meets one element."""
+    return all(size[d] == 1 for d in axes or range(len(size)))
+
+
 def _reduce(op: str) -> Row:
     def build(a: Arguments) -> Built:
         dims = a.get("dim")
         axes = () if dims is None else tuple(dims) if isinstance(dims, list | tuple) else (int(dims),)
+        if op in OF_ONE and single(a.size("self"), axes):
+            return Kind.MOVE, {"how": "reshape"}
         correction = a.get("correction", 1 if a.get("unbiased", True) else 0)
         return Kind.REDUCE, {
             "op": op,

@@ -12,7 +12,7 @@ from fanin.theory import border
 from fanin.theory.adjoint import orthogonal, radial, sequence, white
 from fanin.theory.adjoint.aligned import returned
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
-from fanin.theory.adjoint.weights import ONE, along_weights, moments_of, paired, weight_part
+from fanin.theory.adjoint.weights import ONE, Moments, along_weights, moments_of, paired, weight_part
 from fanin.theory.contraction import _same_id
 from fanin.theory.kurtosis import kurtosis
 from fanin.theory.law import FEATURE, Groups, Law, subsets
@@ -198,11 +198,23 @@ def embed(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
     parts: list[list[Part]] = [[] for _ in inputs]
     if not isinstance(weight, Law):
         return parts
-    same = _same_id(ids) if isinstance(ids, Known) else {}
     count = float(np.prod(ids.shape))
-    total = count * paired(g, lambda s: same.get(s, 1.0 / weight.shape[0]) if s else 1.0, g.law.axes[:-1])
+    total = count * paired(g, _looked_up(ids, weight.shape[0], a.get("padding", -1)), g.law.axes[:-1])
     parts[a["weight"]] = [weight_part(weight, total / weight.shape[0])]
     return parts
+
+
+def _looked_up(ids: Value, rows: int, padding: int) -> Moments:
+    """How often two places look up one row; that of padding is left alone."""
+    if not isinstance(ids, Known):
+        return Moments(lambda s: 1.0 / rows if s else 1.0)
+    read = ids.array != padding
+    if padding < 0 or read.all():
+        same = _same_id(ids)
+        return Moments(lambda s: same.get(s, 1.0 / rows) if s else 1.0)
+    alone = np.where(read, ids.array, rows + np.arange(read.size).reshape(read.shape))  # meets nothing
+    same, share = _same_id(replace(ids, array=alone)), float(read.mean())
+    return Moments(lambda s: same.get(s, 0.0) if s else share, read[..., None].astype(float))
 
 
 def experts(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
