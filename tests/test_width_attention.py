@@ -71,3 +71,35 @@ def test_forward_intervals_hold(name, found):
     values = np.array(forward[name])
     inside = np.mean((values >= rows[name].rms_low) & (values <= rows[name].rms_high))
     assert abs(inside - 0.95) < 3.5 * math.sqrt(0.95 * 0.05 / NETWORKS)
+
+
+class Spelled(nn.Module):
+    """Two heads' weights, spelled out; ``shift`` is common to all logits, which softmax ignores."""
+
+    def __init__(self, width: int, shift: float = 0.0):
+        super().__init__()
+        self.q, self.k = (nn.Linear(width, width, bias=False) for _ in "qk")
+        self.shift = shift
+
+    def forward(self, x):
+        q, k = (layer(x).unflatten(-1, (2, -1)).transpose(1, 2) for layer in (self.q, self.k))
+        return (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + self.shift).softmax(-1)
+
+
+SHARED = pytest.mark.xfail(strict=True, reason="rows that have chosen share the lengths of the keys of their sample")
+
+
+@pytest.mark.parametrize("gain", [0.7, 1.0, 2.0, pytest.param(3.0, marks=SHARED)])
+@pytest.mark.parametrize("shift", [0.0, 20.0])
+def test_weights_of_a_row_stray_as_rows_do(gain, shift):
+    torch.manual_seed(0)
+    model, x = Spelled(64, shift), torch.randn(6, 16, 64)
+    laws = laws_of(model, gain=gain)
+    row = {r.name: r for r in interpret(read_model(model, x).graph, laws).rows}["/softmax"]
+    forward, _ = networks_of(model, x, laws, NETWORKS)
+    measured = np.log(forward["/softmax"]).std()
+    predicted = math.log(row.rms_high / row.rms_low) / (2 * 1.96)
+    assert abs(measured / predicted - 1) < 4 / math.sqrt(2 * NETWORKS)
+    # a control: elements that stray as independent lognormals of the same contrast
+    contrast = math.log(row.rms**2 * 16**2)
+    assert measured < 0.75 * math.sqrt(math.expm1(4 * contrast) / (6 * 2 * 16 * 16)) / 2 or gain < 1

@@ -142,6 +142,22 @@ def _jacobian(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.nd
     return found * min(SHARP / np.sqrt(variance), 1.0)
 
 
+def unequal(variance: float, counts: np.ndarray) -> np.ndarray:
+    """Relative variance over rows of R = sum_j a_j^2, from E R^2 = E sum a^4 + E sum_{j != k} a_j^2 a_k^2.
+
+    2 s^4 / n for logits of a small variance s^2, and zero again where one key has it all.
+    """
+    return _for_many(_unequal, variance, counts, 0.0)
+
+
+def _unequal(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.ndarray:
+    if variance <= 1e-6:
+        return 2 * variance**2 / counts
+    second, fourth, pairs = (_moments(variance, counts, keys, sphere) for keys in ((2,), (4,), (2, 2)))
+    beyond = min((SHARP / np.sqrt(variance)), 1.0)
+    return np.maximum((fourth + pairs) / second**2 - 1, 0.0) * beyond
+
+
 def fluctuating(
     variance: float, counts: np.ndarray, wobble: float, fixed: float = 0.0, sphere: float = 0.0
 ) -> np.ndarray:

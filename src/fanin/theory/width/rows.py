@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from fanin.graph import Node
+from fanin.theory import grid
+from fanin.theory.concentration import concentrations, unequal
 from fanin.theory.law import Law, subsets
 from fanin.theory.width.rule import Inputs, Setting, before, general, pairs_along
-from fanin.theory.width.state import NOTHING, Spread, of_square, squares
+from fanin.theory.width.state import NOTHING, Spread, of_square, of_variance
 from fanin.theory.width.weights import drawn
 
 
@@ -28,16 +30,35 @@ def attention(setting: Setting, node: Node, out: Law, inputs: Inputs, spreads: t
 
 
 def softmax(setting: Setting, node: Node, out: Law, inputs: Inputs, spreads: tuple[Spread, ...]) -> Spread:
-    """Row sums are certain; the mean square follows the logits' variance as far as it is not uniform."""
+    """Row sums are certain; the mean square answers to the logits' variance, not to what they have in common.
+
+    The law of a weight is a lognormal, whose own moments stray by more than a row does: a weight is at most one.
+    """
     x = inputs[0]
-    if not isinstance(x, Law) or node.attrs.get("log"):
+    if not isinstance(x, Law) or node.attrs.get("log") or out.second <= 0:
         return general(setting, node, out, inputs, spreads)
-    contrast = np.log(max(out.second / max(out.mean**2, 1e-300), 1.0))
-    target = contrast * of_square(x, spreads[0])
+    n = x.shape[node.attrs["axis"] % len(x.shape)]
+    logits = _logit_variance(out)
     fresh = drawn(setting.sources, out, spreads[0].wander, NOTHING)
-    own = squares(out) @ fresh.moments
-    return replace(fresh, scale=target / 2 - (own - _scaled(own, contrast)) / 2)
+    lognormal = float(grid.expectation(out.values**4) @ out.level_weight) / out.second**2 - 1
+    row = n * float(unequal(logits, np.array([n]))[0])
+    kept = min(row / lognormal, 1.0) if lognormal > 0 else 0.0
+    moments, own = fresh.moments * np.sqrt(kept), fresh.own * kept
+    return replace(fresh, moments=moments, own=own, scale=elasticity(logits, n) * of_variance(x, spreads[0]) / 2)
 
 
-def _scaled(own: np.ndarray, contrast: float) -> np.ndarray:
-    return own * min(contrast, 1.0)
+def _logit_variance(out: Law) -> float:
+    """What the rule of softmax found; of weights without a note of it, from their concentration."""
+    made = out.latent.source
+    return made.variance if made else float(np.log(max(out.second / max(out.mean**2, 1e-300), 1.0)))
+
+
+STEP = 1.05
+
+
+def elasticity(variance: float, n: int) -> float:
+    """d log E[sum a^2] / d log variance of the logits: the variance itself where small, none where one has it all."""
+    if not 1e-4 < variance < np.inf:
+        return min(max(variance, 0.0), 1e-4)
+    here, there = (float(concentrations(v, np.array([n]))[0]) for v in (variance, variance * STEP))
+    return float(np.log(there / here) / np.log(STEP))
