@@ -210,9 +210,18 @@ def test_auto_starts_a_classifier_at_ignorance():
     fanin.init_(model, batch, seed=0)
     loss = nn.functional.cross_entropy(model(batch), torch.randint(0, 10, (64,)))
     assert loss.item() == pytest.approx(math.log(10), abs=0.15)
+    rms = math.sqrt(2 * 0.05 * math.log(10))
     assert fanin.plan(model, batch, head=1.0)["9.weight"].std == pytest.approx(
-        fanin.plan(model, batch)["9.weight"].std / 0.3, rel=1e-6
+        fanin.plan(model, batch)["9.weight"].std / rms, rel=1e-6
     )
+
+
+@pytest.mark.parametrize(("outputs", "rms"), [(1, 0.3), (2, 0.3), (10, 0.48), (96, 0.676), (50257, 0.707)])
+def test_outputs_start_within_a_share_of_ignorance(outputs, rms):
+    plan = fanin.plan(nn.Linear(64, outputs), torch.randn(256, 64))
+    assert plan["weight"].std == pytest.approx(rms / 8, rel=0.05)  # the batch has rms one to its 1 %
+    with pytest.raises(fanin.FaninError, match="give 'auto' or a number above 0"):
+        fanin.plan(nn.Linear(64, outputs), torch.randn(256, 64), head="big")
 
 
 def test_auto_handles_tables_ties_and_norms():

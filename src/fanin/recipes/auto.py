@@ -24,13 +24,12 @@ from fanin.recipes.limits import limits
 from fanin.recipes.plan import Entry
 from fanin.recipes.response import PERIODS, Response, drift, preferred_scale, response
 from fanin.recipes.shape import reshaped, steadiest
-from fanin.recipes.shared import drawn, sized, structural
+from fanin.recipes.shared import drawn, output_rms, sized, structural
 from fanin.recipes.structure import Structure, Use
 from fanin.theory import Interpreter
 from fanin.theory.law import FEATURE, Atom, Law, fresh_latent, gaussian
 from fanin.theory.state import Known, Unmodelled, Value, batch_axes
 
-HEAD = 0.3  # logits of this rms add 0.3^2 / 2 = 0.045 to the initial loss of ln C
 SOLVED = ("dense", "conv", "matrix", "experts")
 
 
@@ -184,9 +183,8 @@ class Solver:
         """The rms that the node's output is to have, and why."""
         s = self.structure
         if node.id in s.heads:
-            return self.options[
-                "head"
-            ], f"an output: rms {self.options['head']:g}, so that the loss starts where it knows nothing"
+            rms = output_rms(self.options, node.shape[1 if node.kind is Kind.CONV else -1])
+            return rms, f"an output: rms {rms:.3g}, so that the loss starts where it knows nothing"
         if node.id in s.logits:
             return s.logits[
                 node.id

@@ -209,7 +209,7 @@ ROWS: list[Recipe] = [
         {
             "distribution": Option("auto", ("auto", *DISTRIBUTIONS)),
             "balance": Option("forward", ("forward", "backward", "both")),
-            "head": Option(0.3, low=0.0),
+            "head": Option("auto", low=0.0),
         },
         needs_batch=True,
     ),

@@ -70,7 +70,7 @@ def read_weights(records: Mapping[str, tuple[Parameter, str, Any]], graph: Graph
 
 @dataclass(frozen=True)
 class Option:
-    """An option of a recipe: its default, and which values it may take."""
+    """An option of a recipe: its default, and which values it may take; a word as default stands for a number."""
 
     default: Any
     choices: tuple[str, ...] = ()
@@ -92,13 +92,19 @@ class Option:
             if isinstance(value, bool):
                 return value
             raise ArgumentError(f"recipe {recipe!r}: {name} is {value!r}", remedy="give True or False")
+        word = self.default if isinstance(self.default, str) else None
+        if word is not None and value == word:
+            return value
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not number or not self.low < value < self.high:
             raise ArgumentError(
                 f"recipe {recipe!r}: {name} is {value!r}",
-                remedy=f"give a number above {self.low:g}"
-                if math.isinf(self.high)
-                else f"give a number between {self.low:g} and {self.high:g}",
+                remedy=(f"give {word!r} or " if word else "give ")
+                + (
+                    f"a number above {self.low:g}"
+                    if math.isinf(self.high)
+                    else f"a number between {self.low:g} and {self.high:g}"
+                ),
             )
         return float(value)
 

@@ -39,6 +39,27 @@ def sized(kind: str, std: float, shape: tuple[int, ...]) -> Distribution:
     return distribution(kind, std)
 
 
+SMALL = 0.3
+EXCESS, MOST = 0.05, 0.25
+
+
+def output_rms(options: Mapping[str, Any], outputs: int) -> float:
+    """Rms of an output: as asked for, or the largest at which a classifier still starts where it knows nothing.
+
+    Logits of rms r add r^2 / 2 to the initial loss of ln C. That may be 5 % of ln C and at most a quarter of a nat: r
+    is .48 for ten classes and .71 from 150 on. Few outputs may be a regression's, and get .3. Larger ones let the
+    layers below learn sooner beside the head (studied in ``auto-vs-peers``).
+
+    Args:
+        options: of the recipe; ``head`` is a number or "auto".
+        outputs: how many there are.
+    """
+    asked = options.get("head", "auto")
+    if asked != "auto":
+        return asked
+    return max(SMALL, math.sqrt(2 * min(EXCESS * math.log(max(outputs, 1)), MOST)))
+
+
 def structural(structure: Structure, uses: list[Use], parameter: Parameter, options: Mapping[str, Any]) -> Entry | None:
     """Entries of what the graph's structure alone decides; None for weights whose scale is to be solved."""
     role = uses[0].role
@@ -83,7 +104,7 @@ def embedding(structure: Structure, uses: list[Use], parameter: Parameter, optio
     """A look-up table: no sum, so no fan_in; its scale is the scale of what it gives."""
     fans = structure.fans(uses[0])
     width = parameter.shape[-1]
-    logits = options.get("head", 0.3)
+    logits = output_rms(options, parameter.shape[0])
     if any(u.node.id in structure.heads for u in uses) or (parameter.tied and any(u.role != "embedding" for u in uses)):
         std = min(0.02, logits / math.sqrt(width))
         reason = f"a table that is also the output head: logits on a normalized input stay below rms {logits:g}"
