@@ -69,6 +69,11 @@ def test_import_is_light_and_quick():
     assert min(times) < 0.2
 
 
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "fanin", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and fanin.__version__ in done.stdout
+
+
 def test_public_names_are_there_and_no_others():
     assert set(fanin.__all__) <= set(dir(fanin))
     for name in fanin.__all__:
