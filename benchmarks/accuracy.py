@@ -129,7 +129,7 @@ def compare(target: str, options: dict, seeds: int, training: bool) -> Result:
 
 
 def _fill(result: Result, predicted, squares, grads, weights) -> None:
-    forward, backward, parameters = [], [], []
+    forward, backward, parameters, zeros = [], [], [], rounding(grads)
     for row in predicted.rows:
         result.tensors += 1
         if row.rms is None:
@@ -141,14 +141,16 @@ def _fill(result: Result, predicted, squares, grads, weights) -> None:
         forward.append(error)
         result.worst.append((row.name, row.op, row.rms, error))
         if row.grad_rms is not None and row.name in grads:
-            backward.append(relative(row.grad_rms, grads[row.name]))
+            backward.append(_beyond(zeros[row.name], row.grad_rms, grads[row.name]))
             result.worst_backward.append((row.name, row.op, row.grad_rms, backward[-1]))
-    floors = rounding(weights)
+    layers: dict[str, list[float]] = {}
+    for name, values in weights.items():
+        layers.setdefault(name.rpartition(".")[0], []).append(max(values))
+    floors = rounding(layers)
     for name, values in weights.items():
         said = predicted.parameters.get(name, {}).get("grad_rms")
         if said is not None:
-            zero = max(said, float(np.sqrt(np.mean(values)))) <= floors[name]
-            parameters.append(0.0 if zero else relative(said, values))
+            parameters.append(_beyond(floors[name.rpartition(".")[0]], said, values))
             result.worst_parameters.append((name, "", said, parameters[-1]))
     result.forward, result.backward = percentiles(forward), percentiles(backward)
     result.parameters = percentiles(parameters)
@@ -158,17 +160,24 @@ def _fill(result: Result, predicted, squares, grads, weights) -> None:
         setattr(result, listed, sorted(getattr(result, listed), key=lambda w: -w[3])[:12])
 
 
-def rounding(weights: dict[str, list[float]]) -> dict[str, float]:
-    """What is zero but for rounding, for every parameter: float32's eps beside the largest gradient of its module.
+def rounding(gradients: dict[str, list[float]]) -> dict[str, float]:
+    """What is zero but for rounding: float32's eps beside the largest gradient of the block that a name stands in.
 
-    The gradient of a key's bias is a sum of terms that cancel. Each is itself a difference that carries the rounding of
-    the larger numbers it was made of: of the order of ten roundings in all.
+    The gradient of a key's bias is a sum of terms that cancel, and so is all that a router hears where one expert has
+    the weight one. Each term is itself a difference that carries the rounding of the larger numbers it was made of: of
+    the order of ten roundings in all.
     """
-    modules: dict[str, float] = {}
-    for name, values in weights.items():
-        module = name.rpartition(".")[0]
-        modules[module] = max(modules.get(module, 0.0), float(np.sqrt(np.mean(values))))
-    return {name: 10 * float(np.finfo(np.float32).eps) * modules[name.rpartition(".")[0]] for name in weights}
+    blocks: dict[str, float] = {}
+    for name, values in gradients.items():
+        for block in _blocks(name):
+            blocks[block] = max(blocks.get(block, 0.0), float(np.sqrt(np.mean(values))))
+    return {name: 10 * float(np.finfo(np.float32).eps) * max(blocks[b] for b in _blocks(name)) for name in gradients}
+
+
+def _blocks(name: str) -> tuple[str, str]:
+    """The module that an operation or a layer stands in, and the one around it."""
+    inner = name.rpartition("/")[0] if "/" in name else name.rpartition(".")[0]
+    return inner, inner.rpartition(".")[0]
 
 
 def standard_error(squares: list[float]) -> float:
@@ -185,6 +194,11 @@ def relative(said: float, squares: list[float]) -> float:
     if measured == 0 or not np.isfinite(measured):
         return 0.0 if said == measured or abs(said) < 1e-12 else 9.0
     return abs(said / measured - 1) if np.isfinite(said) else 9.0
+
+
+def _beyond(floor: float, said: float, squares: list[float]) -> float:
+    """The relative error; zero where both are below what rounding leaves."""
+    return 0.0 if max(said, float(np.sqrt(np.mean(squares)))) <= floor else relative(said, squares)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from fanin.theory.rules import attention, convolution, move, noise, norm, pointw
 from fanin.theory.state import Hidden, Known, Unmodelled, Value, batch_axes, feature_axes, free_axes
 from fanin.theory.surrogate import measured
 from fanin.theory.threads import one_thread
+from fanin.theory.tokens import as_tokens, tables_of_tokens
 from fanin.theory.width import Widths
 
 Rule = Callable[..., Value]
@@ -117,9 +119,14 @@ class Interpreter:
         facts["depth"] = [deep.to_dict() for deep in depths(self.graph, self.values, by_id)]
         return Signals(rows, aliases=self.graph.aliases, parameters=weights, facts=facts)
 
+    @cached_property
+    def _tokens(self) -> frozenset[str]:
+        return tables_of_tokens(self.graph)
+
     def _value(self, node: Node) -> Value:
         if node.kind is Kind.PARAMETER:
-            return self._parameter(self.graph.parameters[node.attrs["parameter"]])
+            value = self._parameter(self.graph.parameters[node.attrs["parameter"]])
+            return as_tokens(value) if node.id in self._tokens and isinstance(value, Law) else value
         if "noise" in node.attrs:
             return self._ruled(node, tuple(self.values[i] for i in node.inputs))
         if node.kind in (Kind.INPUT, Kind.CONSTANT):

@@ -8,7 +8,7 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import places as lengths
-from fanin.theory.adjoint import copies, radial, sequence, write
+from fanin.theory.adjoint import copies, picked, radial, sequence, write
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, identity, translated
 from fanin.theory.adjoint.pool import shared_out, to_the_largest
 from fanin.theory.contraction import axis_groups
@@ -116,7 +116,9 @@ def move(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     result: list[list[Part]] = [[] for _ in inputs]
     if not isinstance(x, Law):
         return result
-    result[0] = [BACK[how](node, part, g.law, x) for part in g.parts]
+    back = BACK[how]
+    known = [picked.picked(node, part, g.law, x, inputs) if how in ("index", "take") else None for part in g.parts]
+    result[0] = [k or back(node, part, g.law, x) for k, part in zip(known, g.parts, strict=True)]
     if how in ("roll", "flip"):  # what one place has along its signal is another's now
         result[0] = [replace(p, radial=p.radial and radial.elsewhere(p.radial)) for p in result[0]]
     if lengths.length(x) is None or lengths.length(x) != lengths.length(g.law):  # another sequence, or none
