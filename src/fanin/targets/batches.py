@@ -64,7 +64,7 @@ def _ids(model: Any, config: Any) -> tuple[tuple[int, ...], Any]:
     import torch
 
     text = _part(config, "text_config")
-    vocabulary = getattr(text, "vocab_size", None)
+    vocabulary = getattr(text, "vocab_size", None) or getattr(text, "num_hash_buckets", None)  # or hashed code points
     if not isinstance(vocabulary, int):
         raise TargetError(
             f"{config.model_type} names no vocab_size", remedy='say what it takes: --input "input_ids:int64[2,64]"'

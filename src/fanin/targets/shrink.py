@@ -18,7 +18,7 @@ from fanin.targets.units import Units, filled, scaled, units
 CAPS = {  # a field is cut to at most this
     2: "num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers num_decoder_layers "
     "num_encoder_layers num_key_value_heads num_experts_per_tok moe_top_k moe_k top_k num_kv_heads n_group topk_group "
-    "n_shared_experts first_k_dense_replace",
+    "n_shared_experts first_k_dense_replace n_groups mamba_n_groups",
     4: "num_attention_heads n_head n_heads num_heads encoder_attention_heads decoder_attention_heads "
     "num_local_experts num_experts n_routed_experts moe_num_experts",
     256: "max_position_embeddings n_positions max_source_positions max_target_positions",

@@ -91,5 +91,7 @@ def filled(values: Mapping[str, Any]) -> dict[str, Any]:
         "num_experts_per_tok": 2,
         "routed_scaling_factor": 1.0,
         "clip_qkv": 8.0,
+        "vocab_size": 1000,
+        "pad_token_id": 1,
     }
     return {k: v for k, v in usual.items() if k in values and values[k] is None and v is not None}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypeGuard
 
 import numpy as np
 
@@ -16,19 +17,19 @@ from fanin.signals import Signal, Signals
 from fanin.theory import grid, scale, state
 from fanin.theory.adjoint import backward
 from fanin.theory.combine import matched
-from fanin.theory.contraction import dense, embed
+from fanin.theory.contraction import axis_groups, dense, embed
 from fanin.theory.depth.record import depths
 from fanin.theory.doubt import doubted
 from fanin.theory.echo import Echo
 from fanin.theory.failures import FAILURES, reason
-from fanin.theory.law import Law, compress, constant, fresh_latent
+from fanin.theory.law import FEATURE, Law, compress, constant, fresh_latent
 from fanin.theory.loss import Head, Start, start
 from fanin.theory.reuse import Memory
 from fanin.theory.rules import attention, convolution, move, noise, norm, pointwise, pool, recurrent, route, write
 from fanin.theory.state import Hidden, Known, Unmodelled, Value, batch_axes, feature_axes, free_axes
 from fanin.theory.surrogate import measured
 from fanin.theory.threads import one_thread
-from fanin.theory.tokens import as_tokens, tables_of_tokens
+from fanin.theory.tokens import as_tokens, batch_of_tokens, normalized_batch, of_features, tables_of_tokens
 from fanin.theory.width import Widths
 
 Rule = Callable[..., Value]
@@ -120,6 +121,10 @@ class Interpreter:
         return Signals(rows, aliases=self.graph.aliases, parameters=weights, facts=facts)
 
     @cached_property
+    def _features(self) -> frozenset[str]:
+        return batch_of_tokens(self.graph)
+
+    @cached_property
     def _tokens(self) -> frozenset[str]:
         return tables_of_tokens(self.graph)
 
@@ -130,13 +135,16 @@ class Interpreter:
         if "noise" in node.attrs:
             return self._ruled(node, tuple(self.values[i] for i in node.inputs))
         if node.kind in (Kind.INPUT, Kind.CONSTANT):
-            return source(node)
+            value = source(node)
+            return of_features(value) if node.id in self._features and isinstance(value, Known) else value
         inputs = tuple(self.values[i] for i in node.inputs)
         blocked = next((v for v in inputs if isinstance(v, Unmodelled)), None)
         if blocked is not None:
             return Unmodelled(node.shape, blocked.why)
         if node.evaluate is not None and all(isinstance(v, Known) for v in inputs) and node.kind is not Kind.DROP:
             return evaluated(node, inputs)
+        if node.kind is Kind.NORM and _of_features(inputs[0]):
+            inputs = (normalized_batch(node, inputs[0]), *inputs[1:])
         return self._ruled(node, inputs)
 
     def _ruled(self, node: Node, inputs: tuple[Value, ...]) -> Value:
@@ -218,6 +226,10 @@ def _stacked_law(shape: tuple[int, ...], distribution: Stacked) -> Law:
     level = level.reshape(-1, *(1,) * (len(shape) - 1))
     values, level = compress(values, level)
     return Law(tuple(shape), feature_axes(tuple(shape)), values, level, fresh_latent({}))
+
+
+def _of_features(value: Value) -> TypeGuard[Known]:
+    return isinstance(value, Known) and value.from_batch and FEATURE in axis_groups(value.axes[-1])
 
 
 def source(node: Node) -> Value:

@@ -9,10 +9,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from fanin.graph import Graph, Kind, Node
-from fanin.theory.contraction import axis_groups
-from fanin.theory.law import FEATURE, Atom, Law, subsets
+from fanin.theory import grid
+from fanin.theory.combine import matched
+from fanin.theory.contraction import axis_groups, known_pairs
+from fanin.theory.law import FEATURE, Atom, Law, fresh_latent, latent_for, subsets
 from fanin.theory.places import POSITION
+from fanin.theory.state import Known
 
 LAID_OUT = ("expand", "reshape", "same", "slice")
 ELEMENT_BY_ELEMENT = (Kind.POINTWISE, Kind.SUM, Kind.PRODUCT, Kind.DROP)
@@ -20,15 +25,48 @@ ELEMENT_BY_ELEMENT = (Kind.POINTWISE, Kind.SUM, Kind.PRODUCT, Kind.DROP)
 
 def tables_of_tokens(graph: Graph) -> frozenset[str]:
     """Ids of parameters that a dense layer, a norm over features or attention reads as a signal, row by row."""
-    alone = _alone(graph)
-    users: dict[str, list[Node]] = {}
-    for node in graph.nodes:
-        for i in node.inputs:
-            users.setdefault(i, []).append(node)
+    alone, users = _alone(graph), _users(graph)
     tables = [
         n for n in graph.nodes if n.kind is Kind.PARAMETER and sum(k > 1 for k in n.shape[:-1]) and n.shape[-1] > 1
     ]
     return frozenset(n.id for n in tables if _read_by_row(n, users, alone))
+
+
+def batch_of_tokens(graph: Graph) -> frozenset[str]:
+    """Ids of inputs whose last axis a norm with weights reads by itself: it holds features, not places."""
+    users, found = _users(graph), set()
+    for node in graph.nodes:
+        waiting = [node] if node.kind is Kind.INPUT and node.is_float and len(node.shape) > 1 else []
+        while waiting:
+            here = waiting.pop()
+            if any(user.kind is Kind.NORM and _reads(user, here) for user in users.get(here.id, ())):
+                found.add(node.id)
+            waiting += [u for u in users.get(here.id, ()) if u.kind is Kind.MOVE and u.attrs["how"] == "same"]
+    return frozenset(found)
+
+
+def of_features(batch: Known) -> Known:
+    """Such an input with features along its last axis."""
+    return replace(batch, axes=(*batch.axes[:-1], (Atom(batch.shape[-1], FEATURE),)))
+
+
+def normalized_batch(node: Node, batch: Known) -> Law:
+    """What a norm over features reads of such an input: tokens of length one, whose products are counted."""
+    array = np.asarray(batch.array, float)
+    about = array - array.mean(-1, keepdims=True) if node.attrs.get("centred", True) else array
+    array = about / np.sqrt(np.mean(about**2, -1, keepdims=True) + node.attrs["eps"])
+    second, pairs = known_pairs(array, batch.axes, len(batch.shape) - 1)
+    values = matched(grid.quantile_grid(array.ravel(), np.ones(array.size)), float(array.mean()), float(second.mean()))
+    law = Law(batch.shape, batch.axes, values[None], np.zeros((1,) * len(batch.shape), np.int32), fresh_latent({}))
+    return replace(law, latent=latent_for(law, lambda s: pairs.get(s, law.mean**2), law.groups))
+
+
+def _users(graph: Graph) -> dict[str, list[Node]]:
+    users: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        for i in node.inputs:
+            users.setdefault(i, []).append(node)
+    return users
 
 
 def as_tokens(law: Law) -> Law:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from fanin.errors import ModelError
-from fanin.frameworks.torch.arguments import references, substitute
+from fanin.frameworks.torch.arguments import op_name, references, substitute
 from fanin.frameworks.torch.program import Program, Ref, Step
 
 Loss = Callable[[list[torch.Tensor]], torch.Tensor]
@@ -74,12 +74,17 @@ def execute(
     return outputs, scalar.detach(), {n: g for n, g in zip(wanted, gradients, strict=True) if g is not None}
 
 
+UNWRITTEN = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided", "empty_permuted")
+"""What holds whatever the memory held before: zeros, as the theory has it, until it is written."""
+
+
 def _run(step: Step, env: dict[str, Any]) -> Any:
     args, kwargs = substitute(step, env)
     try:  # what writes to out= was traced under no_grad
         differentiable = torch.is_grad_enabled() and "out" not in kwargs
         with torch.set_grad_enabled(differentiable):
-            return step.target(*args, **kwargs)
+            made = step.target(*args, **kwargs)
+            return made.zero_() if op_name(step.target) in UNWRITTEN else made
     except Exception as error:
         where = step.calls[-1].path if step.calls else ""
         told = (str(error).splitlines() or [""])[0][:300]

@@ -80,6 +80,8 @@ def attention(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[
     parts: list[list[Part]] = [[] for _ in inputs]
     for i, (law, side) in enumerate(((q, query), (k, key), (v, key))):
         parts[i] = [_laid(law, side, found[i])]
+    for i, beside in enumerate((k.profile(k.seconds), q.profile(q.seconds), g.profile())):
+        parts[i] = [by_feature(p, beside) for p in parts[i]]
     met = agreed * max(float(np.mean(rows.apart / rows.boost * (rows.counts - 1))), 0.0)
     parts[1] = [replace(p, balanced=key.groups - {FEATURE}, met=met) for p in parts[1]]  # shifts change nothing
     parts[2] = [replace(p, met=picked) for p in parts[2]]
@@ -91,6 +93,21 @@ def attention(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[
     for i, known in enumerate((*along, values.radial)):
         parts[i] = [replace(p, radial=known) for p in parts[i]]
     return parts
+
+
+def by_feature(part: Part, beside: np.ndarray, own: int = -1, other: int = -1) -> Part:
+    """Feature by feature a query's gradient is as large as keys are there: those that are turned may be others.
+
+    Args:
+        own, other: the axes of features of the part and of what stands beside it.
+    """
+    size = np.moveaxis(beside, other, 0).reshape(beside.shape[other], -1).mean(1)
+    mean = float(size.mean())
+    if len(size) == 1 or mean <= 0 or part.second.shape[own] > 1:
+        return part
+    shape = [1] * part.second.ndim
+    shape[own] = len(size)
+    return replace(part, second=part.second * (size / mean).reshape(shape))
 
 
 def _variances(node: Node, q: Law, k: Law, keys: Groups) -> tuple[float, float]:

@@ -16,7 +16,7 @@ import numpy as np
 from fanin.theory import overlap, places
 from fanin.theory.adjoint import rows as sums
 from fanin.theory.adjoint import together
-from fanin.theory.adjoint.attention import Side, _along_values, _differ, _laid, _lost, _times
+from fanin.theory.adjoint.attention import Side, _along_values, _differ, _laid, _lost, _times, by_feature
 from fanin.theory.adjoint.cotangent import Cotangent, Part, translated
 from fanin.theory.adjoint.joint import ALIKE
 from fanin.theory.adjoint.rows import Logits, Pairs, Rows
@@ -148,7 +148,8 @@ def logits(g: Cotangent, q: Law, k: Law, factor: float) -> tuple[Part, Part] | N
     of_query, of_key = together.radials(rows, chosen.g[frozenset()], scores, chosen.values)
     queries = replace(_laid(q, query, of_queries), radial=of_query)
     keys = replace(_laid(k, key, of_keys), radial=of_key, balanced=key.groups - {FEATURE}, met=met)
-    return queries, keys
+    turned = by_feature(queries, k.profile(k.seconds), other=-2)
+    return turned, by_feature(keys, q.profile(q.seconds), own=-2)
 
 
 def _width(law: Law) -> float:
