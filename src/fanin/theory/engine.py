@@ -17,13 +17,14 @@ from fanin.signals import Signal, Signals
 from fanin.theory import grid, scale, state
 from fanin.theory.adjoint import backward
 from fanin.theory.combine import matched
-from fanin.theory.contraction import axis_groups, dense, embed
+from fanin.theory.contraction import axis_groups, dense
 from fanin.theory.depth.record import depths
 from fanin.theory.doubt import doubted
 from fanin.theory.echo import Echo
 from fanin.theory.failures import FAILURES, reason
 from fanin.theory.law import FEATURE, Law, compress, constant, fresh_latent
 from fanin.theory.loss import Head, Start, start
+from fanin.theory.padding import looked_up, padding_of
 from fanin.theory.reuse import Memory
 from fanin.theory.rules import attention, convolution, move, noise, norm, pointwise, pool, recurrent, route, write
 from fanin.theory.state import Hidden, Known, Unmodelled, Value, batch_axes, feature_axes, free_axes
@@ -42,7 +43,9 @@ RULES: dict[Kind, Rule] = {
         v[node.attrs["x"]], v[node.attrs["weight"]], _optional(v, node.attrs["bias"]), node.attrs["out_first"]
     ),
     Kind.CONV: convolution.conv,
-    Kind.EMBED: lambda node, *v: embed(v[node.attrs["ids"]], v[node.attrs["weight"]], node.attrs.get("padding", -1)),
+    Kind.EMBED: lambda node, *v: looked_up(
+        v[node.attrs["ids"]], v[node.attrs["weight"]], node.attrs.get("padding", -1)
+    ),
     Kind.POINTWISE: pointwise.pointwise,
     Kind.SUM: pointwise.total,
     Kind.PRODUCT: pointwise.product,
@@ -136,6 +139,8 @@ class Interpreter:
             return self._ruled(node, tuple(self.values[i] for i in node.inputs))
         if node.kind in (Kind.INPUT, Kind.CONSTANT):
             value = source(node)
+            if node.kind is Kind.INPUT and isinstance(value, Known):
+                value = replace(value, padding=padding_of(node, value.array, self.graph))
             return of_features(value) if node.id in self._features and isinstance(value, Known) else value
         inputs = tuple(self.values[i] for i in node.inputs)
         blocked = next((v for v in inputs if isinstance(v, Unmodelled)), None)
@@ -255,7 +260,10 @@ def evaluated(node: Node, inputs: tuple[Value, ...]) -> Value:
     except Exception as error:
         raise ModelError(f"{node.op} in {node.name} failed on known inputs: {type(error).__name__}: {error}") from error
     axes = _known_axes(node, inputs, array.shape)
-    return state.once(Known(array, axes, any(isinstance(v, Known) and v.from_batch for v in inputs)))
+    batch = any(isinstance(v, Known) and v.from_batch for v in inputs)
+    moved = isinstance(first, Known) and first.padding is not None and node.kind is Kind.MOVE
+    padding = node.evaluate(first.padding.astype(first.array.dtype)) != 0 if moved else None  # type: ignore[misc]
+    return state.once(Known(array, axes, batch, padding))
 
 
 def _known_axes(node: Node, inputs, shape):

@@ -18,11 +18,16 @@ _counter = itertools.count()
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """An array that does not depend on any weight: the batch, masks, positions. It is evaluated, not modelled."""
+    """An array that does not depend on any weight: the batch, masks, positions. It is evaluated, not modelled.
+
+    Attributes:
+        padding: of ids, where they are padding that a mask leaves out (see ``padding``).
+    """
 
     array: np.ndarray
     axes: tuple[Axis, ...]
     from_batch: bool = False
+    padding: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -33,7 +38,8 @@ class Known:
         """Equal for equal arrays on the same axes."""
         array = np.ascontiguousarray(self.array)
         digest = hashlib.blake2b(array.data if array.size else b"", digest_size=16).digest()
-        return digest, array.dtype.str, array.shape, self.axes, self.from_batch
+        padding = b"" if self.padding is None else self.padding.tobytes()
+        return digest, array.dtype.str, array.shape, self.axes, self.from_batch, padding
 
     @cached_property
     def law(self) -> Law:
@@ -43,9 +49,10 @@ class Known:
 
 def reshaped(value: Known, shape: tuple[int, ...], axes: tuple[Axis, ...]) -> Known:
     """The same numbers in the same order: neither copied nor read again."""
-    found = Known(value.array.reshape(shape), axes, value.from_batch)
-    digest, dtype, *_ = value.key
-    vars(found)["key"] = digest, dtype, shape, axes, value.from_batch
+    padding = None if value.padding is None else value.padding.reshape(shape)
+    found = Known(value.array.reshape(shape), axes, value.from_batch, padding)
+    digest, dtype, *_, padded = value.key
+    vars(found)["key"] = digest, dtype, shape, axes, value.from_batch, padded
     return found
 
 

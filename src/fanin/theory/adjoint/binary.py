@@ -13,6 +13,7 @@ from fanin.theory.adjoint.broadcast import unbroadcast
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.joint import factor_profile, joint, one_a_level, one_where_it_is
 from fanin.theory.adjoint.slopes import Function, derivative, is_product, is_sum, partial
+from fanin.theory.adjoint.thinned import thinned
 from fanin.theory.adjoint.unary import followed
 from fanin.theory.combine import PAIRS, broadcast_axes
 from fanin.theory.law import Law, subsets
@@ -68,7 +69,7 @@ def _known_other(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     whole = factor_profile(out, x, y, values, of_x, of_y, of_out)
     inner = grid.expectation(squares)[x.level.reshape((1,) * (out.level.ndim - x.level.ndim) + x.level.shape)]
     second = part.second * whole / np.maximum(inner, 1e-300)
-    return fresh(second, part.ratio, form)
+    return fresh(second, thinned(part, second, out), form)
 
 
 def _beside_another(fn: Function, part: Part, out: Law, x: Law, y: Law) -> list[Part]:

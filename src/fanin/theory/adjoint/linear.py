@@ -13,9 +13,9 @@ from fanin.theory.adjoint import orthogonal, radial, sequence, white
 from fanin.theory.adjoint.aligned import returned
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.weights import ONE, Moments, along_weights, moments_of, paired, weight_part
-from fanin.theory.contraction import _same_id
 from fanin.theory.kurtosis import kurtosis
 from fanin.theory.law import FEATURE, Groups, Law, subsets
+from fanin.theory.padding import same_row
 from fanin.theory.rules.convolution import _gather, _spread, patch_pairs, read_by_both, shared_taps, tap_shares, tap_sum
 from fanin.theory.rules.route import met
 from fanin.theory.state import Known, Value, as_law
@@ -210,10 +210,10 @@ def _looked_up(ids: Value, rows: int, padding: int) -> Moments:
         return Moments(lambda s: 1.0 / rows if s else 1.0)
     read = ids.array != padding
     if padding < 0 or read.all():
-        same = _same_id(ids)
+        same = same_row(ids)
         return Moments(lambda s: same.get(s, 1.0 / rows) if s else 1.0)
     alone = np.where(read, ids.array, rows + np.arange(read.size).reshape(read.shape))  # meets nothing
-    same, share = _same_id(replace(ids, array=alone)), float(read.mean())
+    same, share = same_row(replace(ids, array=alone)), float(read.mean())
     return Moments(lambda s: same.get(s, 0.0) if s else share, read[..., None].astype(float))
 
 
