@@ -8,7 +8,7 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import overlap, places
-from fanin.theory.adjoint import radial, sequence, together
+from fanin.theory.adjoint import masked, radial, sequence, together
 from fanin.theory.adjoint import rows as sums
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.rows import Pairs, Rows
@@ -92,7 +92,7 @@ def attention(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[
     along = together.radials(rows, whole, _variances(node, q, k, key.groups), values)
     for i, known in enumerate((*along, values.radial)):
         parts[i] = [replace(p, radial=known) for p in parts[i]]
-    return parts
+    return masked.by_mask(node, g, inputs, parts, attention)
 
 
 def by_feature(part: Part, beside: np.ndarray, own: int = -1, other: int = -1) -> Part:

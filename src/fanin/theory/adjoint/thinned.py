@@ -16,11 +16,11 @@ def thinned(part: Part, second: np.ndarray, law: Law) -> dict[Groups, float]:
 
     Two places have the product of their roots in common, over the mean square; so much changes as that does.
     """
-    before, after = _roots(part.second, law), _roots(second, law)
+    before, after = roots(part.second, law), roots(second, law)
     return {s: r * (after[s] / before[s] if before.get(s) else 1.0) for s, r in part.ratio.items()}
 
 
-def _roots(profile: np.ndarray, law: Law) -> dict[Groups, float]:
+def roots(profile: np.ndarray, law: Law) -> dict[Groups, float]:
     """Mean product of the roots of two places that differ in a set of groups, over the mean square."""
     mean = float(np.mean(profile))
     if mean <= 0:
