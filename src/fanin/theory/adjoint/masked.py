@@ -1,4 +1,4 @@
-"""Attention over a padded batch, backward: samples of few tokens look at few keys, and keys that are hidden get nothing.
+"""Attention over a padded batch, backward: short samples look at few keys, and keys that are hidden get nothing.
 
 One number of keys for all rows is right for rows that are as long as their mean. A short sample's weights are larger,
 and behind a mean over its tokens so is its cotangent. So samples of one mask are read by themselves, as attention over
@@ -114,7 +114,7 @@ def _joined(law: Law, found: list[tuple[np.ndarray, np.ndarray, Part]], plain: P
     pairs: dict[Groups, float] = dict.fromkeys(subsets(law.groups), 0.0)
     for samples, at, part in found:
         block = np.broadcast_to(part.second, (len(samples), inner[0], len(at), inner[1]))
-        second[np.ix_(samples, range(inner[0]), at, range(inner[1]))] = block
+        second[np.ix_(samples, np.arange(inner[0]), at, np.arange(inner[1]))] = block
         for s in pairs:
             others = (len(at) - 1) / max(size - 1, 1) if s & places else 1.0
             share = len(samples) * len(at) / (law.shape[0] * size)
