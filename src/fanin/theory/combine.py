@@ -25,6 +25,7 @@ from fanin.theory.state import is_free
 
 Function = Callable[..., np.ndarray]
 
+LEAST = 0.01  # correlation from which on a product is known to be partly one of its factors
 PAIRS = 24  # joint levels for which the quadrature over pairs of latents is done
 
 
@@ -202,6 +203,7 @@ def _independent(shared: Law, fn: Function, fx, fy, x: Law, y: Law, pair: str, m
             second = grid.expectation(fx**2) * grid.expectation(fy**2)
             values = np.stack([matched(v, float(m), float(s)) for v, m, s in zip(values, mean, second, strict=True)])
     terms = _terms(fn, replace(shared, values=values), fx, fy, x, y) if pair == "sum" else {}
+    handed = _handed_on(replace(shared, values=values), (fx, fy), (x, y)) if pair == "product" and not rho else {}
     values, level = compress(values, shared.level)
     law = replace(shared, values=values, level=level)
     moments = _pair_moments(pair, law, x, y, rho)
@@ -211,6 +213,7 @@ def _independent(shared: Law, fn: Function, fx, fy, x: Law, y: Law, pair: str, m
     law = uneven.of_sum(kurtosis.of_sum(law, x, y), x, y) if pair == "sum" else law
     law = border.combined(law, x, y, pair) if pair in ("sum", "product") else law
     if pair != "sum":
+        law = replace(law, latent=replace(law.latent, terms=_with_rest(law.latent, handed))) if handed else law
         return places.multiplied(law, x, y)
     law = replace(law, latent=replace(law.latent, terms=terms, source=overlap.beside(x, y), **_held(law, x, y)))
     law = replace(law, latent=replace(law.latent, mirrored=_mirrored(law, x, y)))
@@ -247,6 +250,25 @@ def _terms(fn: Function, law: Law, fx: np.ndarray, fy: np.ndarray, x: Law, y: La
         for key, c in part.latent.made_of.items():
             found[key] = found.get(key, 0.0) + slope * c
     return {key: c for key, c in found.items() if abs(c) > 1e-4}
+
+
+def _handed_on(law: Law, values: tuple[np.ndarray, np.ndarray], factors: tuple[Law, Law]) -> dict[tuple, float]:
+    """What a product has in common with its factors: ``Cov(x y, x) = E[y] Var(x)``."""
+    line = grid.WEIGHT * grid.Z_UNIT
+    own = float(law.level_weight @ (law.values @ line))
+    found: dict[tuple, float] = {}
+    for f, other, part in zip(values, reversed(values), factors, strict=True):
+        slope = float(law.level_weight @ ((f @ line) * grid.expectation(other))) / max(own, 1e-300)
+        if abs(slope) > LEAST:
+            for key, c in part.latent.made_of.items():
+                found[key] = found.get(key, 0.0) + slope * c
+    return found if sum(c**2 for c in found.values()) <= 1 else {}
+
+
+def _with_rest(latent: Latent, handed: dict[tuple, float]) -> dict[tuple, float]:
+    """What a latent is made of: what was handed on to it, and itself for the rest."""
+    rest = float(np.sqrt(1 - sum(c**2 for c in handed.values())))
+    return handed | {(latent.id, latent.feature_view, latent.place_view): rest}
 
 
 def _common(x: Law, y: Law) -> Law:

@@ -151,7 +151,7 @@ class Memory:
         """The parts that ``solve`` would send to each input of a node with cotangent ``g``."""
         if node.kind not in PURE:
             return solve()
-        hint = _hint(node, (*inputs, g.law), tuple(p.values is None for p in g.parts))
+        hint = _hint(node, (*inputs, g.law), (*(p.values is None for p in g.parts), *g.meets))
         before, names, bases = self.solved.get(hint), Names(), Names()
         if (
             before is not None

@@ -12,6 +12,7 @@ from fanin.theory.adjoint.aligned import to_summand
 from fanin.theory.adjoint.broadcast import unbroadcast
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.joint import factor_profile, joint, one_a_level, one_where_it_is
+from fanin.theory.adjoint.meeting import split
 from fanin.theory.adjoint.slopes import Function, derivative, is_product, is_sum, partial
 from fanin.theory.adjoint.thinned import thinned
 from fanin.theory.adjoint.unary import followed
@@ -21,14 +22,14 @@ from fanin.theory.levels import sums_of
 from fanin.theory.statistic import mean_inverse
 
 
-def binary(fn: Function, g: Cotangent, x: Law, y: Law) -> list[Part]:
+def binary(fn: Function, g: Cotangent, x: Law, y: Law, meets: bool = False) -> list[Part]:
     out = g.law
     _, (x_laid, y_laid) = broadcast_axes(out.shape, (x, y))
     parts = []
     if y_laid.deterministic or x_laid.latent.aligned(y_laid.latent):
         parts = [_known_other(fn, part, out, x_laid, y_laid) for part in g.parts]
     elif not x_laid.deterministic:
-        parts = [p for part in g.parts for p in _beside_another(fn, part, out, x_laid, y_laid)]
+        parts = [p for part in g.parts for p in _beside_another(fn, part, out, x_laid, y_laid, meets)]
     else:  # a statistic or a constant parameter times a signal: its gradient sums over what it is shared by
         parts = [_onto_constant(fn, part, out, x_laid, y_laid) for part in g.parts]
     if y.latent.length_of is not None or x.latent.length_of is not None:
@@ -72,24 +73,20 @@ def _known_other(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     return fresh(second, thinned(part, second, out), form)
 
 
-def _beside_another(fn: Function, part: Part, out: Law, x: Law, y: Law) -> list[Part]:
+def _beside_another(fn: Function, part: Part, out: Law, x: Law, y: Law, meets: bool) -> list[Part]:
     """The other operand is independent."""
     sums = part.base == ALIGNED and part.values is not None and fn.__code__.co_argcount == 2 and is_sum(fn)
     if sums and out.gaussian and float(fn(1.0, 0.0) - fn(0.0, 0.0)) == 1.0:
         return to_summand(part, out, x)
+    if meets and is_product(fn):
+        plain, sign = _without_constant(part, out)
+        return split(plain, sign, x, y, out) or [_independent(fn, part, out, x, y)]
     return [_independent(fn, part, out, x, y)]
 
 
 def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     """The other operand has a latent of its own: the root mean square of the factor given x's latent."""
-    if part.values is not None and np.all(np.ptp(part.values, axis=1) <= 1e-6 * np.abs(part.values).max(axis=1)):
-        kept = part.balanced if len(part.values) == 1 else frozenset()
-        sign = -1.0 if np.all(part.values < 0) else 1.0
-        one = np.ptp(part.values) <= 1e-6 * np.abs(part.values).max()
-        second = part.second * float(part.values[0, 0]) ** 2 if one else part.profile(out)
-        part = replace(part, second=second, values=None, balanced=kept)  # a factor that does not follow the latent
-    else:
-        sign = 1.0
+    part, sign = _without_constant(part, out)
     if part.values is None and fn.__code__.co_argcount == 2 and is_sum(fn):
         alpha = sign * float(fn(1.0, 0.0) - fn(0.0, 0.0))
         if alpha == 1.0:
@@ -112,6 +109,16 @@ def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     if is_sum(fn):
         return _given_sum(part, out, x, form)
     return fresh(part.second, _ratios_with(part, out, x, y, fn), form, _matrix_with(part, out, y))
+
+
+def _without_constant(part: Part, out: Law) -> tuple[Part, float]:
+    """The part with a function that does not follow the latent as part of its mean square, and that function's sign."""
+    if part.values is None or np.any(np.ptp(part.values, axis=1) > 1e-6 * np.abs(part.values).max(axis=1)):
+        return part, 1.0
+    kept = part.balanced if len(part.values) == 1 else frozenset()
+    one = np.ptp(part.values) <= 1e-6 * np.abs(part.values).max()
+    second = part.second * float(part.values[0, 0]) ** 2 if one else part.profile(out)
+    return replace(part, second=second, values=None, balanced=kept), -1.0 if np.all(part.values < 0) else 1.0
 
 
 def _signed(part: Part, factor: float, x: Law) -> Part:

@@ -70,6 +70,7 @@ class Part:
         exponent: power of four that the mean square is to be multiplied by; rules see parts without one.
         same: the part on the base that it was made of, in front of a norm over features, which keeps all but 1/n:
             where it meets that base again, on a skip over the norm, both add before they are squared.
+        awaited: whether its base is met again before the next weights (``meeting``), so that it stays apart until then.
     """
 
     base: int
@@ -90,6 +91,7 @@ class Part:
     mirrored: float = 0.0
     chosen: Chosen | None = None
     same: Part | None = None
+    awaited: bool = False
 
     @cached_property
     def mean_second(self) -> float:
@@ -150,6 +152,7 @@ class Cotangent:
 
     law: Law
     parts: tuple[Part, ...]
+    meets: frozenset[int] = frozenset()
 
     def profile(self) -> np.ndarray:
         """Mean square at every place, with the axes of the tensor (each full or one)."""
@@ -221,8 +224,13 @@ def fresh(
     return Part(next(_bases), second, dict(ratio), values, matrix, balanced)
 
 
-def gathered(law: Law, parts: list[Part]) -> Cotangent:
-    """Join parts: those of one base add their functions, those without a function are summed into one."""
+def gathered(law: Law, parts: list[Part], meets: frozenset[int] = frozenset(), last: bool = False) -> Cotangent:
+    """Join parts: those of one base add their functions, those without a function are summed into one.
+
+    Args:
+        meets: operands of the node whose gradients meet what it is added to (``meeting``).
+        last: whether parts that wait for their base have met it here, or will not.
+    """
     by_base: dict[int, Part] = {}
     for part in _recognized(parts):
         old = by_base.get(part.base)
@@ -230,19 +238,23 @@ def gathered(law: Law, parts: list[Part]) -> Cotangent:
             by_base[part.base] = part
         elif (times := _factor(old, part)) is not None:
             by_base[part.base] = _on_one_base(law, old, times)
+        elif (met := _place_by_place(old, part, law)) is not None:
+            by_base[part.base] = met
         else:  # the same base at different places (two slices of one tensor): they do not meet
             by_base[next(_bases)] = part
+    if last:
+        by_base = {base: replace(p, awaited=False) if p.awaited else p for base, p in by_base.items()}
     means = {id(p): p.mean_profile(law) for p in by_base.values()}
     slight = 1e-2 * sum(means.values())  # what hardly counts need not follow the latent
     if np.abs(_crossed(law, list(by_base.values()))).max() > slight:
-        return Cotangent(law, (_merged(law, [_without_form(p, law) for p in by_base.values()]),))
+        return Cotangent(law, (_merged(law, [_without_form(p, law) for p in by_base.values()]),), meets)
     parts = [_without_form(p, law) if means[id(p)] < slight else p for p in by_base.values()]
     parts = [replace(p, along=0) if p.along else p for p in parts]
-    plain = [p for p in parts if p.values is None]
-    rest = [p for p in parts if p.values is not None]
+    plain = [p for p in parts if p.values is None and not p.awaited]
+    rest = [p for p in parts if p.values is not None or p.awaited]
     if len(plain) > 1:
         plain = [_merged(law, plain)]
-    return Cotangent(law, (*plain, *rest))
+    return Cotangent(law, (*plain, *rest), meets)
 
 
 def _recognized(parts: list[Part]) -> list[Part]:
@@ -271,6 +283,26 @@ def _alike(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether mean squares are equal but for rounding."""
     with np.errstate(invalid="ignore"):
         return a is b or bool((((np.abs(a - b) <= 1e-9 * np.abs(b)) & np.isfinite(b)) | (a == b)).all())
+
+
+def _place_by_place(old: Part, part: Part, law: Law) -> Part | None:
+    """Two parts of the same random numbers, each times one number a place, that were kept apart to meet."""
+    if not (old.awaited or part.awaited):
+        return None
+    sizes = [_number(p) for p in (old, part)]
+    if any(size is None for size in sizes):
+        return None
+    sum_ = sizes[0] * np.sqrt(old.second) + sizes[1] * np.sqrt(part.second)
+    values = np.full((len(law.values), grid.POINTS), -1.0) if np.all(sum_ <= 0) else None
+    return replace(old, second=sum_**2, values=values, balanced=_both(old, part), radial=None)
+
+
+def _number(part: Part) -> float | None:
+    """The one value that a part's function takes, or None."""
+    if part.values is None:
+        return 1.0
+    first = float(part.values.flat[0])
+    return first if np.ptp(part.values) <= 1e-6 * abs(first) else None
 
 
 def _on_one_base(law: Law, old: Part, part: Part) -> Part:

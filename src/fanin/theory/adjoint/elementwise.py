@@ -40,8 +40,8 @@ def _sent(fn: Function, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Pa
     if len(laws) == 2:
         x, y = laws
         return [
-            [] if isinstance(inputs[0], Known) else binary(fn, g, x, y),
-            [] if isinstance(inputs[1], Known) else binary(flipped(fn), g, y, x),
+            [] if isinstance(inputs[0], Known) else binary(fn, g, x, y, 0 in g.meets),
+            [] if isinstance(inputs[1], Known) else binary(flipped(fn), g, y, x, 1 in g.meets),
         ]
     try:
         return ternary(fn, g, laws, inputs)

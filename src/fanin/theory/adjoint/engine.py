@@ -10,6 +10,7 @@ import numpy as np
 from fanin.graph import Graph, Kind, Node
 from fanin.theory.adjoint import attention, dropout, elementwise, linear, mixing, norm, places, pool, recurrent
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, gathered
+from fanin.theory.adjoint.meeting import meetings
 from fanin.theory.adjoint.scale import aligned, scaled_back, settled
 from fanin.theory.adjoint.shared import Uses
 from fanin.theory.failures import FAILURES, reason
@@ -90,7 +91,7 @@ def backward(
         return {}
     waiting: dict[str, list[Part]] = {first: list(start.parts) if start is not None else [_start(output)]}
     lost = {} if lost is None else lost
-    memory, uses = Memory(), Uses.of(graph, values)
+    memory, uses, meets = Memory(), Uses.of(graph, values), meetings(graph)
     found: dict[str, float] = {} if start is None else dict(start.gradients)
     for node in reversed(graph.nodes):
         parts = waiting.pop(node.id, None)
@@ -103,7 +104,7 @@ def backward(
         if parts is None:
             continue
         parts, power = aligned(parts)
-        g = gathered(law, parts)
+        g = gathered(law, parts, meets.get(node.id, frozenset()), last=len(graph.users[node.id]) > 1)
         if uses is not None:
             uses.gathered(parts, g)
         more = uses.common(parts) if uses is not None and node.kind is Kind.PARAMETER and len(parts) > 1 else 0.0

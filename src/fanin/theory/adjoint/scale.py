@@ -45,7 +45,7 @@ def scaled_back(rule: Rule, node: Node, g: Cotangent, inputs: tuple[Value, ...])
         scaled = scale.Scaled(node, inputs, 0, (0,) * len(inputs))
     law = scale.times(g.law, g.law.exponent - scaled.power)
     bases = {p.base for p in g.parts}
-    sent = rule(scaled.node, Cotangent(law, g.parts), scaled.inputs)
+    sent = rule(scaled.node, Cotangent(law, g.parts, g.meets), scaled.inputs)
     shifts = [scaled.power - shift for shift in scaled.shifts]
     return [
         [_everywhere(p, lambda q, by=shift: _moved(q, by, bases)) for p in one]
