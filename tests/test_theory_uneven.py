@@ -88,4 +88,5 @@ def test_variance_between_narrow_layers(monkeypatch):
 
 def test_a_control_that_takes_channels_for_gaussian(monkeypatch):
     monkeypatch.setattr(uneven, "shortfall", lambda x: 0.0)
+    monkeypatch.setattr(uneven, "shaped", lambda law, told: (law, told))
     assert np.abs(off(monkeypatch)).max() > 4

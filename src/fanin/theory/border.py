@@ -302,8 +302,27 @@ def centred(law: Law, x: Law, shared: float, wanted: float, scale: float) -> Law
     after = shares(law, sizes) @ law.seconds
     factor = np.sqrt(own / after * (wanted / (kinds(sizes).count @ own / places)))
     law = _scaled(law, sizes, factor)
-    left = {s: m - (2 * common if m.ndim == 1 else np.add.outer(common, common)) + shared for s, m in inner.items()}
+    left = _about_mean(inner, common, shared)
     return with_pairs(law, {s: m * scale**2 for s, m in left.items()}, sizes)
+
+
+def _about_mean(inner: Pairs, common: np.ndarray, shared: float) -> dict[Groups, np.ndarray]:
+    """Pair moments of what is left where the mean is taken away, which has the product ``common`` with each place."""
+    return {s: m - (2 * common if m.ndim == 1 else np.add.outer(common, common)) + shared for s, m in inner.items()}
+
+
+def squared(x: Law, axes: Sequence[int], shared: float) -> dict[Groups, float]:
+    """Mean squares, over pairs of places, of their pair moments about the mean over all places of all samples.
+
+    What a border has beside the middle is the same for every feature: pairs of places of one kind keep it.
+    """
+    sizes = sizes_of(x)
+    inside = frozenset(atom.group for i in axes for atom in x.axes[i] if atom.size > 1)
+    if carried(x) is None or sizes is None or inside != x.groups or any(len(a) > 1 for a in x.axes):
+        return {}
+    inner, places = pairs(x, sizes), float(kinds(sizes).count.sum())
+    left = _about_mean(inner, _with_mean(x, sizes, inner, places), shared)
+    return {s: mean_pair(m**2, sizes) for s, m in left.items()}
 
 
 def _with_mean(x: Law, sizes: tuple[int, ...], inner: Pairs, places: float) -> np.ndarray:

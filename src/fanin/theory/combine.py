@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fanin.theory import border, grid, kurtosis, overlap, places, spread, uneven, windows
+from fanin.theory import border, folds, grid, kurtosis, overlap, places, spread, uneven, windows
 from fanin.theory.law import (
     FEATURE,
     Atom,
@@ -209,7 +209,7 @@ def _independent(shared: Law, fn: Function, fx, fy, x: Law, y: Law, pair: str, m
     moments = _pair_moments(pair, law, x, y, rho)
     law = replace(law, latent=latent_for(law, moments, law.groups))
     if pair == "sum" and (x.latent.spread or y.latent.spread):
-        law = replace(law, latent=replace(law.latent, spread=spread.of_sum(law, (x, y))))
+        law = replace(law, latent=replace(law.latent, spread=spread.of_sum(law, (x, y)), reach=folds.of_sum((x, y))))
     law = uneven.of_sum(kurtosis.of_sum(law, x, y), x, y) if pair == "sum" else law
     law = border.combined(law, x, y, pair) if pair in ("sum", "product") else law
     if pair != "sum":

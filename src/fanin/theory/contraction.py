@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from fanin.theory import grid, kurtosis, places, spread, uneven
+from fanin.theory import folds, grid, kurtosis, places, spread, uneven
 from fanin.theory.law import (
     FEATURE,
     Atom,
@@ -147,7 +147,8 @@ def weighted_sum(
         law = shifted(law, mean)
     law = kurtosis.weighted(spread.summed(x, n, law, channels or n, grouped), weight, n)
     if not grouped:
-        law = uneven.summed(law, x, weight, n, spread.over_taps(x, n / (channels or n)))
+        left = folds.over_taps(x, law, n / (channels or n), x.spread(x.groups))
+        law = uneven.summed(law, x, weight, n, left.chance)
     return _noted(places.scaled(law, x), x)
 
 

@@ -94,10 +94,14 @@ class Uneven(NamedTuple):
     Attributes:
         own: of one channel.
         common: of what channels have in common, the covariance of two channels' squares over places.
+        inside: of one channel, as far as the values of the law have it: behind a batch norm.
+        few: of one channel, for so few places that one of them counts in what they are divided by.
     """
 
     own: float = 0.0
     common: float = 0.0
+    inside: float = 0.0
+    few: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,7 @@ class Latent:
         sphere: over how many features the length of a place was divided out; 0 where it was not.
         held, level: what is held of it in a sum: the squared length of n features has the relative variance
             ``(2 / n)(1 - held)``, the square of their mean the share ``(1 - level) / n``.
+        reach: of scatter that is known, earlier and latest, how far along a map it reaches (see ``folds``).
         mirrored: correlation with what is at minus the index along the axes that a Fourier transform runs over.
         length_of: of lengths over features: id and views of the latent they are of, and over how many.
         pieces: of a concatenation of features: its axis, and of every piece how many they are and its latent.
@@ -144,6 +149,7 @@ class Latent:
     sphere: int = 0
     held: float = 0.0
     level: float = 0.0
+    reach: tuple[float, float, float] = (0.0, 0.0, 0.0)
     mirrored: float = 0.0
     length_of: tuple[int, tuple, tuple, int] | None = None
     pieces: tuple[int, tuple[tuple[int, Latent], ...]] | None = None

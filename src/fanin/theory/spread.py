@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fanin.theory import grid
+from fanin.theory import folds, grid, uneven
 from fanin.theory.latent import Scatter
 from fanin.theory.law import FEATURE, Axis, Groups, Law, subsets, two_points
 
@@ -45,32 +45,20 @@ def summed(x: Law, n: float, law: Law, channels: float, grouped: bool = False) -
     """The Gaussian law of sums of n elements of x with fresh weights, with the spread of its correlations.
 
     Chance of each feature averages out over channels; that of all features does not, but over the taps of a kernel,
-    which read other places.
+    which read other places (``folds``).
     """
     if x.deterministic or x.second <= 0 or not np.isfinite(x.second):
         return law
     spread, powers = {}, Powers.of(x)
-    left = over_taps(x, n / channels)
+    left = folds.over_taps(x, law, n / channels, x.spread(x.groups))
     for differ in subsets(law.groups):
         before = pair_deviation(x, differ).times(1 / x.second)
-        earlier, own = math.hypot(before.earlier, before.latest) * left, before.own * left / math.sqrt(channels)
-        latest = math.sqrt(chance(x, differ, powers) / n)
+        earlier, own = math.hypot(before.earlier * left.earlier, before.latest * left.latest), before.own * left.latest
+        latest = math.hypot(math.sqrt(chance(x, differ, powers) / n), uneven.along(x) * left.chance)
+        own /= math.sqrt(channels)
         latest, own = (0.0, math.hypot(own, latest)) if grouped else (math.hypot(own, latest), 0.0)
-        spread[differ] = Scatter(before.known, earlier, latest, own, before.single)
-    return replace(law, latent=replace(law.latent, spread=spread))
-
-
-def over_taps(x: Law, taps: float) -> float:
-    """What is left of chance in the mean over taps: two pairs of places agree as far as their places correlate.
-
-    ``sqrt(1/T + (1 - 1/T) rho^2)``, since the covariance of x_a x_b and x_c x_d is that of a, c times that of b, d.
-    """
-    others = x.groups - {"sample"}
-    variance = x.second - x.mean**2
-    if taps <= 1 or not others or variance <= 0:
-        return 1.0
-    rho = (x.pair(others) - x.mean**2) / variance
-    return math.sqrt(1 / taps + (1 - 1 / taps) * min(rho**2, 1.0))
+        spread[differ] = Scatter(before.known * left.known, earlier, latest, own, before.single)
+    return replace(law, latent=replace(law.latent, spread=spread, reach=left.reach))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +162,17 @@ def _slope(law: Law, differ: Groups) -> float:
     low, high = max(r - 0.01, -1.0), min(r + 0.01, 1.0)
     slope = (law.moment_at(differ, high) - law.moment_at(differ, low)) / (high - low)
     return slope if slope > 1e-9 * law.second else 0.0
+
+
+def divided(scatter: Scatter, places: float) -> Scatter:
+    """Behind a batch norm over so many independent places: what they have in common by chance is in what it divides by.
+
+    With C the matrix of places' products, ``E[y y' / s^2]`` is ``C - 2 C^2 / tr C`` to the first order, so that
+    ``P = tr C^2 / (tr C)^2 = 1/N + S`` loses ``4 (tr C^3 / (tr C)^3 - P^2)``, which is ``4 S/N + 2 S^2`` behind many
+    layers of random weights (the moments of free products of Wishart matrices).
+    """
+    chance = math.hypot(scatter.earlier, scatter.latest)
+    return scatter.times((1 + 4 / places + 2 * chance**2) ** -0.5)
 
 
 Kind = tuple[float, Law, Groups]

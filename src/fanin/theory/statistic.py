@@ -16,6 +16,7 @@ from itertools import product
 
 import numpy as np
 
+from fanin.theory import border, grid
 from fanin.theory.law import FEATURE, Groups, Law
 from fanin.theory.spread import pair_deviation
 
@@ -64,16 +65,35 @@ def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None
     variance = x.second - removed
     if variance <= 1e-13 * x.second:
         return np.inf
-    spread = 0.0
+    spread, squares = 0.0, {} if shared is None else border.squared(x, axes, removed)
     for differ, p in pair_counts(x, axes, groups):
         spread += 0.0 if FEATURE in differ else p * x.latent.excess
         if shared is None:
             spread += p * _squares_covariance(x, differ) / variance**2
             continue
-        rho = ((x.pair(differ) if differ else x.second) - removed) / variance
-        scatter = pair_deviation(x, differ).whole / variance if differ else 0.0
-        spread += p * (2 * (rho**2 + scatter**2) + _fourth_cumulant(x, differ) / variance**2)
+        square = squares.get(differ, ((x.pair(differ) if differ else x.second) - removed) ** 2) / variance**2
+        spread += p * (2 * (square + _scatter(x, differ, variance)) + _fourth_cumulant(x, differ) / variance**2)
     return 2 / spread if spread > 0 else np.inf
+
+
+def independent(x: Law, axes: tuple[int, ...], groups: int, shared: float) -> float:
+    """As many independent places as those of a statistic count for, by their mean correlations after centring."""
+    variance = x.second - shared
+    if variance <= 1e-13 * x.second:
+        return np.inf
+    pairs = [(p, x.pair(d) if d else x.second) for d, p in pair_counts(x, axes, groups) if FEATURE not in d]
+    return 1 / max(sum(p * ((both - shared) / variance) ** 2 for p, both in pairs), 1e-300)
+
+
+def _scatter(x: Law, differ: Groups, variance: float) -> float:
+    """Variance of the covariance of two places over the squared variance; of a place with itself that of its length."""
+    if FEATURE in differ:
+        return 0.0
+    if differ:
+        return (pair_deviation(x, differ).whole / variance) ** 2
+    chance = pair_deviation(x, x.groups)
+    agree = (chance.earlier**2 + chance.latest**2) / variance**2
+    return x.latent.uneven.common + 2 * agree
 
 
 def _squares_covariance(x: Law, differ: Groups) -> float:
@@ -85,11 +105,14 @@ def _squares_covariance(x: Law, differ: Groups) -> float:
 
 
 def _fourth_cumulant(x: Law, differ: Groups) -> float:
-    """cov(x^2, x'^2) - 2 cov(x, x')^2 of two elements about their mean."""
+    """cov(x^2, x'^2) - 2 cov(x, x')^2 of two elements about their mean, at the mean correlation: scatter adds apart."""
     if x.gaussian or FEATURE in differ:
         return 0.0
-    about = x.with_values(x.values - x.mean)
-    return _squares_covariance(about, differ) - 2 * (about.pair(differ) if differ else about.second) ** 2
+    about = x.values - x.mean
+    squares = about**2
+    squares = x.with_values(squares - grid.expectation(squares)[:, None])  # levels are known, and do not fluctuate
+    at = lambda law: law.moment_at(differ, law.correlation(differ)) if differ else law.second  # noqa: E731
+    return at(squares) - 2 * at(x.with_values(about)) ** 2
 
 
 def mean_inverse(variance: float, eps: float, f: float) -> float:

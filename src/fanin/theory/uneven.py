@@ -17,8 +17,10 @@ and the variance that is left larger.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
 from fanin.theory import grid
 from fanin.theory.kurtosis import kurtosis
@@ -27,20 +29,67 @@ from fanin.theory.law import Law
 
 
 def shortfall(x: Law) -> float:
-    """How much less the mean product of two places is than that of Gaussian latents, to the first order."""
+    """How much less the mean product of two places is than that of Gaussian latents."""
     latent = x.latent
     if not (any(latent.uneven) or latent.aside):
         return 0.0
-    return latent.aside * float(x.level_weight @ x.slopes**2) + _curved(x, latent.uneven)
+    return latent.aside * float(x.level_weight @ x.slopes**2) + _curved(x, latent.uneven) + _on_sphere(x)
 
 
 def _curved(x: Law, uneven: Uneven) -> float:
-    """``-2 a_0 (excess / 24) E[f He_4]``."""
-    a = x.coefficients
-    return -uneven.own / 4 * np.sqrt(24) * float(x.level_weight @ (a[:, 0] * a[:, 4]))
+    """``a_0^2 - (E a_0(L))^2`` with a_0(L) = E f(L z); to the first order where tails are thinner than a Gaussian's."""
+    if uneven.own <= 0:
+        a = x.coefficients
+        return -uneven.own / 4 * np.sqrt(24) * float(x.level_weight @ (a[:, 0] * a[:, 4]))
+    mean = sum(w * grid.expectation(f) for w, f in _at_lengths(x.values, uneven.own))
+    return float(x.level_weight @ (x.means**2 - mean**2))
 
 
-_CURVE = grid.WEIGHT * (grid.Z_UNIT**2 - 1)
+def _on_sphere(x: Law) -> float:
+    """What few places, whose squares sum to their number, have less in common than the tails of one of them say.
+
+    Fourth cumulants ``3 few`` of one place and ``few`` of two change E f f' by
+    ``few (sqrt(24) a_0 a_4 / 4 + a_2^2 / 2)``, which is nothing for functions of degree one: lengths are divided out.
+    The values have the first of the two. The second is taken in proportion to that of |z|, where the whole is known.
+    """
+    uneven = x.latent.uneven
+    if not (uneven.inside and uneven.few):
+        return 0.0
+    return _of_length(uneven.inside, uneven.few, x.correlation(x.groups)) * float(
+        x.level_weight @ x.coefficients[:, 2] ** 2
+    )
+
+
+@lru_cache(maxsize=256)
+def _of_length(inside: float, few: float, r: float) -> float:
+    """What E|h||h'| of two places is too large by with the tails of one, over the squared coefficient a_2 of |h|."""
+    tails, plain = _tails(inside), _tails(inside - few)
+    one, other = (grid.hermite_coefficients(t) for t in (tails, plain))
+    degree = np.arange(len(one))
+    same = min(max(float(one**2 @ r**degree) / other[1] ** 2, -1.0), 1.0)  # h has one correlation, whatever its tails
+    one, other = (grid.hermite_coefficients(np.abs(t)) for t in (tails, plain))
+    return float((one**2 @ r**degree - other**2 @ same**degree) / one[2] ** 2)
+
+
+def lengths(excess: float) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths of places and their weights: lognormal squares of mean one and of this relative variance.
+
+    Layers multiply a length by factors of their own.
+    """
+    deviation = np.sqrt(np.log1p(excess))
+    return np.exp(deviation / 2 * _NODES - deviation**2 / 4), _WEIGHTS
+
+
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+
+
+def _at_lengths(values: np.ndarray, excess: float) -> list[tuple[float, np.ndarray]]:
+    """Weights and the values of f(L z) for every length L."""
+    if excess < 1e-12:
+        return [(1.0, values)]
+    found = zip(*lengths(excess), strict=True)
+    return [(float(w), grid.at(values, length * grid.Z_UNIT)) for length, w in found]
 
 
 def summed(law: Law, x: Law, weight: Law, n: float, left: float) -> Law:
@@ -51,16 +100,130 @@ def summed(law: Law, x: Law, weight: Law, n: float, left: float) -> Law:
     """
     if not law.groups or x.deterministic or x.second <= 0 or not np.isfinite(x.second):
         return law
-    u = x.values - x.mean
-    squares = u**2
-    square = float(x.level_weight @ grid.expectation(squares))
-    if square <= 1e-13 * x.second:
+    if float(x.level_weight @ x.variances) <= 1e-13 * x.second:
         return law
-    excess = float(x.level_weight @ grid.expectation(squares**2)) / square**2 - 3
-    slope = float(x.level_weight @ (squares @ _CURVE)) / 2 / square
-    k, kept = kurtosis(weight), (slope * left) ** 2 * x.latent.uneven.common
-    own = Uneven(excess * k / 3 / (k + n - 1) + kept, excess / n + kept)
+    excess, straight = _fourth(x) - 3, _straight(x)
+    kept = (_kept(x, straight) + _by_chance(x, straight)) * left**2
+    k = kurtosis(weight)
+    own = Uneven((excess * k / 3 + kept * (n - 1)) / (k + n - 1), (excess + kept * (n - 1)) / n)
     return replace(law, latent=replace(law.latent, uneven=own, aside=shortfall(x) / x.second))
+
+
+def _fourth(x: Law) -> float:
+    """``E[u^4] / E[u^2]^2`` of a channel over its places."""
+    each = _at_lengths(x.values, max(x.latent.uneven.own, 0.0))
+    mean = sum(w * float(x.level_weight @ grid.expectation(f)) for w, f in each)
+    squares = [(w, (f - mean) ** 2) for w, f in each]
+    second, fourth = (sum(w * float(x.level_weight @ grid.expectation(f**k)) for w, f in squares) for k in (1, 2))
+    return fourth / second**2
+
+
+def _kept(x: Law, values: np.ndarray) -> float:
+    """Relative variance, over lengths that all channels have in common, of the mean square about the mean."""
+    common, mean_of = x.latent.uneven.common, lambda f: float(x.level_weight @ grid.expectation(f))
+    if common <= 0:
+        squares = (values - mean_of(values)) ** 2
+        return (float(x.level_weight @ (squares @ _CURVE)) / 2 / mean_of(squares)) ** 2 * common
+    each = _at_lengths(values, common)
+    mean = sum(w * mean_of(f) for w, f in each)
+    squares = [(w, mean_of((f - mean) ** 2)) for w, f in each]
+    first, second = (sum(w * s**k for w, s in squares) for k in (1, 2))
+    return second / first**2 - 1
+
+
+_CURVE = grid.WEIGHT * (grid.Z_UNIT**2 - 1)
+
+
+def _by_chance(x: Law, values: np.ndarray) -> float:
+    """What functions make of features that agree by chance: the covariance of squares beyond twice that of features."""
+    scatter = x.spread(x.groups) if x.groups else None
+    if scatter is None or not (agree := scatter.earlier**2 + scatter.latest**2):
+        return 0.0
+    u = values - float(x.level_weight @ grid.expectation(values))
+    first, bent = grid.hermite_coefficients(u)[:, 1], grid.hermite_coefficients(u**2)[:, 2]
+    return (
+        agree * float(x.level_weight @ (bent**2 - 2 * first**4)) / float(x.level_weight @ grid.expectation(u**2)) ** 2
+    )
+
+
+def shaped(law: Law, uneven: Uneven) -> tuple[Law, Uneven]:
+    """The law with the kurtosis of a channel over its places in its values; what is left is what channels share.
+
+    The latent is taken for a Gaussian of random length, by its quantiles.
+    """
+    whole = max(uneven.own + uneven.few, 1.5 * _STEEPEST)
+    if abs(whole) < _SLIGHT:
+        return law, uneven._replace(few=0.0)
+    values = grid.at(law.values, _tails(whole))
+    mean = float(law.level_weight @ grid.expectation(values))
+    return law.with_values(values + (law.mean - mean)), uneven._replace(own=0.0, inside=whole)
+
+
+def _straight(x: Law) -> np.ndarray:
+    """The values as a function of the Gaussian whose length is random."""
+    inside = x.latent.uneven.inside
+    return grid.at(x.values, np.interp(grid.Z_UNIT, _tails(inside), grid.Z_UNIT)) if inside else x.values
+
+
+_SLIGHT = 4e-3  # of it the mean square of a smooth function changes by less than a thousandth
+
+
+@lru_cache(maxsize=64)
+def _tails(own: float) -> np.ndarray:
+    """Quantiles at those of the grid of a law of this excess; thinner tails by Cornish and Fisher's first term."""
+    z = grid.Z_UNIT[: grid.POINTS // 2]
+    if own < 0:
+        low = z + own / 8 * (z**3 - 3 * z)
+        low = np.minimum.accumulate(low[::-1])[::-1]
+    else:
+        at, (length, weight) = np.linspace(-40.0, 0.0, 4001), lengths(own)
+        low = np.interp(z, ndtri(np.minimum(weight @ ndtr(at / length[:, None]), 0.5)), at)
+    both = np.concatenate([low, -low[::-1]])
+    return both / np.sqrt(grid.expectation(both**2))
+
+
+def divided(uneven: Uneven, places: float) -> Uneven:
+    """Behind a batch norm over so many independent places: a long place has a part in what it is divided by.
+
+    ``h^2 = L^2 z^2 / (1 + (L^2 z^2 - 1) / N)``, whose mean over z is what channels have in common. Of the kurtosis of
+    one channel, what Gaussians have less than 3 is nothing for pairs, which lie on a sphere, and kept apart.
+    """
+    if not np.isfinite(places):
+        return uneven
+    few = -2 / (places + 2)
+    (own, _), (_, common) = (_held_down(max(k, 0.0), places) for k in (uneven.own, uneven.common))
+    return uneven._replace(
+        own=own if uneven.own > 0 else uneven.own,
+        common=common if uneven.common > 0 else uneven.common,
+        few=few if few > _STEEPEST else 0.0,
+    )
+
+
+_STEEPEST = -8 / 45  # Cornish and Fisher's term increases to four sigma; for fewer places the series says nothing
+
+
+def _held_down(excess: float, places: float) -> tuple[float, float]:
+    """Relative to a Gaussian's the fourth moment of h, less one, and the relative variance of ``E_z h^2``."""
+    length, weight = lengths(excess)
+    squares = (length[:, None] * grid.Z_UNIT) ** 2
+    left = squares / (1 + (squares - 1) / max(places, 1.0))
+    plain = grid.Z_UNIT**2 / (1 + (grid.Z_UNIT**2 - 1) / max(places, 1.0))
+    means, fourths = grid.expectation(left), weight @ grid.expectation(left**2)
+    whole, gaussian = weight @ means, grid.expectation(plain**2) / grid.expectation(plain) ** 2
+    return float(fourths / whole**2 / gaussian - 1), float(weight @ means**2 / whole**2 - 1)
+
+
+def along(x: Law) -> float:
+    """Variance over lengths of the mean of f(L z), relative to the mean square.
+
+    Features have a mean, which is larger where places are long. Of what all places have in common this is left behind
+    centring: a direction along the lengths, the same for all features.
+    """
+    common = x.latent.uneven.common
+    if common < _SLIGHT or x.gaussian:
+        return 0.0
+    each = [(w, float(x.level_weight @ grid.expectation(f))) for w, f in _at_lengths(_straight(x), common)]
+    return max(sum(w * m**2 for w, m in each) - sum(w * m for w, m in each) ** 2, 0.0) / x.second
 
 
 def of_sum(law: Law, x: Law, y: Law) -> Law:

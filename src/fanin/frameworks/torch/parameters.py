@@ -175,4 +175,13 @@ def _law(stats: Mapping[str, float]) -> Distribution | None:
         return None
     if std <= 1e-7 * abs(mean) or std == 0:
         return Constant(mean)
-    return Uniform(std, mean=mean) if abs(stats.get("kurtosis", 3.0) - 1.8) < 0.05 else Normal(std, mean=mean)
+    return Uniform(std, mean=mean) if _is_uniform(stats) else Normal(std, mean=mean)
+
+
+def _is_uniform(stats: Mapping[str, float]) -> bool:
+    """By kurtosis, 1.8 with a standard error of 1.2 / sqrt(n), and a range over which a normal law is less likely."""
+    off, n = abs(stats.get("kurtosis", 3.0) - 1.8), stats["size"]
+    if off < 0.05:
+        return True
+    narrow = stats["max"] - stats["min"] < np.sqrt(2 * np.pi * np.e) * stats["std"]
+    return n >= 64 and off < 3 * 1.2 / np.sqrt(n) and narrow

@@ -45,14 +45,14 @@ def dense(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
     profile = g.profile()
     n_out, n_in = weight.shape if a["out_first"] else weight.shape[::-1]
     if isinstance(x, Law):
-        own, between = own_deviation(g, float(n_in), weight)
-        second = (1 - own) * white.left(g, n_out, n_in) * n_out * weight.second * profile.mean(-1, keepdims=True)
+        own, between, lost = own_deviation(g, float(n_in), weight)
+        second = (1 - own) * white.left(g, n_out, n_in, lost) * n_out * weight.second * profile.mean(-1, keepdims=True)
         along = returned(g, x, n_out * weight.second, lambda p: p.mean(-1, keepdims=True))
         parts[a["x"]] = [
             fresh(second, _carried(g, x), matrix=sequence.correlation(g, x), balanced=g.balanced & x.groups),
             *along,
         ]
-        parts[a["x"]][0] = replace(parts[a["x"]][0], white=white.behind_weights(g, n_out, n_in, between))
+        parts[a["x"]][0] = replace(parts[a["x"]][0], white=white.behind_weights(g, n_out, n_in, between, lost))
         if a["bias"] is None and not along:
             parts[a["x"]] = [_along_its_input(parts[a["x"]][0], g, x, n_in)]
     places = tuple(range(len(g.law.shape) - 1))
@@ -67,7 +67,7 @@ def dense(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
     return parts
 
 
-def own_deviation(g: Cotangent, n: float, weight: Law) -> tuple[float, float]:
+def own_deviation(g: Cotangent, n: float, weight: Law) -> tuple[float, float, float]:
     """What dividing by the deviation of one's own outputs takes away: a channel of large weights has a large deviation.
 
     Over n inputs ``s^2 = w C w`` has f degrees of freedom, and the covariance of |w|^2 and s^2 makes the regression
@@ -77,20 +77,21 @@ def own_deviation(g: Cotangent, n: float, weight: Law) -> tuple[float, float]:
     divided by.
 
     Returns:
-        the share of the squared gradient that is lost, and of two inputs' product for a correlation of one (``white``).
+        the share of the squared gradient that is lost; of two inputs' product for a correlation of one (``white``); and
+        along a direction for which all of s^2 is made.
     """
     by = {p.divided for p in g.parts}
     if len(by) != 1:
-        return 0.0, 0.0
+        return 0.0, 0.0, 0.0
     (d,) = by
     if d is None or d.latent != g.law.latent.id or not np.isfinite(d.freedom) or d.variance <= 0:
-        return 0.0, 0.0
+        return 0.0, 0.0, 0.0
     if d.freedom <= 2 and d.eps <= 0:  # the mean inverse is infinite
-        return 0.0, 0.0
+        return 0.0, 0.0, 0.0
     f = d.freedom
     sized = mean_inverse(d.variance * (1 + 2 / f), d.eps, f + 2)  # E[s^2 / v / (s^2 + eps)]
     lost = 1 - sized / mean_inverse(d.variance, d.eps, f)
-    return min(f / n * (kurtosis(weight) - 1) / 2, 1.0) * lost, f / n * lost
+    return min(f / n * (kurtosis(weight) - 1) / 2, 1.0) * lost, f / n * lost, lost
 
 
 def _carried(g: Cotangent, x: Law) -> dict[Groups, float]:
@@ -112,9 +113,13 @@ def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     channels = node.shape[1] // a["groups"]
     if isinstance(x, Law):
         n_in = float(np.prod(weight.shape[1:]))
-        own, between = own_deviation(g, n_in, weight)
+        own, between, lost = own_deviation(g, n_in, weight)
         second = (
-            (1 - own) * white.left(g, channels, n_in) * channels * weight.second * adjoint_taps(profile, node, kernel)
+            (1 - own)
+            * white.left(g, channels, n_in, lost)
+            * channels
+            * weight.second
+            * adjoint_taps(profile, node, kernel)
         )
         whole = lambda p: adjoint_taps(p.mean(1, keepdims=True), node, kernel)  # noqa: E731
         along = returned(g, x, channels * weight.second, whole)
@@ -122,7 +127,7 @@ def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
         if weight.shape[1] == 1 and not a["transposed"]:
             part = replace(part, orthogonal=orthogonal.behind(g))
         parts[a["x"]] = [
-            replace(part, white=white.behind_weights(g, channels, n_in, between, _within(weight, a["groups"]))),
+            replace(part, white=white.behind_weights(g, channels, n_in, between, lost, _within(weight, a["groups"]))),
             *along,
         ]
     places = float(np.prod([node.shape[0], *node.shape[2:]]))

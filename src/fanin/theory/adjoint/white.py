@@ -21,24 +21,25 @@ from fanin.theory.adjoint.slopes import Function, is_sum
 from fanin.theory.law import Law
 
 
-def left(g: Cotangent, outputs: float, n: float) -> float:
+def left(g: Cotangent, outputs: float, n: float, lost: float) -> float:
     """What is left of the mean square behind the transposed weights of ``outputs`` features of n inputs each."""
-    return 1 / (1 + _handed_on(g, outputs, n))
+    return 1 / (1 + _handed_on(g, outputs, n, lost))
 
 
-def behind_weights(g: Cotangent, outputs: float, n: float, own: float, within: float = 1.0) -> float:
+def behind_weights(g: Cotangent, outputs: float, n: float, own: float, lost: float, within: float = 1.0) -> float:
     """``white`` of what weights send back: their own, where a norm divides by what they made, and what is handed on.
 
     Args:
         own: what dividing by a channel's own deviation makes, 2/n without eps.
+        lost: share along what features have in common, which makes deviations large: 2/f of f degrees of freedom.
         within: share of pairs of inputs that are summed in one group. Others have weights of their own on either side,
             which agree by ``E[(w_j w_k)^2] = 1/n``.
     """
-    return within * (own + _handed_on(g, outputs, n)) + (1 - within) * g.white / n
+    return within * (own + _handed_on(g, outputs, n, lost)) + (1 - within) * g.white / n
 
 
-def _handed_on(g: Cotangent, outputs: float, n: float) -> float:
-    return g.white * max(outputs - 1, 0.0) / n
+def _handed_on(g: Cotangent, outputs: float, n: float, lost: float) -> float:
+    return g.white * (1 - lost) * max(outputs - 1, 0.0) / n
 
 
 def through(parts: list[Part], out: Law, x: Law, slope: float) -> list[Part]:

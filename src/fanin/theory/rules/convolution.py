@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border, kurtosis, spread, windows
+from fanin.theory import border, folds, kurtosis, spread, windows
 from fanin.theory.contraction import about_sums, add_bias, apart, known_pairs, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, Source, gaussian, subsets
 from fanin.theory.state import Known
@@ -164,7 +164,8 @@ def _first(node: Node, x: Known, weight: Law, kernel, shape, axes) -> Law:
     if weight.mean**2 <= 1e-12 * weight.second:
         law = gaussian(shape, axes, n * variance * second[:, None], lambda s: n * variance * pairs.get(s, 0.0))
         scatter = spread.known(patches, spatial_axes, patches.ndim - 1)
-        return kurtosis.weighted(replace(law, latent=replace(law.latent, spread=scatter)), weight, n)
+        reach = (folds.widening(float(np.prod(kernel)), len(kernel)), 0.0, 0.0)
+        return kurtosis.weighted(replace(law, latent=replace(law.latent, spread=scatter, reach=reach)), weight, n)
     sums = patches.sum(-1)
     _, sum_pairs = known_pairs(sums[..., None], (*spatial_axes[:-1], ()), patches.ndim - 1)
     return about_sums(shape, axes, weight, n * variance * second[:, None], sums[:, None], n, pairs, sum_pairs)

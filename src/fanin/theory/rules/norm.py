@@ -12,13 +12,12 @@ from dataclasses import replace
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border, channels, grid, uneven
+from fanin.theory import border, channels, grid, spread, uneven
 from fanin.theory.combine import binary
 from fanin.theory.contraction import axis_groups, axis_size
-from fanin.theory.law import FEATURE, Law, latent_for, subsets
-from fanin.theory.spread import pair_deviation
+from fanin.theory.law import FEATURE, Law, latent_for
 from fanin.theory.state import Value, as_law
-from fanin.theory.statistic import freedom, mean_inverse, pair_counts, shared_moment
+from fanin.theory.statistic import freedom, independent, mean_inverse, pair_counts, shared_moment
 
 
 def norm(node: Node, *inputs: Value) -> Law:
@@ -75,22 +74,25 @@ def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = Tru
         f = freedom(x, axes, groups, shared if centred else None)
         wanted = variance * mean_inverse(variance * (1 + 2 / f), eps, f + 2)  # E[s^2 / (s^2 + eps)] of a chi^2_f
         scale = np.sqrt(wanted / variance)
-    law = x.with_values(values)
+    places = independent(x, axes, groups, shared) if centred and FEATURE not in reduced else np.inf
+    law, told = x.with_values(values), x.latent.uneven
+    if FEATURE not in reduced:
+        law, told = uneven.shaped(law, uneven.divided(told, places))
     got = law.second
     if got > 0:
-        law = law.with_values(values * np.sqrt(wanted / got))
+        law = law.with_values(law.values * np.sqrt(wanted / got))
     if features_only:
         return of_one_length(law, x, axes, centred)
     pair = lambda s: max((x.pair(s) - shared) * scale**2, -wanted)  # noqa: E731
-    law = replace(law, latent=replace(latent_for(law, pair, law.groups), uneven=x.latent.uneven))
+    law = replace(law, latent=replace(latent_for(law, pair, law.groups), uneven=told))
     if centred and FEATURE not in reduced and reduced >= x.groups:
         law = border.centred(law, x, shared, wanted, float(scale))
-    if not x.latent.spread or not law.gaussian or wanted <= 0:
+    if not x.latent.spread or wanted <= 0:
         return law
-    scatter = {}
-    for s in subsets(law.groups):
-        scatter[s] = pair_deviation(x, s).times(scale**2 / wanted)
-    return replace(law, latent=replace(law.latent, spread=scatter))
+    scatter = {s: of.times(float(scale) ** 2) for s, of in spread.of_sum(law, (x,)).items()}
+    if np.isfinite(places):
+        scatter = {s: spread.divided(of, places) for s, of in scatter.items()}
+    return replace(law, latent=replace(law.latent, spread=scatter, reach=x.latent.reach))
 
 
 def of_one_length(law: Law, x: Law, axes: tuple[int, ...], centred: bool) -> Law:

@@ -272,7 +272,7 @@ def drop(node: Node, *inputs: Value) -> Law:
     made = x.latent.source and replace(x.latent.source, keep=x.latent.source.keep * (1 - p))
     law = replace(law, latent=replace(latent_for(law, x.pair, law.groups), source=made))
     if x.latent.spread:
-        law = replace(law, latent=replace(law.latent, spread=of_sum(law, (x,))))
+        law = replace(law, latent=replace(law.latent, spread=of_sum(law, (x,)), reach=x.latent.reach))
     size = places.carried(x)
     return law if size is None else places.with_matrix(law, places.pair_matrix(x, size), size)
 
