@@ -310,10 +310,10 @@ def multiplied(law: Law, x: Law, y: Law) -> Law:
 
 def mixed(law: Law, parts: Sequence[Law], sizes: Sequence[int]) -> Law:
     """Carry the matrices of tensors that lie side by side along features on to the whole: their mean, by size."""
-    size = carried(*parts)
-    if size is None or any(length(p) != size for p in parts):
+    size, beside = carried(*parts), [(p, n) for p, n in zip(parts, sizes, strict=True) if p.second > 0]
+    if size is None or any(length(p) != size for p, _ in beside):  # zeros that are written later have no places yet
         return law
-    total = sum((n * pair_matrix(p, size) for p, n in zip(parts, sizes, strict=True)), np.zeros(()))
+    total = sum((n * pair_matrix(p, size) for p, n in beside), np.zeros(()))
     return with_matrix(law, total / sum(sizes), size)
 
 

@@ -140,8 +140,13 @@ def _overlap(q: Law, k: Law, v: Law, keys: Groups) -> float:
 
     The scatter of the correlations of keys and of values, where it was followed; else one over the width.
     """
+    return together_by_chance(overlap.agreement(k, keys), overlap.agreement(v, keys), q)
+
+
+def together_by_chance(of_keys: float, of_values: float, q: Law) -> float:
+    """The product of both scatters; one that was not followed (pieces that are joined) is as large as the other."""
     width = float(np.prod([t.size for axis in q.axes for t in axis if t.group == FEATURE]))
-    return overlap.agreement(k, keys) * overlap.agreement(v, keys) or 1 / width
+    return of_keys * of_values or max(of_keys, of_values) ** 2 or 1 / width
 
 
 def _heads(q: Law, k: Law) -> float:

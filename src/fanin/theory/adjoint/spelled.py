@@ -16,7 +16,16 @@ import numpy as np
 from fanin.theory import overlap, places
 from fanin.theory.adjoint import rows as sums
 from fanin.theory.adjoint import together
-from fanin.theory.adjoint.attention import Side, _along_values, _differ, _laid, _lost, _times, by_feature
+from fanin.theory.adjoint.attention import (
+    Side,
+    _along_values,
+    _differ,
+    _laid,
+    _lost,
+    _times,
+    by_feature,
+    together_by_chance,
+)
 from fanin.theory.adjoint.cotangent import Cotangent, Part, translated
 from fanin.theory.adjoint.joint import ALIKE
 from fanin.theory.adjoint.rows import Logits, Pairs, Rows
@@ -130,7 +139,7 @@ def logits(g: Cotangent, q: Law, k: Law, factor: float) -> tuple[Part, Part] | N
     if runs and (places.length(q), places.length(k)) != (query.size, key.size):
         return None
     size = factor * g.second
-    agreed = overlap.agreement(k, key.groups) * chosen.agreed or 1 / _width(q)
+    agreed = together_by_chance(overlap.agreement(k, key.groups), chosen.agreed, q)
     beyond = agreed * (across(chosen.variance, chosen.rows.counts, sphere) if (sphere := chosen.rows.sphere) else 1.0)
     of_queries, of_keys = {}, {}
     for rest, cotangent in chosen.g.items():
@@ -150,10 +159,6 @@ def logits(g: Cotangent, q: Law, k: Law, factor: float) -> tuple[Part, Part] | N
     keys = replace(_laid(k, key, of_keys), radial=of_key, balanced=key.groups - {FEATURE}, met=met)
     turned = by_feature(queries, k.profile(k.seconds), other=-2)
     return turned, by_feature(keys, q.profile(q.seconds), own=-2)
-
-
-def _width(law: Law) -> float:
-    return float(np.prod([t.size for axis in law.axes for t in axis if t.group == FEATURE]))
 
 
 def _rows(g: Cotangent, x: Law, y: Law) -> tuple[Rows, Side, Side] | None:
