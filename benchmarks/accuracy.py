@@ -44,9 +44,9 @@ ZOO = [
     "mobilevit", "mobilenet_v2", "regnet", "poolformer", "convnextv2", "cvt", "pvt", "focalnet", "efficientnet",
     "levit", "data2vec-vision", "yolos", "clip_vision_model", "siglip_vision_model", "mamba", "rwkv", "hubert",
     "wav2vec2", "whisper", "layoutlm", "nystromformer", "squeezebert", "fnet", "roformer", "xlm-roberta",
-    "camembert", "ernie", "megatron-bert", "qwen2_moe", "olmoe", "dbrx", "jamba", "nemotron", "perceiver", "clip",
-    "siglip", "deepseek_v3", "esm", "canine", "persimmon", "xglm", "gemma3_text", "modernbert",
-    "recurrent_gemma", "qwen3_moe", "granitemoe", "gpt_oss", "lfm2", "vit_mae", "ijepa", "longformer", "glm4", "biogpt",
+    "camembert", "ernie", "megatron-bert", "qwen2_moe", "olmoe", "dbrx", "jamba", "nemotron", "perceiver",
+    "deepseek_v3", "esm", "canine", "persimmon", "xglm", "gemma3_text", "modernbert",
+    "qwen3_moe", "granitemoe", "lfm2", "vit_mae", "ijepa", "glm4", "biogpt",
 ]
 TIMM = [
     "resnet18", "resnetv2_50", "regnety_002", "densenet121", "vgg11", "convnext_atto", "efficientnet_lite0",

@@ -1,4 +1,4 @@
-"""Keys that are written into new memory piece by piece, behind causal attention: what positions have in common stays."""
+"""Keys that are written into new memory piece by piece, behind causal attention: what positions share stays."""
 
 from __future__ import annotations
 
