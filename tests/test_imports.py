@@ -28,6 +28,7 @@ LAYERS = {  # a part of the package -> what it may read beyond itself and the bu
     "verbs": {"graph", "theory", "recipes", "checks", "report", "fill", "frameworks"},
     "cli": {"targets", "report", "demo", "study", "verbs", ""},
     "demo": {"cli", "report", ""},
+    "__main__": {"cli"},
     "": {"verbs", "recipes", "report", "fill", "schemes"},
 }
 """``""`` is the package itself, ``import fanin``: the public names, for those who use them as a user does."""
