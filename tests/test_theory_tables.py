@@ -113,3 +113,30 @@ def test_padding_is_zero_and_its_row_gets_no_gradient(branches):
         error = float(found.std() / len(found) ** 0.5)
         assert abs(said**2 - float(found.mean())) < 4 * error + 0.02 * float(found.mean())
         assert abs(4 * said**2 - float(found.mean())) > 8 * error  # as if nothing were padding
+
+
+class Positioned(torch.nn.Module):
+    """A trainable table that starts as sinusoids, or as draws of the same size; its mean over positions goes out."""
+
+    def __init__(self, fixed: bool):
+        super().__init__()
+        self.table, self.out = torch.nn.Embedding(T, N), torch.nn.Linear(N, N)
+        if fixed:
+            with torch.no_grad():
+                self.table.weight.copy_(sinusoids())
+
+    def forward(self, x):
+        return self.out(self.table(x).mean(1))
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_trainable_table_that_is_smooth_is_known(fixed):
+    """Drawn rows average out, sinusoids do not; a plan that draws the table anew is predicted as drawn."""
+    torch.manual_seed(0)
+    model, ids = Positioned(fixed), torch.arange(T)[None].repeat(3, 1)
+    said, seen = fanin.predict(model, ids), fanin.measure(model, ids)
+    assert said["/mean"].rms == pytest.approx(seen["/mean"].rms, rel=0.02 if fixed else 0.3)
+    drawn = fanin.predict(model, ids, plan=fanin.plan(model, ids, recipe="fixed", std=0.5))
+    assert drawn["/mean"].rms == pytest.approx(0.5 / T**0.5, rel=0.05)
+    if fixed:  # a control: as drawn of the same size it would be a third
+        assert (sinusoids().square().mean() / T).sqrt() < 0.5 * seen["/mean"].rms

@@ -174,7 +174,7 @@ class Interpreter:
 
     def _parameter(self, parameter: Parameter) -> Value:
         law = self.laws.get(parameter.name, parameter.law)
-        if parameter.value is not None:
+        if parameter.value is not None and parameter.name not in self.laws:
             array = np.asarray(parameter.value)
             return Known(array, free_axes(array.shape))
         if law is None:

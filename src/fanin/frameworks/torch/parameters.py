@@ -85,11 +85,20 @@ def _record(name, tensor, buffer, tied, owners, laws, arrays) -> Parameter:
     if gates := GATES.get(common["kind"]) if "bias" in name.rpartition(".")[2] else None:
         law = _by_gate(tensor, gates)
         return Parameter(**common, law=law if law is not None else _law(stats), stats=MappingProxyType(stats))
-    if not tensor.requires_grad and "Embedding" in common["kind"] and tensor.numel() <= TABLE:
-        # a fixed table, such as sinusoids: known, not drawn
+    table = "Embedding" in common["kind"] and tensor.numel() <= TABLE
+    if table and (not tensor.requires_grad or _smooth(tensor)):  # sinusoids: known, not drawn
         return Parameter(**common, law=_law(stats), value=array_of(tensor), stats=MappingProxyType(stats))
     law = _law(stats)
     return Parameter(**common, law=law, stats=MappingProxyType(stats), observed=_observed(tensor, law, stats))
+
+
+def _smooth(tensor: torch.Tensor) -> bool:
+    """Whether neighbouring rows of a table go together, as sinusoids do and rows that were drawn never."""
+    if tensor.dim() != 2 or len(tensor) < 8 or not torch.isfinite(tensor).all():
+        return False
+    rows = tensor.detach().double()
+    rows = rows - rows.mean(0)
+    return bool((rows[1:] * rows[:-1]).mean() > 0.5 * (rows**2).mean())
 
 
 def _observed(tensor: torch.Tensor, law: Distribution | None, stats: Mapping[str, float]) -> np.ndarray | None:
