@@ -52,6 +52,12 @@ def recurrent(m, x):
     return n + z * (torch.relu(m.b(x)) - n)
 
 
+def shared(m, x):  # one gate for all features: its gradient is a sum over them
+    x = torch.relu(m.a(x))
+    t = torch.sigmoid(m.g(x)[:, :1])
+    return t * torch.relu(m.b(x)) + (1 - t) * x
+
+
 def apart(m, x):  # a control: both products have a factor of their own, and nothing meets
     return torch.relu(m.a(x)) * torch.sigmoid(m.g(x)) + torch.relu(m.b(x)) * torch.sigmoid(m.h(x))
 
@@ -61,6 +67,7 @@ CASES = {
     "taken": (sums_to(taken, "a", "g"), "/sub", "a"),
     "highway": (sums_to(highway, "a", "g", "b", "h"), "/add_1", "h"),
     "recurrent": (sums_to(recurrent, "a", "g", "b"), "/add", "a"),
+    "shared": (sums_to(shared, "a", "g", "b"), "/add", "/sigmoid"),
     "apart": (sums_to(apart, "a", "g", "b", "h"), "/add", "g"),
 }
 
@@ -109,7 +116,7 @@ def test_independent_summands_would_be_far_off():
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("added", 1), ("taken", 1), ("highway", 4), ("recurrent", 1), ("apart", 0)]
+    ("name", "count"), [("added", 1), ("taken", 1), ("highway", 4), ("recurrent", 1), ("shared", 2), ("apart", 0)]
 )
 def test_where_gradients_meet_follows_from_the_graph(name, count):
     graph = read_model(CASES[name][0](), torch.randn(4, WIDTH)).graph

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, summed_out, translated
+from fanin.theory.adjoint.cotangent import Cotangent, Part, base_of_sum, fresh, summed_out, translated
 from fanin.theory.law import FEATURE, Law, subsets
 from fanin.theory.statistic import pair_counts
 
@@ -29,7 +29,8 @@ def unbroadcast(part: Part, whole: Cotangent | None, out: Law, x: Law, x_laid: L
     ratio = {s: _between(out, spread, t, part.ratio) / gain for s, t in names.items()}
     if part.values is None and not groups & x.groups:  # of copies, such as heads that share keys
         kept = part.balanced & x.groups
-        return replace(fresh(second, ratio, matrix=part.matrix, balanced=kept), radial=part.radial, met=part.met)
+        summed = replace(fresh(second, ratio, matrix=part.matrix, balanced=kept), radial=part.radial, met=part.met)
+        return replace(summed, base=base_of_sum(part.base, groups), awaited=True) if part.awaited else summed
     return fresh(second, ratio)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -211,6 +211,12 @@ class Cotangent:
 def identity() -> int:
     """A new identity, of a base or of another random number."""
     return next(_bases)
+
+
+@lru_cache(maxsize=4096)
+def base_of_sum(base: int, groups: Groups) -> int:
+    """The base of what sums random numbers over these groups: the same one wherever the same numbers are summed."""
+    return identity()
 
 
 def fresh(

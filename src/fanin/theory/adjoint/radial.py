@@ -118,7 +118,7 @@ def _factors(g: Cotangent, laws: list[Law], sent: list[list[Part]], signs: tuple
     for law, parts, sign in zip(laws, sent, signs, strict=True):
         if len(parts) == len(radials) and law.shape == g.law.shape:
             result.append([replace(p, radial=_times(r, sign)) for p, r in zip(parts, radials, strict=True)])
-        elif parts and _over_features(law, g.law):
+        elif parts and _over_features(law, g.law) and not any(p.awaited for p in parts):
             whole = _times(_together(g, radials), sign)
             result.append([_as_gradient(gathered(law, [_unknown(p) for p in parts]), whole)])
         else:
