@@ -26,8 +26,6 @@ What is known to be off: behind a norm over the positions of a map, how much mor
 ones is left out (intervals forward a third too wide behind batch norm, gradients before instance norm somewhat too
 narrow). Activations whose fixed point is unstable at the scale that was drawn (GELU at gain 2 from 20 layers on, SiLU,
 Mish and Hardswish at 40): some networks grow and some die, so gradients have two humps that one interval does not hold.
-Thirty dense layers of 128 with batch norm: the gradient's mean itself is predicted 30 % too small (5 % at width 512);
-it goes wrong layer by layer from the output on, and the interval lies beside it.
 """
 COLUMNS = """
 | case | tensors | networks | forward | width | backward | width |
