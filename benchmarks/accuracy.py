@@ -17,6 +17,7 @@ import argparse
 import logging
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -145,14 +146,17 @@ def _fill(result: Result, predicted, squares, grads, weights) -> None:
         if row.grad_rms is not None and row.name in grads:
             backward.append(_beyond(zeros[row.name], row.grad_rms, grads[row.name]))
             result.worst_backward.append((row.name, row.op, row.grad_rms, backward[-1]))
-    layers: dict[str, list[float]] = {}
-    for name, values in weights.items():
-        layers.setdefault(name.rpartition(".")[0], []).append(max(values))
-    floors = rounding(layers)
+    gone = {
+        row.name
+        for row in predicted.rows
+        if row.name in zeros and _zero(zeros[row.name], row.grad_rms, grads[row.name])
+    }
+    floors = rounding(weights, lambda name: (name.rpartition(".")[0],))
     for name, values in weights.items():
         said = predicted.parameters.get(name, {}).get("grad_rms")
         if said is not None:
-            parameters.append(_beyond(floors[name.rpartition(".")[0]], said, values))
+            silent = name.rpartition(".")[0] in gone or _zero(floors[name], said, values)
+            parameters.append(0.0 if silent else relative(said, values))
             result.worst_parameters.append((name, "", said, parameters[-1]))
     result.forward, result.backward = percentiles(forward), percentiles(backward)
     result.parameters = percentiles(parameters)
@@ -162,24 +166,37 @@ def _fill(result: Result, predicted, squares, grads, weights) -> None:
         setattr(result, listed, sorted(getattr(result, listed), key=lambda w: -w[3])[:12])
 
 
-def rounding(gradients: dict[str, list[float]]) -> dict[str, float]:
+def rounding(
+    gradients: dict[str, list[float]], blocks: Callable[[str], tuple[str, ...]] | None = None
+) -> dict[str, float]:
     """What is zero but for rounding: float32's eps beside the largest gradient of the block that a name stands in.
 
     The gradient of a key's bias is a sum of terms that cancel, and so is all that a router hears where one expert has
     the weight one. Each term is itself a difference that carries the rounding of the larger numbers it was made of: of
-    the order of ten roundings in all.
+    the order of ten roundings in all. Weights are compared within their layer alone: beside a layer whose input is
+    small a gradient may be small and yet exact.
+
+    Args:
+        blocks: of a name; of a tensor the module that it stands in and the one around it.
     """
-    blocks: dict[str, float] = {}
+    blocks = _blocks if blocks is None else blocks
+    largest: dict[str, float] = {}
     for name, values in gradients.items():
-        for block in _blocks(name):
-            blocks[block] = max(blocks.get(block, 0.0), float(np.sqrt(np.mean(values))))
-    return {name: 10 * float(np.finfo(np.float32).eps) * max(blocks[b] for b in _blocks(name)) for name in gradients}
+        for block in blocks(name):
+            largest[block] = max(largest.get(block, 0.0), float(np.sqrt(np.mean(values))))
+    return {name: 10 * float(np.finfo(np.float32).eps) * max(largest[b] for b in blocks(name)) for name in gradients}
 
 
-def _blocks(name: str) -> tuple[str, str]:
-    """The module that an operation or a layer stands in, and the one around it."""
+def _blocks(name: str) -> tuple[str, ...]:
+    """The module that an operation or a layer stands in, and the one around it, unless that is a list of blocks."""
     inner = name.rpartition("/")[0] if "/" in name else name.rpartition(".")[0]
-    return inner, inner.rpartition(".")[0]
+    outer, _, last = inner.rpartition(".")
+    return (inner,) if last.isdigit() else (inner, outer)
+
+
+def _zero(floor: float, said: float | None, squares: list[float]) -> bool:
+    """Whether both figures are below what rounding leaves."""
+    return said is not None and max(said, float(np.sqrt(np.mean(squares)))) <= floor
 
 
 def standard_error(squares: list[float]) -> float:
@@ -200,7 +217,7 @@ def relative(said: float, squares: list[float]) -> float:
 
 def _beyond(floor: float, said: float, squares: list[float]) -> float:
     """The relative error; zero where both are below what rounding leaves."""
-    return 0.0 if max(said, float(np.sqrt(np.mean(squares)))) <= floor else relative(said, squares)
+    return 0.0 if _zero(floor, said, squares) else relative(said, squares)
 
 
 def main() -> None:
