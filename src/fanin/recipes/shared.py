@@ -107,7 +107,7 @@ def embedding(structure: Structure, uses: list[Use], parameter: Parameter, optio
     logits = output_rms(options, parameter.shape[0])
     if any(u.node.id in structure.heads for u in uses) or (parameter.tied and any(u.role != "embedding" for u in uses)):
         std = min(0.02, logits / math.sqrt(width))
-        reason = f"a table that is also the output head: logits on a normalized input stay below rms {logits:g}"
+        reason = f"a table that is also the output head: logits on a normalized input stay below rms {logits:.3g}"
     elif structure.to_logits(uses[0].node):
         std, reason = 0.02, "a table of biases of attention logits: small, 0.02"
     else:

@@ -25,7 +25,7 @@ ELEMENT_BY_ELEMENT = (Kind.POINTWISE, Kind.SUM, Kind.PRODUCT, Kind.DROP)
 
 def tables_of_tokens(graph: Graph) -> frozenset[str]:
     """Ids of parameters that a dense layer, a norm over features or attention reads as a signal, row by row."""
-    alone, users = _alone(graph), _users(graph)
+    alone, users = _alone(graph), graph.users
     tables = [
         n for n in graph.nodes if n.kind is Kind.PARAMETER and sum(k > 1 for k in n.shape[:-1]) and n.shape[-1] > 1
     ]
@@ -34,14 +34,14 @@ def tables_of_tokens(graph: Graph) -> frozenset[str]:
 
 def batch_of_tokens(graph: Graph) -> frozenset[str]:
     """Ids of inputs whose last axis a norm with weights reads by itself: it holds features, not places."""
-    users, found = _users(graph), set()
+    users, found = graph.users, set()
     for node in graph.nodes:
         waiting = [node] if node.kind is Kind.INPUT and node.is_float and len(node.shape) > 1 else []
         while waiting:
             here = waiting.pop()
-            if any(user.kind is Kind.NORM and _reads(user, here) for user in users.get(here.id, ())):
+            if any(user.kind is Kind.NORM and _reads(user, here) for user in users[here.id]):
                 found.add(node.id)
-            waiting += [u for u in users.get(here.id, ()) if u.kind is Kind.MOVE and u.attrs["how"] == "same"]
+            waiting += [u for u in users[here.id] if u.kind is Kind.MOVE and u.attrs["how"] == "same"]
     return frozenset(found)
 
 
@@ -59,14 +59,6 @@ def normalized_batch(node: Node, batch: Known) -> Law:
     values = matched(grid.quantile_grid(array.ravel(), np.ones(array.size)), float(array.mean()), float(second.mean()))
     law = Law(batch.shape, batch.axes, values[None], np.zeros((1,) * len(batch.shape), np.int32), fresh_latent({}))
     return replace(law, latent=latent_for(law, lambda s: pairs.get(s, law.mean**2), law.groups))
-
-
-def _users(graph: Graph) -> dict[str, list[Node]]:
-    users: dict[str, list[Node]] = {}
-    for node in graph.nodes:
-        for i in node.inputs:
-            users.setdefault(i, []).append(node)
-    return users
 
 
 def as_tokens(law: Law) -> Law:
