@@ -68,15 +68,20 @@ def expectation(values: np.ndarray) -> np.ndarray:
 
 def at(values: np.ndarray, z: np.ndarray) -> np.ndarray:
     """f at other points of the latent by linear interpolation, linear beyond the grid's ends."""
-    flat = np.atleast_2d(values)
-    place = (z - Z_UNIT[0]) * (1 / (Z_UNIT[1] - Z_UNIT[0]))  # nodes are evenly spaced
-    left = np.clip(place.astype(np.intp), 0, POINTS - 2)
+    flat, (left, t) = np.atleast_2d(values), between(z)
     low = flat[:, left]
     found = flat[:, left + 1]
     found -= low
-    found *= place - left
+    found *= t
     found += low
     return found.reshape(*values.shape[:-1], *z.shape)
+
+
+def between(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The node before other points of the latent, and how far they are to the next; the last step reaches further."""
+    place = (z - Z_UNIT[0]) * (1 / (Z_UNIT[1] - Z_UNIT[0]))  # nodes are evenly spaced
+    left = np.clip(place.astype(np.intp), 0, POINTS - 2)
+    return left, place - left
 
 
 def quantile_grid(values: np.ndarray, probability: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from math import comb
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -41,7 +42,7 @@ def _curved(x: Law, uneven: Uneven) -> float:
     if uneven.own <= 0:
         a = x.coefficients
         return -uneven.own / 4 * np.sqrt(24) * float(x.level_weight @ (a[:, 0] * a[:, 4]))
-    mean = sum(w * grid.expectation(f) for w, f in _at_lengths(x.values, uneven.own))
+    mean = _powers(x.values, uneven.own, 1) @ _WEIGHTS
     return float(x.level_weight @ (x.means**2 - mean**2))
 
 
@@ -84,12 +85,33 @@ _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
-def _at_lengths(values: np.ndarray, excess: float) -> list[tuple[float, np.ndarray]]:
-    """Weights and the values of f(L z) for every length L."""
-    if excess < 1e-12:
-        return [(1.0, values)]
-    found = zip(*lengths(excess), strict=True)
-    return [(float(w), grid.at(values, length * grid.Z_UNIT)) for length, w in found]
+def _powers(values: np.ndarray, excess: float, power: int) -> np.ndarray:
+    """``E f(L z)^p`` for every length L, (levels, lengths), of values that are linear between the points of the grid.
+
+    ``((1 - t) f_i + t f_j)^p`` at ``L z = (1 - t) z_i + t z_j`` is a sum of products of neighbours, whose weights
+    are the same for all f.
+    """
+    low, high, total = values[:, :-1], values[:, 1:], 0.0
+    for k, weights in enumerate(_neighbours(float(excess), power)):
+        total = total + (low ** (power - k) * high**k) @ weights
+    return np.asarray(total)
+
+
+@lru_cache(maxsize=256)
+def _neighbours(excess: float, power: int) -> np.ndarray:
+    """Weights of ``f_i^(p - k) f_j^k`` for neighbours i and j in the mean over z of ``f(L z)^p``, (p + 1, i, lengths)."""
+    length, _ = lengths(max(excess, 0.0))
+    left, t = grid.between(length[:, None] * grid.Z_UNIT)
+    cell = left + (grid.POINTS - 1) * np.arange(len(length))[:, None]
+    found = [
+        np.bincount(
+            cell.ravel(),
+            (comb(power, k) * (1 - t) ** (power - k) * t**k * grid.WEIGHT).ravel(),
+            (grid.POINTS - 1) * len(length),
+        )
+        for k in range(power + 1)
+    ]
+    return np.stack(found).reshape(power + 1, len(length), -1).transpose(0, 2, 1).copy()
 
 
 def summed(law: Law, x: Law, weight: Law, n: float, left: float) -> Law:
@@ -111,11 +133,15 @@ def summed(law: Law, x: Law, weight: Law, n: float, left: float) -> Law:
 
 def _fourth(x: Law) -> float:
     """``E[u^4] / E[u^2]^2`` of a channel over its places."""
-    each = _at_lengths(x.values, max(x.latent.uneven.own, 0.0))
-    mean = sum(w * float(x.level_weight @ grid.expectation(f)) for w, f in each)
-    squares = [(w, (f - mean) ** 2) for w, f in each]
-    second, fourth = (sum(w * float(x.level_weight @ grid.expectation(f**k)) for w, f in squares) for k in (1, 2))
-    return fourth / second**2
+    own = max(x.latent.uneven.own, 0.0)
+
+    def moment(values: np.ndarray, power: int) -> float:
+        if own < 1e-12:
+            return float(x.level_weight @ grid.expectation(values**power))
+        return float(x.level_weight @ _powers(values, own, power) @ _WEIGHTS)
+
+    u = x.values - moment(x.values, 1)
+    return moment(u, 4) / moment(u, 2) ** 2
 
 
 def _kept(x: Law, values: np.ndarray) -> float:
@@ -124,11 +150,9 @@ def _kept(x: Law, values: np.ndarray) -> float:
     if common <= 0:
         squares = (values - mean_of(values)) ** 2
         return (float(x.level_weight @ (squares @ _CURVE)) / 2 / mean_of(squares)) ** 2 * common
-    each = _at_lengths(values, common)
-    mean = sum(w * mean_of(f) for w, f in each)
-    squares = [(w, mean_of((f - mean) ** 2)) for w, f in each]
-    first, second = (sum(w * s**k for w, s in squares) for k in (1, 2))
-    return second / first**2 - 1
+    u = values - float(x.level_weight @ _powers(values, common, 1) @ _WEIGHTS)
+    squares = x.level_weight @ _powers(u, common, 2)
+    return float(_WEIGHTS @ squares**2 / (_WEIGHTS @ squares) ** 2 - 1)
 
 
 _CURVE = grid.WEIGHT * (grid.Z_UNIT**2 - 1)
@@ -222,8 +246,8 @@ def along(x: Law) -> float:
     common = x.latent.uneven.common
     if common < _SLIGHT or x.gaussian:
         return 0.0
-    each = [(w, float(x.level_weight @ grid.expectation(f))) for w, f in _at_lengths(_straight(x), common)]
-    return max(sum(w * m**2 for w, m in each) - sum(w * m for w, m in each) ** 2, 0.0) / x.second
+    means = x.level_weight @ _powers(_straight(x), common, 1)
+    return max(float(_WEIGHTS @ means**2 - (_WEIGHTS @ means) ** 2), 0.0) / x.second
 
 
 def of_sum(law: Law, x: Law, y: Law) -> Law:

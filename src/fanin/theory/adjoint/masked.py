@@ -56,9 +56,8 @@ def _seen(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> np.ndarray | N
     prior = _prior(node, mask)
     if prior is None or prior.alike or prior.array.ndim != 4 or prior.array.shape[0] != node.shape[0]:
         return None
-    rows = prior.array[:, 0, 0]
-    whole = (prior.array == rows[:, None, None]).all() and np.isin(rows, (0, 1)).all() and rows.any(1).all()
-    return rows > 0 if whole and len(np.unique(rows, axis=0)) <= MASKS else None
+    seen = prior.seen
+    return seen if seen is not None and len(np.unique(seen, axis=0)) <= MASKS else None
 
 
 def _of(law: Law, samples: np.ndarray, places: np.ndarray | None = None) -> Law:

@@ -82,13 +82,23 @@ class Prior:
     @cached_property
     def counts(self) -> np.ndarray:
         """Effective number of keys of every row, (..., query, 1): (sum w)^2 / sum w^2."""
-        return _thin_counts(1 / (self.share**2).sum(-1, keepdims=True))
+        total, squares = self.array.sum(-1), np.einsum("...k,...k->...", self.array, self.array)
+        counts = np.where(total > 0, total**2 / np.maximum(squares, 1e-300), self.array.shape[-1])
+        return _thin_counts(counts[..., None])
 
     @cached_property
     def alike(self) -> bool:
         """Whether all rows see the same."""
-        flat = self.array.reshape(-1, *self.array.shape[-2:])
-        return bool((flat == flat[:1, :1]).all())
+        flat = self.array.reshape(-1, self.array.shape[-1])
+        return all(bool((rows == flat[0]).all()) for rows in (flat[-1:], flat))  # a causal mask's ends differ
+
+    @cached_property
+    def seen(self) -> np.ndarray | None:
+        """Which keys each sample looks at, (samples, keys); None where rows of one sample differ."""
+        rows = self.array[:, 0, 0]
+        if not ((self.array[:, 0, -1] == rows).all() and (self.array == rows[:, None, None]).all()):
+            return None
+        return rows > 0 if np.isin(rows, (0, 1)).all() and rows.any(1).all() else None
 
 
 MASKS = 16  # different masks of which a matrix over positions takes the mean
