@@ -127,33 +127,58 @@ def numpy_function(step: Step, booleans: frozenset[str] = frozenset()) -> Callab
 
     Truth values come as 0 and 1 and go as such; the wrapper turns them back for the operation. What is the same along
     the last axis (laws that do not depend on the latent) is worked out once, and large arrays in small pieces.
+    ``fn.derivative(i, *operands)`` is the framework's own derivative by the i-th operand, at kinks and ties as well:
+    a ReLU passes nothing back at zero, a clamp does at its bounds, the larger of two equal numbers a half.
     """
     refs = references(step)
 
-    def fn(*arrays: np.ndarray) -> np.ndarray:
-        common = [np.asarray(a, float) for a in (np.broadcast_arrays(*arrays) if len(arrays) > 1 else arrays)]
-        shape = common[0].shape if common else ()
-        if shape and shape[-1] > 1 and all(_flat(a) for a in common):
-            return np.repeat(fn(*(a[..., :1] for a in common)), shape[-1], -1)
-        if len(shape) > 1 and common[0].size > SERIAL:
-            rows = max(SERIAL * shape[0] // common[0].size, 1)
-            return np.concatenate([once(*(a[i : i + rows] for a in common)) for i in range(0, shape[0], rows)])
-        return once(*common)
+    def operands(arrays: tuple[np.ndarray, ...]) -> dict[str, torch.Tensor]:
+        tensors = [torch.from_numpy(np.array(array, dtype=float)) for array in arrays]
+        return {ref: t > 0.5 if ref in booleans else t for ref, t in zip(refs, tensors, strict=True)}
 
-    def once(*arrays: np.ndarray) -> np.ndarray:
-        tensors = {}
-        for ref, array in zip(refs, arrays, strict=True):
-            tensor = torch.from_numpy(np.array(array, dtype=float))
-            tensors[ref] = tensor > 0.5 if ref in booleans else tensor
+    def apply(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         args, kwargs = substitute(step, tensors)
+        return step.target(*args, **kwargs)
+
+    def value(*arrays: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            out = step.target(*args, **kwargs)
+            out = apply(operands(arrays))
         return (out.double() if out.dtype is torch.bool else out).numpy()
+
+    def slope(which: int, *arrays: np.ndarray) -> np.ndarray:
+        tensors = operands(arrays)
+        x, name = tensors[refs[which]], refs[which]
+        if not x.is_floating_point():
+            return np.zeros(arrays[which].shape)
+        with torch.enable_grad():
+            out = apply(tensors | {name: x.requires_grad_().clone()})  # the operation may write on its operand
+            if not out.requires_grad:  # comparisons
+                return np.zeros(x.shape)
+            return torch.autograd.grad(out.sum(), x)[0].numpy()
+
+    def fn(*arrays: np.ndarray) -> np.ndarray:
+        return _in_pieces(value, arrays)
+
+    def derivative(which: int, *arrays: np.ndarray) -> np.ndarray:
+        return _in_pieces(lambda *a: slope(which, *a), arrays)
 
     places = {ref: f"operand {i}" for i, ref in enumerate(refs)}
     key = (step.target, repr(substitute(step, places)), tuple(ref in booleans for ref in refs))
     cast(Any, fn).key = key  # functions of equal keys are the same one: a layer's and the next's
+    cast(Any, fn).derivative = derivative
     return fn
+
+
+def _in_pieces(work: Callable[..., np.ndarray], arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    """What is the same along the last axis once, and large arrays a few rows at a time."""
+    common = [np.asarray(a, float) for a in (np.broadcast_arrays(*arrays) if len(arrays) > 1 else arrays)]
+    shape = common[0].shape if common else ()
+    if shape and shape[-1] > 1 and all(_flat(a) for a in common):
+        return np.repeat(_in_pieces(work, tuple(a[..., :1] for a in common)), shape[-1], -1)
+    if len(shape) > 1 and common[0].size > SERIAL:
+        rows = max(SERIAL * shape[0] // common[0].size, 1)
+        return np.concatenate([work(*(a[i : i + rows] for a in common)) for i in range(0, shape[0], rows)])
+    return work(*common)
 
 
 def _flat(a: np.ndarray) -> bool:

@@ -26,7 +26,7 @@ def unbroadcast(part: Part, whole: Cotangent | None, out: Law, x: Law, x_laid: L
     gain = _multiplicity(out, spread, groups, lambda s: part.ratio.get(s, 0.0))
     second = summed_out(total, out.shape, tuple(i for i in range(len(out.shape)) if i not in spread)) * gain
     second = second.reshape(second.shape[lead:])
-    ratio = {s: _between(out, spread, t, part.ratio) / gain for s, t in names.items()}
+    ratio = {s: _between(out, spread, t, part.ratio) / gain if gain else 0.0 for s, t in names.items()}
     if part.values is None and not groups & x.groups:  # of copies, such as heads that share keys
         kept = part.balanced & x.groups
         summed = replace(fresh(second, ratio, matrix=part.matrix, balanced=kept), radial=part.radial, met=part.met)

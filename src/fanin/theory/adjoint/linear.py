@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from fanin.theory.adjoint import orthogonal, radial, sequence, white
 from fanin.theory.adjoint.aligned import returned
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.weights import ONE, Moments, along_weights, moments_of, paired, weight_part
+from fanin.theory.contraction import axis_groups
 from fanin.theory.kurtosis import kurtosis
 from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.padding import same_row
@@ -94,12 +96,24 @@ def own_deviation(g: Cotangent, n: float, weight: Law) -> tuple[float, float, fl
     return min(f / n * (kurtosis(weight) - 1) / 2, 1.0) * lost, f / n * lost, lost
 
 
-def _carried(g: Cotangent, x: Law) -> dict[Groups, float]:
-    """Correlations of the cotangent in the words of the input: the same weights act at every place."""
-    ratios = g.ratios()
-    return {
-        s: ratios.get(translated(s, x.axes, g.law.axes), 0.0) if FEATURE not in s else 0.0 for s in subsets(x.groups)
-    }
+def _carried(g: Cotangent, x: Law, axis: int = -1) -> dict[Groups, float]:
+    """Correlations of the cotangent in the words of the input: the same weights act at every place.
+
+    Places that were laid among the features (patches that are merged) are read by weights of their own: of m such
+    places beside P others, P - 1 of all P m - 1 are read by the same.
+    """
+    ratios, inside = g.ratios(), x.axes[axis]
+    outside = tuple(() if i == axis % len(x.axes) else a for i, a in enumerate(x.axes))
+
+    def ratio(s: Groups) -> float:
+        share, met = 1.0, s
+        for t in s & axis_groups(inside):
+            m, others = (prod(a.size for axis in axes for a in axis if a.group == t) for axes in ((inside,), outside))
+            share *= (others - 1) / (others * m - 1)
+            met = met if others > 1 else met - {t}
+        return share * ratios.get(translated(met, outside, g.law.axes), 0.0) if share and FEATURE not in s else 0.0
+
+    return {s: ratio(s) for s in subsets(x.groups)}
 
 
 def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
@@ -123,7 +137,7 @@ def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
         )
         whole = lambda p: adjoint_taps(p.mean(1, keepdims=True), node, kernel)  # noqa: E731
         along = returned(g, x, channels * weight.second, whole)
-        part = fresh(second, _thinned(_carried(g, x), node, x, kernel))
+        part = fresh(second, _thinned(_carried(g, x, 1), node, x, kernel))
         if weight.shape[1] == 1 and not a["transposed"]:
             part = replace(part, orthogonal=orthogonal.behind(g))
         parts[a["x"]] = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import lru_cache, wraps
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,11 @@ def _product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=256)
 def flipped(fn: Function) -> Function:
     """A function of two, of its operands the other way round."""
-    return lambda y, x: fn(x, y)
+    turned: Any = lambda y, x: fn(x, y)  # noqa: E731
+    own = getattr(fn, "derivative", None)
+    if own is not None:
+        turned.derivative = lambda which, y, x: own(1 - which, x, y)
+    return turned
 
 
 def asked_once(question: Callable[[Function], bool]) -> Callable[[Function], bool]:
@@ -68,7 +73,19 @@ def slope(fn: Function, values: np.ndarray) -> np.ndarray:
 
 
 def derivative(fn: Function, values: np.ndarray, *others: np.ndarray) -> np.ndarray:
-    """Central difference of a function in its first argument, on the grid's values."""
+    """Derivative of a function in its first argument, on the grid's values: the front end's, or a central difference.
+
+    They differ at kinks where many values lie: behind a residual branch that starts at zero the second ReLU of a block
+    passes nothing back where the first was zero, not a half.
+    """
+    own = getattr(fn, "derivative", None)
+    found = _difference(fn, values, *others) if own is None else own(0, values, *others)
+    finite = np.isfinite(found)
+    return found if finite.all() else np.where(finite, found, 0.0)
+
+
+def _difference(fn: Function, values: np.ndarray, *others: np.ndarray) -> np.ndarray:
+    """Central difference of a function in its first argument."""
     step = np.maximum(np.abs(values), 1e-3 * (np.sqrt(mean_of(np.minimum(values**2, 1e60))) + 1e-30)) * 1e-5
     change, size = _change(fn, values, others, step)
     found = change / (2 * step)
@@ -78,8 +95,7 @@ def derivative(fn: Function, values: np.ndarray, *others: np.ndarray) -> np.ndar
         if lost.any():
             step = np.maximum(step, NARROW)
             found = np.where(lost, _change(fn, values, others, step)[0] / (2 * step), found)
-    finite = np.isfinite(found)
-    return found if finite.all() else np.where(finite, found, 0.0)
+    return found
 
 
 def _change(fn: Function, values: np.ndarray, others, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
