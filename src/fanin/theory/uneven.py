@@ -99,7 +99,7 @@ def _powers(values: np.ndarray, excess: float, power: int) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def _neighbours(excess: float, power: int) -> np.ndarray:
-    """Weights of ``f_i^(p - k) f_j^k`` for neighbours i and j in the mean over z of ``f(L z)^p``, (p + 1, i, lengths)."""
+    """Weights of ``f_i^(p - k) f_j^k``, i and j neighbours, in the mean over z of ``f(L z)^p``: (p + 1, i, lengths)."""
     length, _ = lengths(max(excess, 0.0))
     left, t = grid.between(length[:, None] * grid.Z_UNIT)
     cell = left + (grid.POINTS - 1) * np.arange(len(length))[:, None]
