@@ -43,8 +43,10 @@ def reduce(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
     if op in ("mean", "sum"):
         return [[radial.averaged(g, x, fresh(profile / (n**2 if op == "mean" else 1.0), ratio), dims)]]
     if op in ("max", "min"):
-        shared = shared_out(g, x, along - {FEATURE}, n, n if along - {FEATURE} else 1.0, 1.0, False)
-        return [to_the_largest(x, profile / n, shared, n, 1 if op == "max" else -1)]
+        over = along - {FEATURE}
+        shared = shared_out(g, x, over, n, n if over else 1.0, 1.0, False)
+        r = max(x.correlation(over), 0.0) if over else 0.0
+        return [to_the_largest(x, profile / n, shared, n, r, 1 if op == "max" else -1)]
     if op in ("var", "std", "norm"):
         value = max(as_law(g.law).second, 1e-300)
         spread = max(x.second - x.mean**2, 0.0) if op != "norm" else x.second

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from scipy.special import ndtri
 
 from fanin.graph import Node
 from fanin.theory import grid
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.adjoint.linear import adjoint_taps
 from fanin.theory.contraction import axis_groups
+from fanin.theory.largest import agreement
+from fanin.theory.largest import chance as chances
 from fanin.theory.law import FEATURE, Groups, Law, subsets
+from fanin.theory.rules.maximum import inside
 from fanin.theory.rules.pool import _taps
 from fanin.theory.state import Value, as_law
 
@@ -29,23 +33,32 @@ def pool(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     n_in, n_out = float(np.prod(x.shape[first:])), float(np.prod(node.shape[first:]))
     along = frozenset(t for axis in x.axes[first:] for t in axis_groups(axis)) - {FEATURE}
     mean = node.attrs["op"] == "mean"
+    r = 0.0 if mean else inside(node, x, along)
     ratio = shared_out(g, x, along, float(np.mean(taps)), n_in, n_out, mean)
     if mean:
         divisor = n if node.attrs.get("count_pad", True) else taps
         second = adjoint_taps(profile / divisor**2, conv_like, kernel) if first == 2 else profile * n_out / (n * n_in)
         return [[fresh(second, ratio)]]
     second = adjoint_taps(profile / taps, conv_like, kernel) if first == 2 else profile * n_out / n_in
-    return [to_the_largest(x, second, ratio, float(np.mean(taps)))]
+    return [to_the_largest(x, second, ratio, float(np.mean(taps)), r)]
 
 
-def to_the_largest(x: Law, second: np.ndarray, ratio: dict[Groups, float], n: float, sign: int = 1) -> list[Part]:
+def to_the_largest(
+    x: Law, second: np.ndarray, ratio: dict[Groups, float], n: float, r: float, sign: int = 1
+) -> list[Part]:
     """The gradient of a window goes to one input, with a chance P(z) that grows with its value (or falls).
 
     An indicator b of chance P is P + (b - P): two places have in common what the chances have, and each has by itself
     the variance P (1 - P).
+
+    Args:
+        r: correlation of the latents of two inputs of a window: of those that are alike any may be the largest.
     """
-    chance = np.stack([_rank(sign * row) for row in x.values]) ** (n - 1)
-    chance = np.minimum(chance / (n * grid.expectation(chance)[:, None]), 1.0)
+    ranks = np.stack([ndtri(np.minimum(_rank(sign * row), 1 - 1e-12)) for row in x.values])
+    power = r ** np.arange(grid.DEGREE + 1) if r > 0 else np.zeros(1)
+    alike = float(x.level_weight @ (grid.hermite_coefficients(ranks)[:, : len(power)] ** 2 @ power))
+    chance = grid.at(chances(n, round(min(max(alike, 0.0), 1.0), 4)), ranks)
+    chance = np.minimum(np.maximum(chance, 0.0) / (n * grid.expectation(chance)[:, None]), 1.0)
     whole = second * n
     alone = Part(0, np.ones(()), dict.fromkeys(ratio, 1.0), chance)
     share = {s: r / n / max(alone.pair(x, s), 1e-300) for s, r in ratio.items()}
@@ -67,17 +80,27 @@ def shared_out(
     """Correlation between inputs of a pool: the gradient's sum over the map is that over the outputs.
 
     Of windows of n a mean sends to all its inputs alike, so that two of them have all of it in common; a maximum sends
-    to one, which another sample shares with chance 1/n.
+    to one, which another sample shares with the chance that its largest is at the same place (``largest.agreement``).
     """
     ratios = {frozenset(): 1.0, **g.ratios()}
     found = {}
+    within = 0.0 if mean else max(x.correlation(along), 0.0) if along else 0.0
     for s in subsets(x.groups):
         rest = s - along
         one, others = ratios.get(rest, 0.0), (outputs - 1) * ratios.get(s & g.law.groups, 0.0)
+        meet = 1.0 if mean else _agreement(x, rest, along, n, within)
         if not s & along:
-            found[s] = one if mean else one / n
+            found[s] = one * meet
         elif mean:
             found[s] = (n * (one + others) - one) / max(inputs - 1, 1.0)
         else:
-            found[s] = (others + (one * (1 - 1 / n) if rest else 0.0)) / max(inputs - 1, 1.0)
+            found[s] = (others + (one * (1 - meet) if rest else 0.0)) / max(inputs - 1, 1.0)
     return {s: float(np.clip(r, -1, 1)) for s, r in found.items()}
+
+
+def _agreement(x: Law, differ: Groups, along: Groups, n: float, within: float) -> float:
+    """Chance that windows of two samples have their largest at the same place."""
+    if not differ or within >= 1 - 1e-9:
+        return 1.0
+    one, others = x.correlation(differ), x.correlation(differ | along) if along else 0.0
+    return agreement(max(round(n), 1), round((one - others) / (1 - within), 4))

@@ -86,6 +86,11 @@ def _unfold_size(node: Node, kernel, channels: int) -> float:
     return node.shape[0] * float(np.prod(node.shape[2:])) * float(np.prod(kernel)) * channels
 
 
+def as_conv(node: Node) -> Node:
+    """A pool as a convolution: its windows are read as a kernel's."""
+    return replace(node, attrs={"transposed": False, **node.attrs})
+
+
 def tap_sum(profile: np.ndarray, node: Node, kernel: tuple[int, ...]) -> np.ndarray:
     """Sum of a profile (sample, 1, spatial...) over the taps that reach each output position."""
     a = node.attrs

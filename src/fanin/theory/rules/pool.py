@@ -17,7 +17,6 @@ from fanin.theory.contraction import axis_groups
 from fanin.theory.law import (
     FEATURE,
     MAX_LEVELS,
-    MAX_VARIANCES,
     Axis,
     Groups,
     Law,
@@ -26,10 +25,9 @@ from fanin.theory.law import (
     fresh_latent,
     gaussians,
     latent_for,
-    levels_of_squares,
 )
-from fanin.theory.rules import picked
-from fanin.theory.rules.convolution import tap_sum
+from fanin.theory.rules import maximum, picked
+from fanin.theory.rules.convolution import as_conv, tap_sum
 from fanin.theory.state import Value, as_law
 from fanin.theory.statistic import pair_counts
 
@@ -43,7 +41,7 @@ def pool(node: Node, *inputs: Value) -> Law:
     groups = frozenset(g for a in x.axes[first:] for g in axis_groups(a)) - {FEATURE}
     taps = _taps(node, x, first)
     if node.attrs["op"] == "max":
-        return _max(node, x, axes, groups, taps)
+        return maximum.of_windows(node, x, axes, groups, taps)
     return _mean(node, x, axes, groups, taps)
 
 
@@ -58,12 +56,8 @@ def _taps(node: Node, x: Law, first: int) -> np.ndarray:
     one = np.ones((1,) * len(node.shape))
     if first != 2:
         return one * float(np.prod(node.attrs["kernel"]))
-    taps = tap_sum(one, _as_conv(node), node.attrs["kernel"])
+    taps = tap_sum(one, as_conv(node), node.attrs["kernel"])
     return taps
-
-
-def _as_conv(node: Node) -> Node:
-    return replace(node, attrs={"transposed": False, **node.attrs})
 
 
 def _mean(node: Node, x: Law, axes, groups: Groups, taps: np.ndarray) -> Law:
@@ -73,7 +67,7 @@ def _mean(node: Node, x: Law, axes, groups: Groups, taps: np.ndarray) -> Law:
     if len(x.shape) - len(node.attrs["kernel"]) == 2:
         profile = x.profile(x.seconds)
         profile = profile.mean(1, keepdims=True) if profile.shape[1] > 1 else profile
-        own = tap_sum(profile, _as_conv(node), node.attrs["kernel"])
+        own = tap_sum(profile, as_conv(node), node.attrs["kernel"])
     else:
         own = taps * x.second
     variance = (own + taps * (taps - 1) * pair) / divisor**2
@@ -102,59 +96,6 @@ def _mean_of(x: Law, law: Law) -> tuple[int, tuple, tuple, float] | None:
     return (x.latent.id, x.latent.feature_view, x.latent.place_view, float(np.clip(deviation / slope, -1, 1)))
 
 
-def _max(node: Node, x: Law, axes, groups: Groups, taps: np.ndarray) -> Law:
-    """The largest of every window: of elements that are alike, of the level nearest to the window's mean square."""
-    r = max(x.correlation(groups), 0.0) if groups else 0.0
-    order = np.argsort(x.seconds, kind="stable")
-    rows = grid.increasing(x.values[order])
-    own, counts = _window_squares(node, x, taps), np.maximum(np.round(taps), 1)
-    numbers, level = levels_of_squares(own, MAX_VARIANCES)
-    edges = (x.seconds[order][1:] + x.seconds[order][:-1]) / 2
-    nearest = np.searchsorted(edges, numbers)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale = np.sqrt(numbers / x.seconds[order][nearest])
-    scale = np.where(np.isfinite(scale), scale, 1.0)
-    code = level + len(numbers) * counts.astype(np.int64)
-    codes, level = np.unique(np.broadcast_to(code, np.broadcast_shapes(level.shape, counts.shape)), return_inverse=True)
-    tops = {n: largest_latent(int(n), r) for n in np.unique(codes // len(numbers))}
-    values = np.stack(
-        [grid.at(rows[nearest[k]], tops[n]) * scale[k] for n, k in zip(*divmod(codes, len(numbers)), strict=True)]
-    )
-    values, level = compress(values, level.reshape(code.shape).astype(np.int32))
-    latent = fresh_latent({s: x.correlation(s) for s in x.latent.corr})
-    law = Law(node.shape, axes, values, level, latent, x.exact, x.note)
-    return law if len(x.values) == 1 else law.marked("max pooling of places with different laws")
-
-
-def _window_squares(node: Node, x: Law, taps: np.ndarray) -> np.ndarray:
-    """Mean square of what is under every window."""
-    if len(x.shape) - len(node.attrs["kernel"]) != 2 or len(x.values) == 1:
-        return np.full((1,) * len(x.shape), x.second)
-    profile = x.profile(x.seconds)
-    profile = profile.mean(1, keepdims=True) if profile.shape[1] > 1 else profile
-    return tap_sum(profile, _as_conv(node), node.attrs["kernel"]) / np.maximum(taps, 1)
-
-
-def largest(values: np.ndarray, n: int, r: float) -> np.ndarray:
-    """Law of the largest of n elements whose latents correlate by r: a monotone f of the largest latent."""
-    return values if n <= 1 or r >= 1 - 1e-9 else grid.at(values, largest_latent(n, r))
-
-
-@lru_cache(maxsize=256)
-def largest_latent(n: int, r: float) -> np.ndarray:
-    """The largest of n standard Gaussians that correlate by r, as an increasing function of one of its own."""
-    if n <= 1 or r >= 1 - 1e-9:
-        return grid.Z_UNIT
-    p = np.clip(grid.CDF, 1e-300, 1 - 1e-16)
-    if r <= 1e-6:
-        return np.clip(grid.ndtri(p ** (1 / n)), -9, 9)
-    own = grid.ndtri(np.clip(p ** (1 / n), 1e-300, 1 - 1e-16))  # quantiles of the largest of n independent ones
-    own = grid.at(own, grid.Z_COARSE)
-    top = (np.sqrt(r) * grid.Z_COARSE[:, None] + np.sqrt(1 - r) * own[None, :]).ravel()
-    weight = (grid.WEIGHT_COARSE[:, None] * grid.WEIGHT_COARSE[None, :]).ravel()
-    return grid.quantile_grid(top, weight)
-
-
 def reduce(node: Node, *inputs: Value) -> Law:
     """Mean, sum, mean square, variance, maximum over axes."""
     x = as_law(inputs[0])
@@ -179,7 +120,7 @@ def reduce(node: Node, *inputs: Value) -> Law:
         law = constant(shape, axes, np.sqrt(_over(x.profile(x.seconds), dims) * n))
         law = replace(law, latent=replace(law.latent, length_of=_length_of(x, dims)))
     elif op in ("max", "min"):
-        law = _extreme(x, dims, shape, axes, n, op)
+        law = maximum.along(x, dims, shape, axes, n, op)
     else:
         raise NotImplementedError(f"a reduction by {op}")
     law = replace(law, exact=law.exact and x.exact, note=law.note or x.note)
@@ -348,34 +289,6 @@ def _spread_over(x: Law, dims, shape, axes, n: float, correction: float, op: str
     ratio = max(1 - moment / x.second, 0.0) if x.second > 0 else 0.0
     variance = second * ratio * n / max(n - correction, 1)
     return constant(shape, axes, np.sqrt(variance) if op == "std" else variance)
-
-
-def _extreme(x: Law, dims, shape, axes, n: float, op: str) -> Law:
-    over = frozenset(g for d in dims for g in axis_groups(x.axes[d])) - {FEATURE}
-    r = max(x.correlation(over), 0.0) if over else 0.0
-    sign = 1 if op == "max" else -1
-    if all(x.level.shape[d] == 1 for d in dims):
-        values, level = x.values, x.level
-    else:
-        values, level = _mixed(x, dims)
-    values = np.stack([sign * largest(v, int(n), r) for v in grid.increasing(sign * values)])
-    corr = {s: x.correlation(s) for s in x.latent.corr}
-    return Law(shape, axes, values, level, fresh_latent(corr))
-
-
-def _mixed(x: Law, dims: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """For every remaining place the law of an element drawn from along ``dims``: quantiles of the mixture."""
-    count = len(x.values)
-    moved = np.moveaxis(x.level, dims, range(-len(dims), 0))
-    rest = moved.shape[: moved.ndim - len(dims)]
-    rows = moved.reshape(int(np.prod(rest)), -1)
-    shares = np.stack([np.bincount(row, minlength=count) for row in rows]) / rows.shape[1]
-    distinct, level = np.unique(shares, axis=0, return_inverse=True)
-    samples = x.values.ravel()
-    values = np.stack([grid.quantile_grid(samples, (share[:, None] * grid.WEIGHT).ravel()) for share in distinct])
-    kept = [1 if d in dims else k for d, k in enumerate(x.level.shape)]
-    values, level = compress(values, level.reshape(kept).astype(np.int32))
-    return values, level
 
 
 def _squeezed(law: Law, dims: tuple[int, ...]) -> Law:

@@ -1,0 +1,165 @@
+"""The largest or smallest of a window, or along axes: order statistics of correlated latents."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from fanin.graph import Node
+from fanin.theory import border, grid
+from fanin.theory.border import Border
+from fanin.theory.contraction import axis_groups
+from fanin.theory.largest import common, largest, largest_latent
+from fanin.theory.law import (
+    FEATURE,
+    MAX_VARIANCES,
+    Axis,
+    Groups,
+    Law,
+    compress,
+    fresh_latent,
+    levels_of_squares,
+)
+from fanin.theory.places import POSITION
+from fanin.theory.rules.convolution import as_conv, tap_sum
+
+
+def of_windows(node: Node, x: Law, axes: tuple[Axis, ...], groups: Groups, taps: np.ndarray) -> Law:
+    """The largest of every window: of elements that are alike, of the level nearest to the window's mean square.
+
+    Args:
+        axes: of the result.
+        groups: that a window's elements differ in.
+        taps: number of real elements under every window.
+    """
+    r = inside(node, x, groups)
+    order = np.argsort(x.seconds, kind="stable")
+    rows = grid.increasing(x.values[order])
+    own, counts = _window_squares(node, x, taps), np.maximum(np.round(taps), 1)
+    numbers, level = levels_of_squares(own, MAX_VARIANCES)
+    edges = (x.seconds[order][1:] + x.seconds[order][:-1]) / 2
+    nearest = np.searchsorted(edges, numbers)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = np.sqrt(numbers / x.seconds[order][nearest])
+    scale = np.where(np.isfinite(scale), scale, 1.0)
+    code = level + len(numbers) * counts.astype(np.int64)
+    codes, level = np.unique(np.broadcast_to(code, np.broadcast_shapes(level.shape, counts.shape)), return_inverse=True)
+    tops = {n: largest_latent(int(n), r) for n in np.unique(codes // len(numbers))}
+    values = np.stack(
+        [grid.at(rows[nearest[k]], tops[n]) * scale[k] for n, k in zip(*divmod(codes, len(numbers)), strict=True)]
+    )
+    values, level = compress(values, level.reshape(code.shape).astype(np.int32))
+    law = Law(node.shape, axes, values, level, _latent(x, groups, float(np.mean(counts)), r), x.exact, x.note)
+    law = _bordered(node, law, x, float(np.mean(counts)))
+    return law if len(x.values) == 1 else law.marked("max pooling of places with different laws")
+
+
+def _latent(x: Law, groups: Groups, n: float, r: float):
+    """What maxima over n elements, which correlate by r and differ in these groups, have in common."""
+    return fresh_latent({s: _common(x, s, groups, n, r) for s in x.latent.corr})
+
+
+def _common(x: Law, differ: Groups, groups: Groups, n: float, r: float) -> float:
+    others = x.correlation(differ | groups)
+    one = others if differ & groups else x.correlation(differ)
+    return float(np.clip(common(max(round(n), 1), r, one, others), -1, 1))
+
+
+def inside(node: Node, x: Law, groups: Groups) -> float:
+    """Correlation of two elements of a window; of a map that carries a border as near to each other as they are."""
+    if not groups:
+        return 0.0
+    taps = _read(node, x)
+    if taps is None:
+        return max(x.correlation(groups), 0.0)
+    share, count = taps
+    of = np.diag(share @ _corr(x)[frozenset((POSITION,))] @ share.T)
+    return float(np.clip(count @ of / count.sum(), 0, 1))
+
+
+def _corr(x: Law) -> dict[Groups, np.ndarray]:
+    found = border.carried(x)
+    assert found is not None
+    return dict(found.corr)
+
+
+def _read(node: Node, x: Law) -> tuple[np.ndarray, np.ndarray] | None:
+    """Shares of each kind of place among those under a window of each kind, and how many windows are of each."""
+    if border.carried(x) is None or len(x.shape) - len(node.attrs["kernel"]) != 2:
+        return None
+    sizes, out = tuple(x.shape[2:]), tuple(node.shape[2:])
+    if border.sizes_of(x) != sizes or 1 in out or frozenset((POSITION,)) not in _corr(x):
+        return None
+    source, result, a = border.kinds(sizes), border.kinds(out), node.attrs
+    share = np.ones((len(result.count), 1))
+    for d, k in enumerate(a["kernel"]):
+        at = result.middle[d][:, None] * a["stride"][d] - a["padding"][d] + np.arange(k) * a["dilation"][d]
+        real = (at >= 0) & (at < sizes[d])
+        of, kinds = source.along[d]
+        own = np.zeros((len(at), kinds))
+        np.add.at(own, (np.arange(len(at))[:, None], of[np.clip(at, 0, sizes[d] - 1)]), real)
+        share = (share[:, :, None] * (own / own.sum(1, keepdims=True))[:, None, :]).reshape(len(at), -1)
+    return share, result.count
+
+
+def _bordered(node: Node, law: Law, x: Law, n: float) -> Law:
+    """The maxima of a map that carries a border, by how near to it they are."""
+    taps, sizes = _read(node, x), border.sizes_of(law)
+    if taps is None or sizes is None:
+        return law
+    share, corr, count = taps[0], _corr(x), max(round(n), 1)
+    own = np.clip(np.diag(share @ corr[frozenset((POSITION,))] @ share.T), 0, 1)
+    found = {s: _between(r, corr.get(s | {POSITION}), share, own, count) for s, r in corr.items()}
+    law = replace(law, latent=replace(law.latent, border=Border(sizes, found)))
+    return border.with_pairs(law, border.pairs(law, sizes), sizes)
+
+
+def _between(r: np.ndarray, others: np.ndarray | None, share: np.ndarray, own: np.ndarray, n: int) -> np.ndarray:
+    """Correlations of maxima of every two kinds of window, or of one kind in two samples."""
+    if r.ndim == 1:
+        apart = np.diag(share @ others @ share.T) if others is not None else share @ r
+        found = [common(n, o, a, b) for o, a, b in zip(own, share @ r, apart, strict=True)]
+        return np.clip(np.array(found), -1, 1)
+    spread = np.sqrt([1 / common(n, o, 1.0, 1.0) for o in own])  # deviation of the top
+    return np.clip(share @ r @ share.T / np.outer(spread, spread), -1, 1)
+
+
+def _window_squares(node: Node, x: Law, taps: np.ndarray) -> np.ndarray:
+    """Mean square of what is under every window."""
+    if len(x.shape) - len(node.attrs["kernel"]) != 2 or len(x.values) == 1:
+        return np.full((1,) * len(x.shape), x.second)
+    profile = x.profile(x.seconds)
+    profile = profile.mean(1, keepdims=True) if profile.shape[1] > 1 else profile
+    return tap_sum(profile, as_conv(node), node.attrs["kernel"]) / np.maximum(taps, 1)
+
+
+def along(x: Law, dims: tuple[int, ...], shape: tuple[int, ...], axes: tuple[Axis, ...], n: float, op: str) -> Law:
+    """The largest (or smallest) of all elements along axes."""
+    over = frozenset(g for d in dims for g in axis_groups(x.axes[d])) - {FEATURE}
+    r = max(x.correlation(over), 0.0) if over else 0.0
+    sign = 1 if op == "max" else -1
+    if all(x.level.shape[d] == 1 for d in dims):
+        values, level = x.values, x.level
+    else:
+        values, level = _mixed(x, dims)
+    values = np.stack([sign * largest(v, int(n), r) for v in grid.increasing(sign * values)])
+    return Law(shape, axes, values, level, _latent(x, over, n, r))
+
+
+def _mixed(x: Law, dims: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """For every remaining place the law of an element drawn from along ``dims``: quantiles of the mixture."""
+    count = len(x.values)
+    moved = np.moveaxis(x.level, dims, range(-len(dims), 0))
+    rest = moved.shape[: moved.ndim - len(dims)]
+    rows = moved.reshape(int(np.prod(rest)), -1)
+    shares = np.stack([np.bincount(row, minlength=count) for row in rows]) / rows.shape[1]
+    distinct, level = np.unique(shares, axis=0, return_inverse=True)
+    samples = x.values.ravel()
+    values = np.stack([grid.quantile_grid(samples, (share[:, None] * grid.WEIGHT).ravel()) for share in distinct])
+    kept = [1 if d in dims else k for d, k in enumerate(x.level.shape)]
+    values, level = compress(values, level.reshape(kept).astype(np.int32))
+    return values, level
+
+
+__all__ = ["along", "inside", "of_windows"]
