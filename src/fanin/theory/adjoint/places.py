@@ -123,9 +123,14 @@ def move(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     result[0] = [k or back(node, part, g.law, x) for k, part in zip(known, g.parts, strict=True)]
     if how in ("roll", "flip"):  # what one place has along its signal is another's now
         result[0] = [replace(p, radial=p.radial and radial.elsewhere(p.radial)) for p in result[0]]
-    if lengths.length(x) is None or lengths.length(x) != lengths.length(g.law):  # another sequence, or none
+    if how != "slice" and _elsewhere(g.law, x):
         result[0] = [replace(part, matrix=None) for part in result[0]]
     return result
+
+
+def _elsewhere(out: Law, x: Law) -> bool:
+    """Whether the positions of a result are those of another sequence, or of none."""
+    return lengths.length(x) is None or lengths.length(x) != lengths.length(out)
 
 
 def _names(part: Part, out: Law, x: Law, pairs) -> dict:
@@ -231,7 +236,20 @@ def _scattered(part: Part, out: Law, x: Law, axis: int, index) -> Part:
     shape[axis] = size
     full = np.zeros(shape)
     full[(slice(None),) * axis + (index,)] = second
-    return _kept(part, full, part.ratio, values)
+    ratio = {s: part.ratio.get(s, 0.0) * _pairs_kept(s & axis_groups(x.axes[axis]), out, x) for s in subsets(x.groups)}
+    moved = replace(_kept(part, full, ratio, values), matrix=None if _elsewhere(out, x) else part.matrix)
+    if axis_groups(x.axes[axis]) != {sequence.POSITION} or not isinstance(index, slice) or index.step not in (None, 1):
+        return moved
+    return sequence.in_whole(moved, part, out, x, index.start)
+
+
+def _pairs_kept(groups, out: Law, x: Law) -> float:
+    """Of all pairs of places that differ in these groups the share that is in a piece; elsewhere there is nothing."""
+    share = 1.0
+    for t in groups:
+        inside, whole = (np.prod([a.size for axis in law.axes for a in axis if a.group == t]) for law in (out, x))
+        share *= max(inside - 1, 0.0) / max(whole - 1, 1.0)
+    return float(share)
 
 
 def slice_(node: Node, part: Part, out: Law, x: Law) -> Part:

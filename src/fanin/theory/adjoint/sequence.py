@@ -6,6 +6,8 @@ different degrees. A part may then carry a matrix over positions (or runs of the
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from fanin.theory import grid, places
@@ -103,6 +105,30 @@ def of_piece(g: Cotangent, piece: Law, start: int) -> tuple[np.ndarray, float] |
     inner = np.where((owner[:, None] == owner[None, :]) & ~np.eye(len(owner), dtype=bool), near[owner][:, None], inner)
     second = float(places.runs(count).width @ np.diag(inner)) / count
     return normalized(inner), mean_pair(inner, count) / second if second > 0 else 0.0
+
+
+def in_whole(moved: Part, part: Part, piece: Law, whole: Law, start: int) -> Part:
+    """The part of a piece of a sequence among all of its positions, nothing at the others: with the piece's matrix.
+
+    A sum with what other pieces get (a class token that alone is read has a hundred times the gradient) is then told
+    pair by pair; one number for all would be that of the largest.
+    """
+    size, count = places.length(whole), places.length(piece)
+    if size is None or count is None or count >= size:
+        return moved
+    inner = _part_pairs(part, piece, count)
+    run, near = places.runs(size), places.neighbours(inner)
+    at = run.index - start
+    inside = (at >= 0) & (at < count)
+    owner = np.searchsorted(places.runs(count).start, np.clip(at, 0, count - 1), side="right") - 1
+    pairs = inner[np.ix_(owner, owner)]
+    pairs = np.where((owner[:, None] == owner[None, :]) & ~np.eye(len(owner), dtype=bool), near[owner][:, None], pairs)
+    pairs = pairs * np.outer(inside, inside)
+    second = float(run.width @ np.diag(pairs)) / size
+    alike = mean_pair(pairs, size) / second if second > 0 else 0.0
+    if part.values is not None:
+        return moved
+    return replace(moved, matrix=normalized(pairs), ratio={**moved.ratio, frozenset((POSITION,)): alike})
 
 
 def correlation(g: Cotangent, to: Law | None = None) -> np.ndarray | None:
