@@ -269,7 +269,7 @@ def embed(ids: Modelled, weight: Law, padding: int = -1) -> Law:
     if len(weight.values) > 1:
         numbers = weight.level_weight @ weight.values
         law = law.with_values(numbers[None])
-    corr = _same_id(ids) if isinstance(ids, Known) else {}
+    corr = _same_row(ids, padding) if isinstance(ids, Known) else {}
     default = 1.0 / weight.shape[0]
     latent = fresh_latent({s: corr.get(s, default) for s in subsets(law.groups)})
     if isinstance(ids, Known):  # the same rows again are the same numbers
@@ -280,6 +280,16 @@ def embed(ids: Modelled, weight: Law, padding: int = -1) -> Law:
             used, level = relabel(empty, 2)
             law = replace(law, values=np.stack([law.values[0], 0 * law.values[0]])[used], level=level)
     return replace(law, latent=latent)
+
+
+def _same_row(ids: Known, padding: int) -> dict[Groups, float]:
+    """How often two places look up one row; of a row of zeros none hear, so that it is a share of the others' pairs."""
+    empty = np.asarray(ids.array) == padding
+    if padding < 0 or not empty.any() or empty.all():
+        return _same_id(ids)
+    own = int(ids.array.max()) + 1 + np.arange(ids.array.size).reshape(ids.shape)
+    same = _same_id(Known(np.where(empty, own, ids.array), ids.axes, ids.from_batch))
+    return {s: min(r / float(np.mean(~empty)) ** 2, 1.0) for s, r in same.items()}
 
 
 def _same_id(ids: Known) -> dict[Groups, float]:

@@ -40,7 +40,7 @@ def same_row(ids: Known) -> dict[Groups, float]:
 def looked_up(ids: Modelled, weight: Law, padding: int) -> Law:
     """Rows of a table (``contraction.embed``), of which those of padding have nothing in common."""
     law = embed(ids, weight, padding)
-    if not isinstance(ids, Known) or ids.padding is None:
+    if not isinstance(ids, Known) or ids.padding is None or (ids.array[ids.padding] == padding).all():
         return law
     same = same_row(ids)
     corr = {s: same.get(s, r) for s, r in law.latent.corr.items()}

@@ -149,19 +149,19 @@ def of_sum(law: Law, parts: Sequence[Law]) -> dict[Groups, Scatter]:
     """Spread of the correlations of a sum of independent parts: pair moments add, and so do squares of deviations."""
     spread = {}
     for differ in subsets(law.groups):
-        slope = _slope(law, differ)
+        grows = slope(law, differ)
         each = [pair_deviation(part, differ) for part in parts]
         whole = Scatter(*(math.hypot(*kind) for kind in zip(*each, strict=True)))
-        spread[differ] = whole.times(1 / slope) if slope > 0 else Scatter()
+        spread[differ] = whole.times(1 / grows) if grows > 0 else Scatter()
     return spread
 
 
-def _slope(law: Law, differ: Groups) -> float:
+def slope(law: Law, differ: Groups) -> float:
     """By how much the pair moment grows with the latents' correlation."""
     r = law.correlation(differ)
     low, high = max(r - 0.01, -1.0), min(r + 0.01, 1.0)
-    slope = (law.moment_at(differ, high) - law.moment_at(differ, low)) / (high - low)
-    return slope if slope > 1e-9 * law.second else 0.0
+    found = (law.moment_at(differ, high) - law.moment_at(differ, low)) / (high - low)
+    return found if found > 1e-9 * law.second else 0.0
 
 
 def divided(scatter: Scatter, places: float) -> Scatter:

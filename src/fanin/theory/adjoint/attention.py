@@ -15,12 +15,12 @@ from fanin.theory.adjoint.rows import Pairs, Rows
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.rules.attention import (
-    Prior,
     _bias_variance,
     _prior,
     _row_counts,
     _run_weights,
     concentrations,
+    rows_alike,
 )
 from fanin.theory.state import Value, as_law
 
@@ -174,7 +174,7 @@ def _rows(node: Node, g: Cotangent, q: Law, k: Law, v: Law, inputs) -> tuple[Row
     size_q, size_k = places.length(q), places.length(k)
     found = _run_weights(prior, a["causal"], n_q, n_k) if (size_q, size_k) == (n_q, n_k) else None
     if found is None and (size_q, size_k) == (n_q, n_k) and _differ(g, q, k, v):
-        found = _rows_alike(prior, n_q, n_k)
+        found = rows_alike(prior, n_q, n_k)
     if found is None:
         counts = float(np.mean(_row_counts(prior, a["causal"], n_q, n_k)))
         alike = np.array([[max(q.pair(along_q) / q.second, 0.0) if q.second > 0 else 0.0]])
@@ -189,19 +189,6 @@ def _rows(node: Node, g: Cotangent, q: Law, k: Law, v: Law, inputs) -> tuple[Row
     passed = overlap.passed(s2, counts, made)
     rows = Rows(places.mixing(allowed), width_q, width_k, counts, weights, alike, keep, **passed)
     return rows, Side(along_q, n_q, n_q), Side(along_k, n_k, n_k), 1.0, sums.met(rows, lean(rows))
-
-
-def _rows_alike(prior: Prior | None, queries: int, keys: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Weight of every run of keys for runs of queries that all see the same, and how many keys these are."""
-    count, start = len(places.runs(queries).index), places.runs(keys).start
-    if prior is None:
-        row, effective = np.ones(keys), float(keys)
-    elif prior.alike and prior.array.shape[-1] == keys:
-        row = prior.share.reshape(-1, keys)[0]
-        effective = float(1 / (row**2).sum())
-    else:
-        return None
-    return np.repeat(np.add.reduceat(row, start)[None], count, 0), np.full(count, effective)
 
 
 def _differ(g: Cotangent, *laws: Law) -> bool:

@@ -64,6 +64,7 @@ class Part:
         orthogonal: a function of the latent whose sum with the base over the places of a feature is zero.
         radial: inner product with the signal over features (``radial``); None is that of independent features.
         alike: how many features get one and the same number, behind a sum over them; 0 where they do not.
+        copied: over how many features of an axis of its own (experts) each of many numbers is repeated, behind a sum.
         along: how many features get a number in proportion to the signal, behind its length; 0 where they do not.
         mirrored: as of a latent, its correlation with what is at minus the index.
         chosen: what the gradient of a row of attention's weights or logits is made of (``spelled``).
@@ -87,6 +88,7 @@ class Part:
     orthogonal: Orthogonal | None = None
     radial: Mapping[Any, float] | None = None
     alike: int = 0
+    copied: int = 0
     along: int = 0
     mirrored: float = 0.0
     chosen: Chosen | None = None

@@ -16,12 +16,12 @@ from fanin.graph import Node
 from fanin.theory.adjoint.cotangent import Cotangent, Part
 from fanin.theory.adjoint.thinned import roots
 from fanin.theory.contraction import axis_groups
-from fanin.theory.law import Atom, Groups, Law, subsets
-from fanin.theory.rules.attention import MASKS, _prior
+from fanin.theory.law import Groups, Law, subsets
+from fanin.theory.rules.attention import _prior, seen_by_sample
+from fanin.theory.rules.masked import KEYS, of_some
 from fanin.theory.state import Known, Value
 
 Rule = Callable[[Node, Cotangent, tuple[Value, ...]], list[list[Part]]]
-KEYS = -2  # the axis of places of queries, keys and values
 
 
 def by_mask(
@@ -37,7 +37,7 @@ def by_mask(
     for kind, keys in enumerate(kinds):
         samples, places = np.flatnonzero(which.ravel() == kind), np.flatnonzero(keys)
         own, asked = _heard(g, samples)
-        few = [_of(laws[0], samples, asked), *(_of(law, samples, places) for law in laws[1:])]
+        few = [of_some(laws[0], samples, asked), *(of_some(law, samples, places) for law in laws[1:])]
         part = replace(node, shape=own.law.shape, attrs={**node.attrs, "mask": None})
         parts = rule(part, own, (*few, *inputs[3:]))
         parts[0] = [_by_query(p, own) for p in parts[0]]
@@ -51,27 +51,9 @@ def _seen(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> np.ndarray | N
     at = node.attrs.get("mask")
     mask = inputs[at] if at is not None else None
     laws = [value for value in inputs[:3] if isinstance(value, Law)]
-    if not isinstance(mask, Known) or node.attrs["causal"] or len(laws) < 3 or len(node.shape) != 4:
+    if not isinstance(mask, Known) or len(laws) < 3 or len(node.shape) != 4:
         return None
-    prior = _prior(node, mask)
-    if prior is None or prior.alike or prior.array.ndim != 4 or prior.array.shape[0] != node.shape[0]:
-        return None
-    seen = prior.seen
-    return seen if seen is not None and len(np.unique(seen, axis=0)) <= MASKS else None
-
-
-def _of(law: Law, samples: np.ndarray, places: np.ndarray | None = None) -> Law:
-    """The law of some samples, and of some of their places."""
-    shape, axes, level = list(law.shape), list(law.axes), _taken(law.level, samples)
-    for axis, chosen in ((0, samples), (KEYS, places)):
-        if chosen is not None:
-            shape[axis] = len(chosen)
-            group = next(iter(axis_groups(axes[axis])), None)
-            axes[axis] = (Atom(len(chosen), group),) if len(chosen) > 1 and group else ()
-    if places is not None and level.shape[KEYS] > 1:
-        level = level.take(places, KEYS)
-    latent = replace(law.latent, matrix=None)  # of other lengths: one number for all pairs
-    return replace(law, shape=tuple(shape), axes=tuple(axes), level=level, latent=latent)
+    return seen_by_sample(node, _prior(node, mask))
 
 
 def _heard(g: Cotangent, samples: np.ndarray) -> tuple[Cotangent, np.ndarray]:
@@ -88,7 +70,7 @@ def _heard(g: Cotangent, samples: np.ndarray) -> tuple[Cotangent, np.ndarray]:
         second = second.take(rows, KEYS) if second.shape[KEYS] > 1 else second
         ratio = {s: float(np.clip(r / thin[s], -1, 1)) if thin.get(s, 0) > 0 else r for s, r in p.ratio.items()}
         parts.append(replace(p, second=second, ratio=ratio, matrix=None))
-    return Cotangent(_of(g.law, samples, rows), tuple(parts)), rows
+    return Cotangent(of_some(g.law, samples, rows), tuple(parts)), rows
 
 
 def _taken(array: np.ndarray, samples: np.ndarray) -> np.ndarray:

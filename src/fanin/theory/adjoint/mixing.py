@@ -42,6 +42,7 @@ def mix(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]
     of_values = None if any(known) or alpha2 != 1 else spelled.values(g, x, y)
     if not known[0]:
         part = replace(_against(g, y, X_SIDE, x, alpha2), heard=_agreeing(x, y))
+        part = radial.weighed(g, x, part)
         parts[ix] = [part if of_values is None else spelled.carried(part, of_values[1], 1.0)]
     if not known[1]:
         parts[iy] = [_against(g, x, Y_SIDE, y, alpha2) if of_values is None else of_values[0]]
@@ -143,6 +144,8 @@ def softmax(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Pa
         return [[fresh(g.profile() * (1 - 1 / n), g.ratios(), balanced=groups - {FEATURE})]]
     weight2 = out.profile(out.seconds)
     row = weight2.sum(axis, keepdims=True) if weight2.shape[axis] > 1 else weight2 * n
+    if FEATURE in groups and len(out.values) == 1 and (out.values == 0).any():
+        return [[_of_open(g, out, _centred(g, out, groups, n), float(row.mean()))]]
     if FEATURE in groups:
         drawn = picked.of_softmax(out) if len(out.values) == 1 else 0.0
         left = np.maximum(1 - row * radial.power(radial.of(g)), 0)
@@ -163,19 +166,41 @@ def _of_features(g: Cotangent) -> np.ndarray:
     return sum((p.second * grid.expectation(v)[g.law.level] for p, v in zip(g.parts, of, strict=True)), np.zeros(()))
 
 
+def _of_open(g: Cotangent, out: Law, ratio: dict[Groups, float], few: float) -> Part:
+    """``a_j (g_j - p sum_k a_k g_k)`` at every a, zero where an entry is shut out; ``few`` is E[sum a^2]."""
+    a, power = out.values, radial.power(radial.of(g))
+    left = min(power, 1.0)
+    squares = a**2 * np.maximum(1 - 2 * left * a + left * few, 0) * (1 - _in_common(power, few))
+    of = [squares if p.values is None else squares * p.values**2 for p in g.parts]
+    mean = sum((p.mean_second * v for p, v in zip(g.parts, of, strict=True)), np.zeros_like(a))
+    total = float(grid.expectation(mean)[0])
+    if total <= 0:
+        return fresh(np.zeros((1,) * len(out.shape)), ratio)
+    return fresh(np.full((1,) * len(out.shape), total), ratio, np.sqrt(mean / total))
+
+
 def _over_rows(g: Cotangent, n: int, variance: float) -> np.ndarray:
     """E[a_j^2 (g_j - p sum_k a_k g_k)^2] over rows of n weights, p^2 what is left of the sum (``radial``).
+
+    Where what is weighed has a mean, gradients have c in common, so that the sum is more than that of independent ones,
+    ``A + (1 - A) c`` with ``A = E[sum a^2]``. This is the same for the whole row, and drops out.
 
     A row that has chosen does not turn: the mean of the product is far from the product of the means.
     """
     z, a = picked.rows(n, variance)
-    left = min(radial.power(radial.of(g)), 1.0)
+    power, few = radial.power(radial.of(g)), float(np.mean((a**2).sum(1)))
+    left = min(power, 1.0)
     total = np.zeros((1,) * len(g.law.shape))
     for part in g.parts:
         squares = np.ones_like(z) if part.values is None else grid.at(part.values[0] ** 2, z)
         heard = (a**2 * squares).sum(1, keepdims=True)
         total = total + part.second * float(np.mean(a**2 * ((1 - 2 * left * a) * squares + left * heard)))
-    return np.maximum(total, 0)
+    return np.maximum((1 - _in_common(power, few)) * total, 0)
+
+
+def _in_common(power: float, few: float) -> float:
+    """What gradients of one row have in common, c, where the square of ``sum a g`` is that many times ``A E g^2``."""
+    return float(np.clip((power - 1) * few / max(1 - few, 1e-9), 0, 1))
 
 
 def _centred(g: Cotangent, out: Law, row: Groups, n: int) -> dict[Groups, float]:

@@ -120,7 +120,7 @@ def _factors(g: Cotangent, laws: list[Law], sent: list[list[Part]], signs: tuple
             result.append([replace(p, radial=_times(r, sign)) for p, r in zip(parts, radials, strict=True)])
         elif parts and _over_features(law, g.law) and not any(p.awaited for p in parts):
             whole = _times(_together(g, radials), sign)
-            result.append([_as_gradient(gathered(law, [_unknown(p) for p in parts]), whole)])
+            result.append([_of_shared(g, law, [_unknown(p) for p in parts], whole)])
         else:
             result.append([_unknown(p) for p in parts])
     return result
@@ -145,6 +145,20 @@ def _as_gradient(own: Cotangent, whole: Radial) -> Part:
     return replace(fresh(own.profile() * size, own.ratios()), radial=unit)
 
 
+def _of_shared(g: Cotangent, law: Law, parts: list[Part], whole: Radial) -> Part:
+    """The gradient of numbers that features share: ``R``, of k experts' numbers the k-th part of it and a rest.
+
+    Rests sum to nothing, and without a norm behind ``R`` has a mean square of P: each has ``1 + (E R^2 - P)/k``.
+    """
+    copied = {p.copied for p in g.parts}
+    own = gathered(law, parts)
+    if copied == {0} or len(copied) > 1:
+        return _as_gradient(own, whole)
+    (k,) = copied
+    size = max(1 + (power(whole) - together(g.law, k) / g.law.second) / k, 0.0)
+    return replace(fresh(own.profile() * size, own.ratios()), radial=_times(whole, size**-0.5) if size > 0 else {})
+
+
 def _summands(g: Cotangent, laws: list[Law], sent: list[list[Part]]) -> list[list[Part]]:
     """A summand has its share of the sum's, and a rest: a norm leaves none to the sum, but some to its branches."""
     x, y = laws
@@ -156,9 +170,14 @@ def _summands(g: Cotangent, laws: list[Law], sent: list[list[Part]]) -> list[lis
         elif y.deterministic or x.deterministic:
             result.append([replace(p, radial=r) for p, r in zip(parts, radials, strict=True)])  # an eps
         else:
-            share = float(np.sqrt(min(law.second / max(g.law.second, 1e-300), 1.0)))
+            share = _share(g.law.second, law.second, (y if law is x else x).second)
             result.append(_summand(g, parts, radials, share, (rest, sign)))
     return result
+
+
+def _share(total: float, own: float, other: float) -> float:
+    """Correlation of a summand with the sum, E[x s] / sqrt(E x^2 E s^2), by the law of cosines: both may have means."""
+    return float(np.clip((total + own - other) / (2 * np.sqrt(max(total * own, 1e-300))), -1, 1))
 
 
 def _summand(
@@ -188,13 +207,41 @@ def _shared(whole: Radial, share: float) -> Radial:
 
 
 def averaged(g: Cotangent, x: Law, part: Part, axes: Sequence[int]) -> Part:
-    """In front of a mean over features, which takes them together: n (E x)^2 of the E x^2 that they give alone."""
+    """In front of a mean over features, which takes them together: n (E x)^2 of the E x^2 that they give alone.
+
+    Over some of the axes of features (of experts, that each have features of their own) every sum y keeps a gradient of
+    its own: ``sum x g = sum y g``, so ``R`` is handed on whole, ``E y^2`` of the ``n E x^2`` that independence gives.
+    """
     features = {i for i, axis in enumerate(x.axes) if {a.group for a in axis if a.size > 1} == {FEATURE}}
     if not set(axes) <= features or x.second <= 0:
         return part
     n = float(np.prod([x.shape[i] for i in axes]))
+    if features - set(axes):
+        factor = float(np.sqrt(together(x, n) / x.second))
+        return replace(part, radial={name: factor * value for name, value in of(g).items()}, copied=round(n))
     factor = float(np.sqrt(n * (x.level_weight @ x.means**2) / x.second))
     return replace(part, radial={name: factor * value for name, value in of(g).items()}, alike=round(n))
+
+
+def together(x: Law, n: float) -> float:
+    """Mean square of a sum over n features, over n: all of them have a mean in common."""
+    return x.second + (n - 1) * float(x.level_weight @ x.means**2)
+
+
+def weighed(g: Cotangent, x: Law, part: Part) -> Part:
+    """In front of ``y = x Y`` with a sum over features (experts): ``x . dx = y . dy``, k features have shares of it.
+
+    Without a norm behind both have ``P = d E[y^2] E[dy^2]``; where ``R`` is other than that, so are its k parts.
+    """
+    if not all({a.group for a in axis if a.size > 1} == {FEATURE} for axis in (x.axes[-1], g.law.axes[-1])):
+        return part
+    if FEATURE in {a.group for a in x.axes[-2] if a.size > 1} or not part.mean_second * x.second > 0:
+        return part
+    k, d = x.shape[-1], g.law.shape[-1]
+    natural = d * g.law.second * g.second / (k * x.second * part.mean_second)
+    whole = _times(of(g), float(np.sqrt(natural)))
+    size = max(1 + (power(whole) - natural) / k, 0.0)
+    return replace(part, second=part.second * size, radial=_times(whole, size**-0.5) if size > 0 else {})
 
 
 def of_length(g: Cotangent, n: float, part: Part) -> Part:

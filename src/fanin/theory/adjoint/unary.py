@@ -27,7 +27,9 @@ def followed(part: Part, values: np.ndarray, x: Law) -> Part:
     values = _where_it_is(part, values, x)
     one = np.ptp(values) <= 1e-6 * np.abs(values).max()  # differences leave rounding
     chosen = part.chosen if part.chosen is not None and (one or _slight(values)) else None
-    return replace(part, values=values, balanced=part.balanced if one else frozenset(), chosen=chosen, alike=0, along=0)
+    return replace(
+        part, values=values, balanced=part.balanced if one else frozenset(), chosen=chosen, alike=0, along=0, copied=0
+    )
 
 
 def _slight(values: np.ndarray) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fanin.graph import Node
+from fanin.theory import grid
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import Law, subsets
@@ -34,13 +35,22 @@ def _somewhere(node: Node, g: Cotangent, inputs: tuple[Value, ...], result: list
     source = node.attrs.get("source")
     v = inputs[source] if isinstance(source, int) else None
     p = share_of(node, tuple(v.shape) if v is not None else ())
+    above = 1.0 if node.attrs.get("add") or not 0 < p < 1 else _above(g, p)
     if isinstance(inputs[0], Law):
-        left = 1.0 if node.attrs.get("add") else 1 - p
+        left = 1.0 if node.attrs.get("add") else 1 - p * above
         result[0] = [fresh(g.profile() * left, {s: r * left for s, r in g.ratios().items()})]
     if isinstance(v, Law) and isinstance(source, int):
         ratios = {s: g.ratios().get(s, 0.0) for s in subsets(v.groups)}
-        result[source] = [fresh(np.full((1,) * len(v.shape), g.second), ratios)]
+        result[source] = [fresh(np.full((1,) * len(v.shape), g.second * above), ratios)]
     return result
+
+
+def _above(g: Cotangent, p: float) -> float:
+    """Mean square where values were written, the upper part of the latent, over that of all places."""
+    if len(g.law.values) > 1 or g.second <= 0:
+        return 1.0
+    square = sum(q.mean_second * (np.ones((1, grid.POINTS)) if q.values is None else q.values**2) for q in g.parts)
+    return float((square @ (grid.WEIGHT * (1 - p < grid.CDF)))[0]) / (p * g.second)
 
 
 def _sizes(node: Node, g: Cotangent):

@@ -18,6 +18,7 @@ from fanin.theory.concentration import concentration, concentrations, fluctuatin
 from fanin.theory.contraction import axis_groups, shifted
 from fanin.theory.law import Groups, Law, gaussian
 from fanin.theory.rows import laid, mixed_places
+from fanin.theory.rules import masked
 from fanin.theory.rules.mix import _is_weight, _lift, _ratio, mix
 from fanin.theory.rules.softmax import _common_share, softmax
 from fanin.theory.state import Known, Value, as_law
@@ -60,6 +61,7 @@ def attention(node: Node, *inputs: Value) -> Law:
     law = gaussian(node.shape, axes, second, pair)
     leaning = lambda n, few: overlap.leant(both, s2, n, few)  # noqa: E731
     law = _by_place(law, q, v, prior, concentrate, leaning, a)
+    law = masked.by_mask(node, inputs, law, seen_by_sample(node, prior), attention)
     if v.mean and v.mean**2 < law.second:
         law = shifted(law, v.mean)
     for source in (q, k, v):
@@ -99,6 +101,14 @@ class Prior:
         if not ((self.array[:, 0, -1] == rows).all() and (self.array == rows[:, None, None]).all()):
             return None
         return rows > 0 if np.isin(rows, (0, 1)).all() and rows.any(1).all() else None
+
+
+def seen_by_sample(node: Node, prior: Prior | None) -> np.ndarray | None:
+    """Which keys each sample looks at, where samples have masks of their own and that is all a mask says."""
+    if prior is None or node.attrs["causal"] or prior.alike or prior.array.ndim != 4:
+        return None
+    seen = prior.seen if prior.array.shape[0] == node.shape[0] else None
+    return seen if seen is not None and len(np.unique(seen, axis=0)) <= MASKS else None
 
 
 MASKS = 16  # different masks of which a matrix over positions takes the mean
@@ -148,6 +158,8 @@ def _by_place(law: Law, q: Law, v: Law, prior: Prior | None, concentrate, leanin
     if queries is None or keys is None or places.length(law) != queries:
         return law
     found = _run_weights(prior, a["causal"], queries, keys)
+    if found is None and places.carried(q, v) is not None:
+        found = rows_alike(prior, queries, keys)
     if found is None:
         return law
     allowed, counts = found
@@ -172,6 +184,19 @@ def _run_weights(prior: Prior | None, causal: bool, queries: int, keys: int) -> 
     counts = 1 / (picked**2).sum(-1)
     weights = np.add.reduceat(picked, places.runs(keys).start, axis=2)
     return weights.mean(0), counts.mean(0)
+
+
+def rows_alike(prior: Prior | None, queries: int, keys: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Weight of every run of keys for runs of queries that all see the same, and how many keys these are."""
+    count, start = len(places.runs(queries).index), places.runs(keys).start
+    if prior is None:
+        row, effective = np.ones(keys), float(keys)
+    elif prior.alike and prior.array.shape[-1] == keys:
+        row = prior.share.reshape(-1, keys)[0]
+        effective = float(1 / (row**2).sum())
+    else:
+        return None
+    return np.repeat(np.add.reduceat(row, start)[None], count, 0), np.full(count, effective)
 
 
 def _thin_counts(counts: np.ndarray) -> np.ndarray:

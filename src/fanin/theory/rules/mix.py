@@ -10,7 +10,7 @@ from fanin.graph import Node
 from fanin.theory import overlap, places, windows
 from fanin.theory.combine import apply, binary, renamed
 from fanin.theory.contraction import axis_groups, dense, shifted, weighted_sum
-from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, gaussian
+from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, gaussian, solve_correlation, subsets
 from fanin.theory.rows import laid, mixed_places
 from fanin.theory.state import Value, as_law
 
@@ -27,6 +27,7 @@ def mix(node: Node, *inputs: Value) -> Law:
     x, y = _split_groups(windows.apart(x), windows.apart(y))
     shape = node.shape
     ndim = len(shape)
+    x = _rows_of_features(x, y)
     axes = _mixed_axes(x, y, shape)
     px, py = _lift(x.profile(x.seconds), ndim), _lift(y.profile(y.seconds), ndim)
     n = x.shape[-1]
@@ -35,6 +36,33 @@ def mix(node: Node, *inputs: Value) -> Law:
     else:
         diagonal = px @ py
     return _known_of(_rows_by_place(_assemble(x, y, n, diagonal, shape, axes), x, y, n), x, y, n)
+
+
+STATE = "state"
+"""Group of the features of keys in what they have stored of values: where keys have a mean, rows have it in common."""
+
+
+def _rows_of_features(x: Law, y: Law) -> Law:
+    """Keys ``x`` (.., features, places) that are summed with values over places: features told apart by a group.
+
+    Rows of ``S = K^T V`` are made of the same values. Features of different rows have ``E[k]^2`` in common, so that
+    ``q S`` of queries with a mean adds up n (n - 1) pairs of rows: linear attention (Katharopoulos et al. 2020).
+    """
+    row, along = axis_groups(x.axes[-2]), axis_groups(x.axes[-1])
+    if row != {FEATURE} or FEATURE in along or axis_groups(y.axes[-1]) != {FEATURE} or STATE in x.groups | y.groups:
+        return x
+    if x.mean**2 < LEAST * x.second:
+        return x
+    axes = (*x.axes[:-2], tuple(replace(atom, group=STATE) for atom in x.axes[-2]), x.axes[-1])
+    apart = float(x.level_weight @ x.means**2)
+    every = [frozenset(), *subsets(x.groups)]
+    wanted = {s: x.pair(s | {FEATURE}) if s else apart for s in every}
+    corr = {**x.latent.corr, **{s | {STATE}: solve_correlation(*x.crossed, p) for s, p in wanted.items()}}
+    return replace(x, axes=axes, latent=replace(x.latent, corr=corr))
+
+
+LEAST = 1e-2
+"""Share of the keys' mean square from which on their mean is told apart."""
 
 
 def _known_of(law: Law, x: Law, y: Law, n: int) -> Law:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border, grid, places
+from fanin.theory import border, ends, grid, places
 from fanin.theory.border import Border
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Atom, Axis, Law, compress, fresh_latent, latent_for, relabel
@@ -297,7 +297,8 @@ def cat(node: Node, *inputs: Value) -> Value:
     out = Law(node.shape, axes, values, level, fresh_latent({}), exact, note)
     out = replace(out, latent=latent_for(out, _cat_pairs(laws, sizes, out, axis), out.groups))
     if not axis_groups(out.axes[axis]) <= {FEATURE}:
-        return out
+        named = [lambda differ, law=law: _translated(differ, law, out) for law in laws]
+        return ends.joined(out, laws, sizes, named, axis)
     out = places.mixed(out, laws, sizes)
     pieces = tuple(zip(sizes, (law.latent for law in laws), strict=True))
     return replace(out, latent=replace(out.latent, pieces=(axis, pieces)))

@@ -84,7 +84,7 @@ def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = Tru
     if features_only:
         return of_one_length(law, x, axes, centred)
     pair = lambda s: max((x.pair(s) - shared) * scale**2, -wanted)  # noqa: E731
-    law = replace(law, latent=replace(latent_for(law, pair, law.groups), uneven=told))
+    law = replace(law, latent=replace(latent_for(law, pair, law.groups), uneven=told, source=x.latent.source))
     if centred and FEATURE not in reduced and reduced >= x.groups:
         law = border.centred(law, x, shared, wanted, float(scale))
     if not x.latent.spread or wanted <= 0:

@@ -98,6 +98,42 @@ def over_total(fn: Callable[..., np.ndarray], x: Law, y: Law) -> Law | None:
     return Law(x.shape, x.axes, values, x.level, latent, x.exact, x.note)
 
 
+def of_open(x: Law, axis: int) -> Law:
+    """Softmax over a row of which some entries, nobody knows which, are minus infinity: a router's few experts.
+
+    The others are taken as independent; those that are shut out have weight zero, at the same part of the latent.
+    """
+    open_ = np.isfinite(x.values[0])
+    n = x.shape[axis]
+    share = float(grid.WEIGHT @ open_)
+    k = max(round(n * share), 1)
+    if not open_.any():
+        raise NotImplementedError("a softmax over nothing")
+    above = (grid.CDF[open_] - grid.CDF[open_][0]) / max(grid.CDF[open_][-1] - grid.CDF[open_][0], 1e-300)
+    u = np.random.default_rng(0).random((max(ROWS * 8 // k, 16), k))
+    order = np.argsort(x.values[0][open_])
+    logits = np.interp(u, above, x.values[0][open_][order])
+    weights = np.exp(logits - logits.max(1, keepdims=True))
+    weights = np.sort((weights / weights.sum(1, keepdims=True)).ravel())
+    values = np.zeros_like(x.values)
+    values[0, open_] = np.interp(above, np.linspace(0, 1, weights.size), weights)[np.argsort(order)]
+    law = x.with_values(matched_to_zero(values, open_, 1 / n, k / n * float(np.mean(weights**2))))
+    return law.marked("softmax over independent entries")
+
+
+def matched_to_zero(values: np.ndarray, open_: np.ndarray, mean: float, second: float) -> np.ndarray:
+    """Values that are zero where nothing is open, of that mean and mean square."""
+    share = float(grid.WEIGHT @ open_)
+    inner = values[0, open_]
+    weight = grid.WEIGHT[open_] / share
+    centre = float(weight @ inner)
+    spread = float(np.sqrt(max(weight @ (inner - centre) ** 2, 0)))
+    wanted = float(np.sqrt(max(second / share - (mean / share) ** 2, 0)))
+    found = values.copy()
+    found[0, open_] = mean / share + (inner - centre) * (wanted / spread if spread > 0 else 0)
+    return found
+
+
 def formed(samples: np.ndarray) -> np.ndarray:
     values = grid.quantile_grid(samples, np.ones(len(samples)))
     return matched(values, float(samples.mean()), float(np.mean(samples**2)))

@@ -15,6 +15,7 @@ from fanin.theory import grid, overlap
 from fanin.theory.concentration import fluctuating
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Groups, Law, Source, compress, latent_for
+from fanin.theory.rules import picked
 from fanin.theory.state import Value, as_law
 
 
@@ -25,6 +26,8 @@ def softmax(node: Node, *inputs: Value) -> Law:
     along = axis_groups(x.axes[axis]) or frozenset((FEATURE,))
     if node.attrs.get("log"):
         return _log_softmax(x, axis, along)
+    if along == {FEATURE} and len(x.values) == 1 and not np.isfinite(x.values).all():
+        return picked.of_open(x, axis)
     own = x.variances
     r = _common_share(x, along)
     variance = own * (1 - r)
