@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from fanin.theory import border, folds, grid, kurtosis, overlap, places, spread, uneven, windows
+from fanin.theory import border, folds, given, grid, kurtosis, overlap, places, prefix, spread, uneven, windows
+from fanin.theory.fewer import PAIRS, Function, fewer
+from fanin.theory.latent import ALONG
 from fanin.theory.law import (
     FEATURE,
     Atom,
@@ -20,13 +22,9 @@ from fanin.theory.law import (
     relabel,
     subsets,
 )
-from fanin.theory.levels import sums_of
 from fanin.theory.state import is_free
 
-Function = Callable[..., np.ndarray]
-
 LEAST = 0.01  # correlation from which on a product is known to be partly one of its factors
-PAIRS = 24  # joint levels for which the quadrature over pairs of latents is done
 
 
 def apply(fn: Function, law: Law) -> Law:
@@ -36,8 +34,10 @@ def apply(fn: Function, law: Law) -> Law:
         if law.loose is not None:
             return law.with_values(values, loose=np.asarray(fn(law.loose), float))
     latent = _unbent(law.latent, law.values, values)
+    known = given.affine(given.stored(law), law.values, values)
     values, level = compress(values, law.level) if len(values) > 1 else (values, law.level)
-    return law.with_values(values, level=level, latent=latent)
+    known = given.regrouped(known, law.level, level, len(values))
+    return law.with_values(values, level=level, latent=latent, given=known)
 
 
 def _unbent(latent: Latent, before: np.ndarray, after: np.ndarray) -> Latent:
@@ -136,6 +136,10 @@ def binary(fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "",
             of the right mean and mean square instead of the quadrature.
     """
     axes, (x, y) = broadcast_axes(shape, (x, y))
+    if pair == "sum" and x.prefix is not None and y.prefix is not None:
+        whole = prefix.difference(x, y, shape, axes)
+        if whole is not None:
+            return whole
     levels_x, levels_y, level = _joint_levels(x, y, len(shape))
     exact, note = x.exact and y.exact, "; ".join(dict.fromkeys(n for n in (x.note, y.note) if n))
     shared = Law(shape, axes, x.values[:1], level, x.latent, exact, note)
@@ -146,10 +150,11 @@ def binary(fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "",
         if y.deterministic and y.latent.length_of is not None and _divides(fn):
             return _pointwise(shared, fn(fx, fy), replace(x, latent=x.latent.on_sphere(y.latent)), fx)
         if y.deterministic or x.latent.aligned(y.latent):
-            return _pointwise(shared, fn(fx, fy), x, fx)
+            return _pointwise(shared, fn(fx, fy), x, fx, {k: g.at(levels_x) for k, g in given.stored(x).items()})
         if x.deterministic:
-            return _pointwise(shared, fn(fx, fy), y, fy)
-        return _independent(shared, fn, fx, fy, x, y, pair, moments_only)
+            return _pointwise(shared, fn(fx, fy), y, fy, {k: g.at(levels_y) for k, g in given.stored(y).items()})
+        both = given.Operands(fx, fy, x, y, levels_x, levels_y)
+        return _independent(shared, fn, both, pair, moments_only)
 
 
 def _divides(fn: Function) -> bool:
@@ -174,17 +179,23 @@ def _statistic(shared: Law, values: np.ndarray, owner: Law) -> Law:
     return replace(shared, values=np.asarray(values, float), level=np.asarray(shared.level), latent=owner.latent)
 
 
-def _pointwise(shared: Law, values: np.ndarray, owner: Law, before: np.ndarray) -> Law:
-    latent = _unbent(owner.latent, before, np.asarray(values, float))
-    values, level = compress(np.asarray(values, float), shared.level)
+def _pointwise(
+    shared: Law, values: np.ndarray, owner: Law, before: np.ndarray, known: given.Table = given.NOTHING
+) -> Law:
+    values = np.asarray(values, float)
+    latent, known, old = _unbent(owner.latent, before, values), given.affine(known, before, values), shared.level
+    values, level = compress(values, shared.level)
     if any(g not in owner.groups for g in shared.groups):
         # places added by broadcasting share the owner's latent: correlation one along them
         corr = {s: owner.correlation(s) for s in subsets(shared.groups)}
         latent = replace(latent, corr=corr)
-    return replace(shared, values=values, level=level, latent=latent)
+    known = given.regrouped(known, old, level, len(values))
+    return replace(shared, values=values, level=level, latent=latent, given=known)
 
 
-def _independent(shared: Law, fn: Function, fx, fy, x: Law, y: Law, pair: str, moments_only: bool) -> Law:
+def _independent(shared: Law, fn: Function, both: given.Operands, pair: str, moments_only: bool) -> Law:
+    fx, fy, x, y = both.fx, both.fy, both.x, both.y
+    tied, zero, one = given.UNTIED, np.zeros(1), np.ones(1)
     rho = _shared_correlation(x, y)
     if not rho and pair == "sum":  # a skip: one is a summand of the other, or both have one in common
         rho = x.latent.in_common(y.latent)
@@ -196,16 +207,20 @@ def _independent(shared: Law, fn: Function, fx, fy, x: Law, y: Law, pair: str, m
         values = mean[:, None] + np.sqrt(np.maximum(second - mean**2, 0))[:, None] * grid.Z_UNIT
     else:
         if len(fx) > PAIRS:
-            fx, fy, shared = _fewer(fx, fy, shared, fn)
+            both, shared = fewer(both, shared, fn)
+            fx, fy = both.fx, both.fy
         values = np.stack([_transport(fn, a, b, rho) for a, b in zip(fx, fy, strict=True)])
         if pair == "product" and not rho:  # moments of independent factors multiply, whatever their steps
-            mean = grid.expectation(fx) * grid.expectation(fy)
-            second = grid.expectation(fx**2) * grid.expectation(fy**2)
+            tied = given.of_product(both)
+            mean = grid.expectation(fx) * grid.expectation(fy) + tied.mean
+            second = grid.expectation(fx**2) * grid.expectation(fy**2) * tied.gain
             values = np.stack([matched(v, float(m), float(s)) for v, m, s in zip(values, mean, second, strict=True)])
+            values = _of_one_sign(values, fx, fy)
     terms = _terms(fn, replace(shared, values=values), fx, fy, x, y) if pair == "sum" else {}
     handed = _handed_on(replace(shared, values=values), (fx, fy), (x, y)) if pair == "product" and not rho else {}
-    values, level = compress(values, shared.level)
-    law = replace(shared, values=values, level=level)
+    known = tied.known if pair != "sum" else given.of_sum(both, float(fn(zero, one)[0] - fn(zero, zero)[0]), rho)
+    old, (values, level) = shared.level, compress(values, shared.level)
+    law = replace(shared, values=values, level=level, given=given.regrouped(known, old, level, len(values)))
     moments = _pair_moments(pair, law, x, y, rho)
     law = replace(law, latent=latent_for(law, moments, law.groups))
     if pair == "sum" and (x.latent.spread or y.latent.spread):
@@ -218,6 +233,13 @@ def _independent(shared: Law, fn: Function, fx, fy, x: Law, y: Law, pair: str, m
     law = replace(law, latent=replace(law.latent, terms=terms, source=overlap.beside(x, y), **_held(law, x, y)))
     law = replace(law, latent=replace(law.latent, mirrored=_mirrored(law, x, y)))
     return places.summed(law, x, y, cross=(_common(x, y), _spare(law, x, y)) if rho else None)
+
+
+def _of_one_sign(values: np.ndarray, fx: np.ndarray, fy: np.ndarray) -> np.ndarray:
+    """Products of factors of one sign each keep theirs, beside what a quadrature leaves: an exponential sees it."""
+    signs = [1 if f.min() >= 0 else -1 if f.max() <= 0 else 0 for f in (fx, fy)]
+    sign = signs[0] * signs[1]
+    return values if not sign else np.maximum(values, 0.0) if sign > 0 else np.minimum(values, 0.0)
 
 
 def _held(law: Law, x: Law, y: Law) -> dict[str, float]:
@@ -291,7 +313,9 @@ def _shared_correlation(x: Law, y: Law) -> float:
         return rho
     if x.latent.id != y.latent.id or x.latent.feature_view != y.latent.feature_view:
         return 0.0
-    return x.correlation(x.groups & {"position"}) if "position" in x.groups else 0.0
+    if "position" in x.groups:
+        return x.correlation(x.groups & {"position"})
+    return x.latent.corr.get(ALONG, 0.0) if x.latent.place_view and y.latent.place_view else 0.0
 
 
 def _gaussian_sum(fn: Function, fx: np.ndarray, fy: np.ndarray, rho: float) -> np.ndarray:
@@ -332,47 +356,25 @@ def matched(values: np.ndarray, mean: float, second: float) -> np.ndarray:
     return mean + (values - centre) * (wanted / spread)
 
 
-def _fewer(fx: np.ndarray, fy: np.ndarray, shared: Law, fn: Function) -> tuple[np.ndarray, np.ndarray, Law]:
-    """Merge joint levels whose operands are alike before the quadrature over pairs."""
-    weight = np.bincount(shared.level.ravel(), minlength=len(fx)).astype(float)
-    second = fn(grid.expectation(fx**2), grid.expectation(fy**2))
-    group = _bins(np.abs(second), weight)
-    mass = np.bincount(group, weights=weight)
-    out = []
-    for f in (fx, fy):
-        sums = sums_of((weight / mass[group])[:, None] * f, group, len(mass))
-        wanted = np.bincount(group, weights=weight / mass[group] * grid.expectation(f**2))
-        got = grid.expectation(sums**2)
-        out.append(sums * np.sqrt(np.where(got > 0, wanted / np.where(got > 0, got, 1), 1))[:, None])
-    return out[0], out[1], replace(shared, level=group[shared.level].astype(np.int32))
-
-
-def _bins(size: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Half the bins by mass, half by the size's logarithm: a class token is one place of many, and small beside them.
-
-    What divides by a deviation, as gradients through a norm do, sees most of the smallest places.
-    """
-    half = PAIRS // 2
-    order = np.argsort(size, kind="stable")
-    mass = (np.cumsum(weight[order]) - weight[order] / 2) / weight.sum()
-    log = np.log(np.maximum(size[order], 1e-12 * max(float(size.max()), 1e-288)))
-    value = (log - log[0]) / max(float(log[-1] - log[0]), 1e-300)
-    bins = sum(np.minimum(part * half, half - 1).astype(int) for part in (mass, value))
-    group = np.empty(len(size), int)
-    group[order] = np.unique(bins, return_inverse=True)[1].ravel()
-    return group
-
-
 def _pair_moments(pair: str, law: Law, x: Law, y: Law, rho: float) -> Callable[[Groups], float]:
     """Pair moments of the result from those of independent operands."""
     if pair == "product":
-        return lambda s: x.pair(s) * y.pair(s)
+        return _of_product(law, x, y)
     if pair == "sum":
         spare, shared = _spare(law, x, y) if rho else 0.0, _common(x, y)
         return lambda s: x.pair(s) + y.pair(s) + 2 * x.mean * y.mean + spare * shared.correlation(s)
     m2 = law.mean**2
     share = lambda s: _variance_share(x, s) * _variance_share(y, s)  # noqa: E731
     return lambda s: m2 + (law.second - m2) * share(s)
+
+
+def _of_product(law: Law, x: Law, y: Law) -> Callable[[Groups], float]:
+    """Pair moments of a product: those of independent factors, of which places keep their share where they are tied."""
+    mean, second = x.mean * y.mean, x.second * y.second
+    if abs(law.second - second) <= 1e-6 * second and abs(law.mean - mean) <= 1e-6 * np.sqrt(second):
+        return lambda s: x.pair(s) * y.pair(s)
+    share = (law.second - law.mean**2) / max(second - mean**2, 1e-300)
+    return lambda s: law.mean**2 + share * (x.pair(s) * y.pair(s) - mean**2)
 
 
 def _variance_share(law: Law, differ: Groups) -> float:

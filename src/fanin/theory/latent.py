@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fanin.theory.border import Border
 
 FEATURE = "feature"
+ALONG = frozenset(("position",))
 Groups = frozenset[str]
 
 
@@ -165,9 +166,23 @@ class Latent:
         return self.terms if self.terms and not moved else {(self.id, self.feature_view, self.place_view): 1.0}
 
     def in_common(self, other: Latent) -> float:
-        """Correlation with another latent at the same place, from the summands of both."""
+        """Correlation with another latent at the same place, from the summands of both.
+
+        Summands that were read at two places of one sequence (steps of a recurrence) correlate as these do.
+        """
         mine, theirs = self.made_of, other.made_of
-        return min(max(sum(c * theirs[key] for key, c in mine.items() if key in theirs), -1.0), 1.0)
+        found = sum(c * theirs[key] for key, c in mine.items() if key in theirs)
+        for one, terms in ((other, mine), (self, theirs)):
+            alike = one.corr.get(ALONG, 0.0) if one.place_view else 0.0
+            if alike:
+                own, view, here = one.made_of_itself
+                found += alike * sum(c for (i, f, p), c in terms.items() if i == own and f == view and p and p != here)
+        return min(max(found, -1.0), 1.0)
+
+    @property
+    def made_of_itself(self) -> tuple[int, tuple, tuple]:
+        """Its own name among summands."""
+        return self.id, self.feature_view, self.place_view
 
     def on_sphere(self, other: Latent) -> Latent:
         """The latent of what is divided by the other's law, if that is its own length."""

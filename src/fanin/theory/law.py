@@ -12,9 +12,10 @@ position; ``{"position"}``: another position of the same sample; and so on).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,6 +34,10 @@ from fanin.theory.levels import (
 from fanin.theory.mehler import mehler, solve_correlation, two_points
 from fanin.theory.moments import Moments, moments_of
 
+if TYPE_CHECKING:
+    from fanin.theory.given import Given
+    from fanin.theory.prefix import Prefix
+
 
 @dataclass(frozen=True, eq=False)
 class Law:
@@ -48,6 +53,8 @@ class Law:
         loose: of a statistic of features (a mean of squares), whose values are certain so that what is divided by it
             stays a function of its own latent: the values that it takes by itself, over networks, (levels, POINTS).
         exponent: power of two that all values are to be multiplied by; rules see laws without one (see ``scale``).
+        given: what is known of the elements given a latent that one of their factors was a function of (``given``).
+        prefix: of sums along a sequence, what they are sums of (``prefix``).
     """
 
     shape: tuple[int, ...]
@@ -59,6 +66,8 @@ class Law:
     note: str = field(default="")
     loose: np.ndarray | None = None
     exponent: int = 0
+    given: Mapping[tuple, Given] = field(default_factory=dict)
+    prefix: Prefix | None = None
 
     @cached_property
     def level_weight(self) -> np.ndarray:
@@ -217,7 +226,7 @@ class Law:
 
     def with_values(self, values: np.ndarray, **changes) -> Law:
         """The same places and latent with other values."""
-        return replace(self, **{"values": values, "loose": None, **changes})
+        return replace(self, **{"values": values, "loose": None, "given": {}, "prefix": None, **changes})
 
     @property
     def alone(self) -> Law:

@@ -305,7 +305,8 @@ def multiplied(law: Law, x: Law, y: Law) -> Law:
     size = carried(x, y)
     if size is None or not _fit(size, law, x, y):
         return law
-    return with_matrix(law, pair_matrix(x, size) * pair_matrix(y, size), size)
+    tied = law.second / max(x.second * y.second, 1e-300)  # places keep their share of what both factors share
+    return with_matrix(law, tied * pair_matrix(x, size) * pair_matrix(y, size), size)
 
 
 def mixed(law: Law, parts: Sequence[Law], sizes: Sequence[int]) -> Law:

@@ -30,6 +30,10 @@ PURE = frozenset(
 """Kinds whose rules read their arguments only; look-ups and routes are tied to the node itself."""
 
 
+IDENTITIES = frozenset(("base", "second", "radial", "divided", "chosen", "given", "loads", "beside"))
+"""What parts hold that is compared by names that go with each other."""
+
+
 @dataclass
 class Names:
     """Identities of the earlier node's latents (or bases) in terms of the new one's; one to one."""
@@ -46,7 +50,8 @@ def same(a: Any, b: Any, names: Names) -> bool:
     if isinstance(a, Latent) and isinstance(b, Latent):
         return _same_latent(a, b, names)
     if isinstance(a, Law) and isinstance(b, Law):
-        return all(same(getattr(a, f.name), getattr(b, f.name), names) for f in fields(a))
+        own = all(same(getattr(a, f.name), getattr(b, f.name), names) for f in fields(a) if f.name != "given")
+        return own and same_given(a.given, b.given, names)
     if isinstance(a, Known) and isinstance(b, Known):
         return a.key == b.key and _same_reading(a, b, names)
     if a is b:
@@ -64,6 +69,14 @@ def same(a: Any, b: Any, names: Names) -> bool:
     if is_dataclass(a) and type(a) is type(b):
         return all(same(getattr(a, f.name), getattr(b, f.name), names) for f in fields(a))
     return type(a) is type(b) and bool(a == b)
+
+
+def same_given(a: Mapping, b: Mapping, names: Names) -> bool:
+    """Whether the same is known given latents that go with each other."""
+    if len(a) != len(b):
+        return False
+    pairs = zip(a.items(), b.items(), strict=True)
+    return all(i[1:] == j[1:] and names.agree(i[0], j[0]) and same(g, h, names) for (i, g), (j, h) in pairs)
 
 
 def _same_reading(a: Known, b: Known, names: Names) -> bool:
@@ -161,7 +174,11 @@ class Memory:
             factor = _factor(before[2].parts, g.parts, names, bases)
             if factor is not None:
                 self.reused += 1
-                return _again(before[3], names, bases, factor)
+                old, new = (
+                    [*laws, *(y for p in parts for y in p.beside)]
+                    for laws, parts in ((before[1], before[2].parts), (inputs, g.parts))
+                )
+                return _again(before[3], names, bases, factor, {id(a): b for a, b in zip(old, new, strict=True)})
         result = solve()
         self._keep(hint, (node, inputs, g, result))
         return result
@@ -217,6 +234,8 @@ def _renamed(law: Law, names: Names, before: tuple[Value, ...], now: tuple[Value
         terms=_terms(law, name, before, now),
     )
     object.__setattr__(new, "latent", latent)
+    if law.given:
+        object.__setattr__(new, "given", {(name(key[0]), *key[1:]): g for key, g in law.given.items()})
     return new
 
 
@@ -231,12 +250,25 @@ def _factor(old: tuple, new: tuple, names: Names, bases: Names) -> float | None:
             return None
         if not _same_array(a.second * factor, b.second):
             return None
-        rest = [f.name for f in fields(a) if f.name not in ("base", "second", "radial", "divided", "chosen")]
+        rest = [f.name for f in fields(a) if f.name not in IDENTITIES]
         if not all(same(getattr(a, n), getattr(b, n), names) for n in rest) or not _same_radial(a, b, bases):
+            return None
+        if not same_given(a.given, b.given, names) or not _same_roots(a, b, names, bases):
             return None
         if not _same_divided(a.divided, b.divided, names) or not _same_chosen(a.chosen, b.chosen, names, bases):
             return None
     return factor
+
+
+def _same_roots(a: Any, b: Any, names: Names, bases: Names) -> bool:
+    """Sums of bases that go with each other, beside factors whose latents do."""
+    if len(a.loads) != len(b.loads) or len(a.beside) != len(b.beside):
+        return False
+    loads = zip(a.loads.items(), b.loads.items(), strict=True)
+    factors = zip(a.beside, b.beside, strict=True)
+    return all(bases.agree(i, j) and abs(x - y) <= ROUNDING for (i, x), (j, y) in loads) and all(
+        names.agree(x.latent.id, y.latent.id) for x, y in factors
+    )
 
 
 def _same_divided(a: Any, b: Any, names: Names) -> bool:
@@ -274,7 +306,9 @@ def _ratio(old: tuple, new: tuple) -> float:
     return sizes[1] / sizes[0] if sizes[0] > 0 else 1.0
 
 
-def _again(sent: list[list], names: Names, bases: Names, factor: float) -> list[list]:
+def _again(
+    sent: list[list], names: Names, bases: Names, factor: float, laws: Mapping[int, Any] | None = None
+) -> list[list]:
     from fanin.theory.adjoint.cotangent import fresh
 
     fresh_bases: dict[int, int] = {}
@@ -297,9 +331,15 @@ def _again(sent: list[list], names: Names, bases: Names, factor: float) -> list[
     def chosen(p: Any) -> Any:
         return p.chosen and replace(p.chosen, values=replace(p.chosen.values, name=base(p.chosen.values.name)))
 
+    def given(p: Any) -> Any:
+        return {(names.there.get(key[0], key[0]), *key[1:]): g for key, g in p.given.items()}
+
     def again(p: Any) -> Any:
         of, size = p.same and again(p.same), p.second * factor
-        told = {"radial": named(p.radial), "divided": divided(p), "chosen": chosen(p)}
+        told = {"radial": named(p.radial), "divided": divided(p), "chosen": chosen(p), "given": given(p)}
+        if p.loads or p.beside:
+            told["loads"] = {base(i): value for i, value in p.loads.items()}
+            told["beside"] = tuple((laws or {}).get(id(y), y) for y in p.beside)
         return replace(p, base=base(p.base), second=size, same=of, **told)
 
     return [[again(p) for p in one] for one in sent]

@@ -42,7 +42,8 @@ def exponent(value: Value) -> int:
 def times(law: Law, power: int) -> Law:
     """Values times a power of two, without an exponent."""
     loose = None if law.loose is None else np.ldexp(law.loose, power)
-    return replace(law, values=np.ldexp(law.values, power), loose=loose, exponent=0)
+    prefix = None if power else law.prefix
+    return replace(law, values=np.ldexp(law.values, power), loose=loose, exponent=0, prefix=prefix)
 
 
 def settled(law: Law, power: int = 0) -> Law:

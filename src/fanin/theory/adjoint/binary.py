@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from fanin.theory import grid, overlap, places
-from fanin.theory.adjoint import sequence
+from fanin.theory.adjoint import roots, sequence, tied
 from fanin.theory.adjoint.aligned import to_summand
 from fanin.theory.adjoint.broadcast import unbroadcast
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, fresh, translated
@@ -27,14 +27,16 @@ def binary(fn: Function, g: Cotangent, x: Law, y: Law, meets: bool = False) -> l
     _, (x_laid, y_laid) = broadcast_axes(out.shape, (x, y))
     parts = []
     if y_laid.deterministic or x_laid.latent.aligned(y_laid.latent):
-        parts = [_known_other(fn, part, out, x_laid, y_laid) for part in g.parts]
+        parts = [
+            p for was in g.parts for p in tied.carried(was, [_known_other(fn, was, out, x_laid, y_laid)], out, x_laid)
+        ]
     elif not x_laid.deterministic:
-        parts = [p for part in g.parts for p in _beside_another(fn, part, out, x_laid, y_laid, meets)]
+        parts = [p for part in g.parts for p in _knowing(fn, part, out, x_laid, y_laid, meets)]
     else:  # a statistic or a constant parameter times a signal: its gradient sums over what it is shared by
         parts = [_onto_constant(fn, part, out, x_laid, y_laid) for part in g.parts]
     if y.latent.length_of is not None or x.latent.length_of is not None:
         parts = [replace(p, second=p.second * shorter(x, y, was)) for p, was in zip(parts, g.parts, strict=True)]
-    return [unbroadcast(p, Cotangent(out, (p,)) if p.values is None else None, out, x, x_laid) for p in parts]
+    return [roots.summed(tied.summed(unbroadcast(p, out, x), p.given, x, out), p) for p in parts]
 
 
 def shorter(x: Law, y: Law, part: Part) -> float:
@@ -71,6 +73,15 @@ def _known_other(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     inner = grid.expectation(squares)[x.level.reshape((1,) * (out.level.ndim - x.level.ndim) + x.level.shape)]
     second = part.second * whole / np.maximum(inner, 1e-300)
     return fresh(second, thinned(part, second, out), form)
+
+
+def _knowing(fn: Function, part: Part, out: Law, x: Law, y: Law, meets: bool) -> list[Part]:
+    """The other operand is independent but for the latents that it and the part know of."""
+    sent = _beside_another(fn, part, out, x, y, meets)
+    if is_product(fn):
+        return roots.multiplied(part, tied.multiplied(part, sent, out, x, y), y)
+    known = fn.__code__.co_argcount == 2 and is_sum(fn)
+    return tied.carried(part, sent, out, x) if known else [replace(p, given={}) for p in sent]
 
 
 def _beside_another(fn: Function, part: Part, out: Law, x: Law, y: Law, meets: bool) -> list[Part]:

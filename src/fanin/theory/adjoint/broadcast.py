@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from fanin.theory.adjoint.cotangent import Cotangent, Part, base_of_sum, fresh, summed_out, translated
+from fanin.theory.adjoint.cotangent import Part, base_of_sum, fresh, summed_out, translated
 from fanin.theory.law import FEATURE, Law, subsets
 from fanin.theory.statistic import pair_counts
 
 
-def unbroadcast(part: Part, whole: Cotangent | None, out: Law, x: Law, x_laid: Law) -> Part:
+def unbroadcast(part: Part, out: Law, x: Law) -> Part:
     """Sum over the axes along which the operand was repeated; otherwise the part as it is, in the operand's words."""
     lead = len(out.shape) - len(x.shape)
     spread = tuple(i for i, n in enumerate(out.shape) if n > 1 and (i < lead or x.shape[i - lead] == 1))
@@ -21,17 +21,16 @@ def unbroadcast(part: Part, whole: Cotangent | None, out: Law, x: Law, x_laid: L
         ratio = {s: part.ratio.get(t, 0.0) for s, t in names.items()}
         second = part.second.reshape(part.second.shape[lead:]) if lead else part.second
         return replace(part, second=second, ratio=ratio, balanced=part.balanced & x.groups)
-    total = part.profile(x_laid) if part.values is not None else part.second
     groups = frozenset(a.group for i in spread for a in out.axes[i] if a.size > 1)
     gain = _multiplicity(out, spread, groups, lambda s: part.ratio.get(s, 0.0))
-    second = summed_out(total, out.shape, tuple(i for i in range(len(out.shape)) if i not in spread)) * gain
+    second = summed_out(part.second, out.shape, tuple(i for i in range(len(out.shape)) if i not in spread)) * gain
     second = second.reshape(second.shape[lead:])
     ratio = {s: _between(out, spread, t, part.ratio) / gain if gain else 0.0 for s, t in names.items()}
     if part.values is None and not groups & x.groups:  # of copies, such as heads that share keys
         kept = part.balanced & x.groups
         summed = replace(fresh(second, ratio, matrix=part.matrix, balanced=kept), radial=part.radial, met=part.met)
         return replace(summed, base=base_of_sum(part.base, groups), awaited=True) if part.awaited else summed
-    return fresh(second, ratio)
+    return fresh(second, ratio, part.values)  # copies are of one element: its function is that of their sum
 
 
 def _multiplicity(out: Law, spread: tuple[int, ...], groups, ratio: Callable) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from fanin.theory.moments import mean_of, moments_of
 if TYPE_CHECKING:
     from fanin.theory.adjoint.orthogonal import Orthogonal
     from fanin.theory.adjoint.spelled import Chosen
+    from fanin.theory.given import Given
 
 _bases = itertools.count()
 ALIGNED = -1
@@ -72,6 +73,8 @@ class Part:
         same: the part on the base that it was made of, in front of a norm over features, which keeps all but 1/n:
             where it meets that base again, on a skip over the norm, both add before they are squared.
         awaited: whether its base is met again before the next weights (``meeting``), so that it stays apart until then.
+        given: how the mean square goes with a latent that a factor was a function of (``tied``).
+        loads: of which other bases the base is a sum; beside: factors that it was multiplied by since (``roots``).
     """
 
     base: int
@@ -94,6 +97,9 @@ class Part:
     chosen: Chosen | None = None
     same: Part | None = None
     awaited: bool = False
+    given: Mapping[tuple, Given] = field(default_factory=dict)
+    loads: Mapping[int, float] = field(default_factory=dict)
+    beside: tuple[Law, ...] = ()
 
     @cached_property
     def mean_second(self) -> float:
@@ -253,11 +259,13 @@ def gathered(law: Law, parts: list[Part], meets: frozenset[int] = frozenset(), l
     if last:
         by_base = {base: replace(p, awaited=False) if p.awaited else p for base, p in by_base.items()}
     means = {id(p): p.mean_profile(law) for p in by_base.values()}
+    from fanin.theory.adjoint.roots import flat
+
     slight = 1e-2 * sum(means.values())  # what hardly counts need not follow the latent
     if np.abs(_crossed(law, list(by_base.values()))).max() > slight:
         return Cotangent(law, (_merged(law, [_without_form(p, law) for p in by_base.values()]),), meets)
     parts = [_without_form(p, law) if means[id(p)] < slight else p for p in by_base.values()]
-    parts = [replace(p, along=0) if p.along else p for p in parts]
+    parts = [replace(p, along=0) if p.along else p for p in map(flat, parts)]
     plain = [p for p in parts if p.values is None and not p.awaited]
     rest = [p for p in parts if p.values is not None or p.awaited]
     if len(plain) > 1:
@@ -355,15 +363,16 @@ def _merged(law: Law, parts: list[Part]) -> Part:
         s: sum(m * p.ratio.get(s, 0.0) for m, p in zip(means, parts, strict=True)) / total if total else 0.0
         for s in subsets(law.groups)
     }
-    from fanin.theory.adjoint import radial, sequence
+    from fanin.theory.adjoint import radial, roots, sequence, tied
 
-    matrix = sequence.correlation(Cotangent(law, tuple(parts)))
+    common = roots.common(law, parts, ratio)
+    matrix = common.matrix if common.matrix is not None else sequence.correlation(Cotangent(law, tuple(parts)))
     whole = Cotangent(law, tuple(parts))
-    second = sum((p.second for p in parts), np.zeros(()))
+    second = sum((p.second for p in parts), np.zeros(())) + common.more
     met = float(np.mean(_crossed(law, parts))) / total if total else 0.0
     if met:
         second = np.maximum(second + _crossed(law, parts), 0.0)
-    merged = fresh(second, ratio, matrix=matrix, balanced=_both(*parts))
+    merged = fresh(second, common.ratio, matrix=matrix, balanced=_both(*parts))
     known = any(p.radial is not None for p in parts)
     return replace(
         merged,
@@ -371,6 +380,9 @@ def _merged(law: Law, parts: list[Part]) -> Part:
         heard=whole.heard,
         white=whole.white,
         mirrored=whole.mirrored,
+        given=tied.merged(law, parts, means),
+        loads=common.loads,
+        beside=common.beside,
         radial=radial.regrouped(radial.of(whole), 1 + met) if known else None,
     )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fanin.graph import Node
-from fanin.theory.adjoint import radial, white
+from fanin.graph import Kind, Node
+from fanin.theory.adjoint import radial, tied, white
 from fanin.theory.adjoint.binary import binary
 from fanin.theory.adjoint.cotangent import Cotangent, Part
 from fanin.theory.adjoint.slopes import Function, flipped, function_of
@@ -20,6 +20,7 @@ from fanin.theory.state import Known, Value, as_law
 def elementwise(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
     """Parts for every operand: g times the partial derivative, on the operand's latent."""
     fn = function_of(node)
+    g = tied.follow(g) if node.kind is Kind.POINTWISE else g
     return radial.behind(node, g, inputs, _agreeing(fn, g, inputs, _sent(fn, g, inputs)), fn)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -61,6 +62,8 @@ RULES: dict[Kind, Rule] = {
     Kind.MOVE: places.move,
 }
 
+KNOWING = frozenset({Kind.POINTWISE, Kind.SUM, Kind.PRODUCT, Kind.MOVE})
+"""Kinds behind which parts know latents of single elements; others mix elements."""
 
 Watch = Callable[[Node, list[Part], Cotangent, list[list[Part]] | None], None]
 """Told of every node in reverse order: what was collected, its sum, and what it sends to each input."""
@@ -137,6 +140,8 @@ def _send(
         return None
     try:
         sent = memory.parts(node, g, inputs, lambda: scaled_back(rule, node, g, inputs))
+        if node.kind not in KNOWING:
+            sent = [[replace(p, given={}, loads={}, beside=()) for p in one] for one in sent]
         sent = [[settled(p, power) for p in one] for one in sent]
     except (NotImplementedError, *FAILURES) as error:
         _lose(node, reason(node.op, error), lost)

@@ -88,7 +88,14 @@ def _against(g: Cotangent, other: Law, side: Side, to: Law, factor: float) -> Pa
     cross = cross_g * other.pair(gy) if n > 1 else 0.0
     diagonal = _pairwise(g.profile(), other.profile(other.seconds), side.summed, to, g.law.shape, n)
     by_chance = n * g.heard * g.second * max(other.second - other.pair(gy), 0.0) if g.balanced == gx else 0.0
-    second = factor * np.maximum(diagonal + n * (n - 1) * cross + by_chance, 0)
+    copies, lead = _copies(g.law, to)
+    between = 0.0
+    if copies > 1 and FEATURE not in lead:
+        there = translated(lead, g.law.axes, other.axes)
+        between = n * g.pair(lead) * other.pair(there)
+        between += n * (n - 1) * g.pair(lead | gx) * other.pair(there | gy) if FEATURE not in gx else 0.0
+    beside = copies * (n * (n - 1) * cross + by_chance) + copies * (copies - 1) * between
+    second = factor * np.maximum(diagonal + beside, 0)
     whole, base = float(np.mean(second)), float(np.mean(diagonal)) * factor
     free, inner = axis_groups(to.axes[side.free]), axis_groups(to.axes[side.inner])
     kept, within = axis_groups(g.law.axes[side.kept]), axis_groups(other.axes[side.other])
@@ -100,7 +107,7 @@ def _against(g: Cotangent, other: Law, side: Side, to: Law, factor: float) -> Pa
         if FEATURE in in_g:
             return 0.0
         same = _ratio(g.pair(in_g), g.second) * _ratio(other.pair(in_o), other.second) * base
-        apart = n * (n - 1) * factor * g.pair(in_g | gx) * other.pair(in_o | gy) if FEATURE not in gx else 0.0
+        apart = copies * n * (n - 1) * factor * g.pair(in_g | gx) * other.pair(in_o | gy) if FEATURE not in gx else 0.0
         return (same + apart) / whole if whole > 0 else 0.0
 
     balanced = free if g.balanced and g.balanced == kept else frozenset()  # the same numbers stand beside all of a row
@@ -120,12 +127,19 @@ def _pairwise(pg: np.ndarray, po: np.ndarray, axis: int, to: Law, shape, n: int)
         out = pg @ np.swapaxes(po, -1, -2)
     else:
         out = np.swapaxes(po, -1, -2) @ pg
-    while out.ndim > ndim:
-        out = out.sum(0)
-    for i, m in enumerate(to.shape):
-        if out.shape[i] > 1 and m == 1:
-            out = out.sum(i, keepdims=True)
-    return out
+    first = len(shape) - ndim
+    for i in range(len(shape) - 2):  # an operand that all samples share: one profile may stand for all of them
+        if i < first or to.shape[i - first] == 1:
+            out = out.sum(i, keepdims=True) * (shape[i] / out.shape[i])
+    return out.reshape(out.shape[first:])
+
+
+def _copies(out: Law, to: Law) -> tuple[float, Groups]:
+    """How often an operand was repeated along leading axes of the result, and what tells these copies apart."""
+    first = len(out.shape) - len(to.shape)
+    axes = [i for i in range(len(out.shape) - 2) if out.shape[i] > 1 and (i < first or to.shape[i - first] == 1)]
+    groups = frozenset(g for i in axes for g in axis_groups(out.axes[i]))
+    return float(np.prod([out.shape[i] for i in axes])), groups
 
 
 def _ratio(a: float, b: float) -> float:

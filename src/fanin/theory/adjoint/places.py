@@ -8,7 +8,7 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import places as lengths
-from fanin.theory.adjoint import copies, picked, radial, sequence, write
+from fanin.theory.adjoint import copies, picked, radial, sequence, tied, write
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, identity, translated
 from fanin.theory.adjoint.pool import shared_out, to_the_largest
 from fanin.theory.contraction import axis_groups
@@ -125,6 +125,7 @@ def move(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
         result[0] = [replace(p, radial=p.radial and radial.elsewhere(p.radial)) for p in result[0]]
     if how != "slice" and _elsewhere(g.law, x):
         result[0] = [replace(part, matrix=None) for part in result[0]]
+    result[0] = [tied.moved(part, g.law, x) for part in result[0]]
     return result
 
 
@@ -226,7 +227,7 @@ def expand(node: Node, part: Part, out: Law, x: Law) -> Part:
     from fanin.theory.adjoint.broadcast import unbroadcast
 
     plain = part if part.values is None else replace(part, second=part.profile(out), values=None)
-    return radial.over_copies(part, unbroadcast(plain, None, out, x, out), x, out)
+    return radial.over_copies(part, unbroadcast(plain, out, x), x, out)
 
 
 def _scattered(part: Part, out: Law, x: Law, axis: int, index) -> Part:

@@ -142,7 +142,11 @@ def _as_gradient(own: Cotangent, whole: Radial) -> Part:
     size = power(whole)
     root = float(np.sqrt(size))
     unit = {name: v / root for name, v in whole.items()} if size > 0 else {}
-    return replace(fresh(own.profile() * size, own.ratios()), radial=unit)
+    if len(own.parts) != 1:
+        return replace(fresh(own.profile() * size, own.ratios()), radial=unit)
+    part = own.parts[0]
+    made = fresh(part.second * size, part.ratio, part.values)
+    return replace(made, radial=unit, given=part.given, loads=part.loads, beside=part.beside)
 
 
 def _of_shared(g: Cotangent, law: Law, parts: list[Part], whole: Radial) -> Part:

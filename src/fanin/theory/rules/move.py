@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border, ends, grid, places
+from fanin.theory import border, ends, given, grid, places, prefix
 from fanin.theory.border import Border
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Atom, Axis, Law, compress, fresh_latent, latent_for, relabel
@@ -17,6 +17,10 @@ from fanin.theory.windows import forgotten
 
 STAYING = ("reshape", "permute", "expand", "same")
 """Moves that leave places what they are."""
+
+
+ROWS = (*STAYING, "slice", "select", "flip")
+"""Moves that leave sums over prefixes what they are."""
 
 
 def move(node: Node, *inputs: Modelled) -> Value:
@@ -47,11 +51,14 @@ def _viewed(node: Node, law: Law, axes: tuple[Axis, ...], level: np.ndarray) -> 
             kept = _padded(node, law) if how == "pad" else None
             latent = replace(latent, place_view=(*latent.place_view, mark), matrix=None, border=kept)
         latent = replace(latent, mirrored=0.0)
-    values = law.values
+    values, known = law.values, given.stored(law)
+    if latent.place_view != law.latent.place_view:
+        known = given.elsewhere(known)
     if len(values) > 1:
         used, level = relabel(level, len(values))
-        values = values[used]
+        values, known = values[used], {key: g.at(used) for key, g in known.items()}
         law = replace(law, loose=None if law.loose is None else law.loose[used])
+    law = replace(law, given=known, prefix=prefix.moved(law.prefix, node, law, HOW[how]) if how in ROWS else None)
     out = replace(law, shape=node.shape, axes=axes, values=values, level=level, latent=latent)
     if how == "pad" and node.attrs.get("value", None) is not None:
         return _filled(node, out, law)
@@ -273,7 +280,7 @@ def _filled(node: Node, out: Law, law: Law) -> Law:
     values = np.concatenate([out.values, np.full((1, out.values.shape[1]), float(node.attrs["value"]))])
     level = np.where(border, len(out.values), out.level).astype(np.int32)
     values, level = compress(values, level)
-    return replace(out, values=values, level=level)
+    return replace(out, values=values, level=level, given={})
 
 
 def cat(node: Node, *inputs: Value) -> Value:

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import grid, places
+from fanin.theory import grid, places, prefix
 from fanin.theory.combine import apply, binary, matched, renamed
 from fanin.theory.contraction import axis_groups, axis_size, known_pairs
 from fanin.theory.law import FEATURE, Atom, Law, fresh_latent, gaussian, gaussians, latent_for
@@ -151,7 +151,7 @@ def choose(index: Law, pieces: list[Law], shape: tuple[int, ...]) -> Law:
     values = np.concatenate([p.values for p in pieces])[used]
     owner = max(pieces, key=lambda p: 0 if p.deterministic else p.level_weight.sum())
     random = next((p for p in pieces if not p.deterministic), owner)
-    return replace(random, values=values, level=level_new.reshape(level.shape).astype(np.int32))
+    return replace(random, values=values, level=level_new.reshape(level.shape).astype(np.int32), given={})
 
 
 def total(node: Node, *inputs: Value) -> Law:
@@ -159,7 +159,7 @@ def total(node: Node, *inputs: Value) -> Law:
     x, y = laid_out(inputs, rows=True)
     alpha = node.attrs.get("alpha", 1.0)
     if alpha != 1:
-        y = apply(lambda v: alpha * v, y)
+        y = replace(apply(lambda v: alpha * v, y), prefix=prefix.times(y.prefix, alpha))
     return binary(np.add, x, y, node.shape, pair="sum")
 
 

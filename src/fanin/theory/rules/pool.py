@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import gammaincinv
 
 from fanin.graph import Node
-from fanin.theory import grid, levels, windows
+from fanin.theory import grid, levels, prefix, windows
 from fanin.theory.combine import apply, matched
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import (
@@ -113,7 +113,7 @@ def reduce(node: Node, *inputs: Value) -> Law:
         if op == "sum":
             law = apply(lambda v: v * n, law)
         if node.attrs.get("positive") or (x.values.min() >= 0 > law.values.min()):
-            law = _positive(law)  # what divides by it must not meet a zero that is not there
+            law = prefix.one_sign(law)  # what divides by it must not meet a zero that is not there
     elif op in ("var", "std"):
         law = _spread_over(x, dims, shape, axes, n, node.attrs.get("correction", 1), op)
     elif op == "norm":
@@ -152,11 +152,14 @@ def _weighted(x: Law, axes: tuple[int, ...], matrices: tuple[np.ndarray, ...]) -
             return common * same + (crossed - common) * other
         return float(squares.mean()) * same + float((total**2 - squares).mean()) * other
 
+    whole = prefix.of(x, axes[0], matrices[0]) if len(axes) == 1 and FEATURE not in along else None
+    if whole is not None and x.level.size == x.level.shape[axes[0]] > 1:  # padded places add to no pair
+        second = whole.seconds * (1 + parity * x.latent.mirrored)
     law = gaussians(tuple(shape), tuple(words), mean, second - mean**2)
     if all((m >= 0).all() for m in matrices) and (x.values.min() >= 0 or x.values.max() <= 0):
-        law = _positive(law)  # a decay, exp of such a sum, is no gain
+        law = prefix.one_sign(law)  # a decay, exp of such a sum, is no gain
     latent = replace(latent_for(law, pair, law.groups), mirrored=float(parity))
-    return replace(law, latent=latent, exact=x.exact, note=x.note)
+    return replace(law, latent=latent, exact=x.exact, note=x.note, prefix=whole)
 
 
 def between(
@@ -205,13 +208,6 @@ def _applied(profile: np.ndarray, matrix: np.ndarray, axis: int) -> np.ndarray:
     if profile.shape[axis] == 1:
         return profile * matrix.sum(1).reshape((1,) * axis + (-1,) + (1,) * (profile.ndim - axis - 1))
     return np.moveaxis(np.tensordot(profile, matrix.T, (axis, 0)), -1, axis)
-
-
-def _positive(law: Law) -> Law:
-    """Means and mean squares kept, as lognormals: sums of what is positive, or negative."""
-    mean = law.means[:, None]
-    width = np.sqrt(np.log1p(law.variances[:, None] / np.maximum(mean**2, 1e-300)))
-    return law.with_values(mean * np.exp(width * grid.Z_UNIT - width**2 / 2))
 
 
 def _over(profile: np.ndarray, dims: tuple[int, ...]) -> np.ndarray:

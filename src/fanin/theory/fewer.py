@@ -1,0 +1,49 @@
+"""Joint levels of two tensors, too many for a quadrature over each: those whose operands are alike are merged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from fanin.theory import given, grid
+from fanin.theory.law import Law
+from fanin.theory.levels import sums_of
+
+Function = Callable[..., np.ndarray]
+
+PAIRS = 24  # joint levels for which the quadrature over pairs of latents is done
+
+
+def fewer(both: given.Operands, shared: Law, fn: Function) -> tuple[given.Operands, Law]:
+    """Merge joint levels whose operands are alike before the quadrature over pairs."""
+    fx, fy = both.fx, both.fy
+    weight = np.bincount(shared.level.ravel(), minlength=len(fx)).astype(float)
+    second = fn(grid.expectation(fx**2), grid.expectation(fy**2))
+    group = _bins(np.abs(second), weight)
+    mass = np.bincount(group, weights=weight)
+    out = []
+    for f in (fx, fy):
+        sums = sums_of((weight / mass[group])[:, None] * f, group, len(mass))
+        wanted = np.bincount(group, weights=weight / mass[group] * grid.expectation(f**2))
+        got = grid.expectation(sums**2)
+        out.append(sums * np.sqrt(np.where(got > 0, wanted / np.where(got > 0, got, 1), 1))[:, None])
+    merged = both.merged(out[0], out[1], group, weight)
+    return merged, replace(shared, level=group[shared.level].astype(np.int32))
+
+
+def _bins(size: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Half the bins by mass, half by the size's logarithm: a class token is one place of many, and small beside them.
+
+    What divides by a deviation, as gradients through a norm do, sees most of the smallest places.
+    """
+    half = PAIRS // 2
+    order = np.argsort(size, kind="stable")
+    mass = (np.cumsum(weight[order]) - weight[order] / 2) / weight.sum()
+    log = np.log(np.maximum(size[order], 1e-12 * max(float(size.max()), 1e-288)))
+    value = (log - log[0]) / max(float(log[-1] - log[0]), 1e-300)
+    bins = sum(np.minimum(part * half, half - 1).astype(int) for part in (mass, value))
+    group = np.empty(len(size), int)
+    group[order] = np.unique(bins, return_inverse=True)[1].ravel()
+    return group
