@@ -247,6 +247,29 @@ def read(x: Law, sizes: tuple[int, ...], out: tuple[int, ...], taps: Sequence[np
     return total
 
 
+def under(
+    sizes: tuple[int, ...], out: tuple[int, ...], windows: Sequence[tuple[int, int, int, int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What windows of each kind are over: shares of each kind of place, (windows, kinds), and how many places.
+
+    Args:
+        sizes, out: of the map and of the windows' own.
+        windows: for every axis kernel, stride, padding, dilation.
+    """
+    source, result = kinds(sizes), kinds(out)
+    share, count = np.ones((len(result.count), 1)), np.ones(len(result.count))
+    for (k, stride, padding, dilation), middle, (of, n), size in zip(
+        windows, result.middle, source.along, sizes, strict=True
+    ):
+        at = middle[:, None] * stride - padding + np.arange(k) * dilation
+        real = (at >= 0) & (at < size)
+        own = np.zeros((len(at), n))
+        np.add.at(own, (np.arange(len(at))[:, None], of[np.clip(at, 0, size - 1)]), real)
+        share = (share[:, :, None] * (own / own.sum(1, keepdims=True))[:, None, :]).reshape(len(at), -1)
+        count = count * real.sum(1)
+    return share, count
+
+
 def combined(law: Law, x: Law, y: Law, how: str) -> Law:
     """Carry borders on to a sum or product of independent operands, one of which may have no places."""
     if carried(x) is None and carried(y) is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -58,3 +58,32 @@ def laid(law: Law, pairs: np.ndarray, second: np.ndarray, queries: int) -> Law:
 def _kept(law: Law, new: Law) -> dict:
     """Correlations of the latent that the matrix does not speak of."""
     return {s: law.latent.corr.get(s, r) for s, r in new.latent.corr.items()}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How keys are looked at, where one row of weights stands for all.
+
+    Where padding is hidden all queries look at the few keys that are left; where a sequence is cut into blocks few
+    queries look at every key: 28 of 49 keys are seen by 49 queries in one case, and 49 by 28 in the other. In the mean
+    over keys ``(sum_i a_ij)^2`` and ``sum_i a_ij^2`` say which.
+
+    Attributes:
+        queries: how many look at a key that is looked at at all.
+        counts: keys that a row looks at, by the mean of its squared weights.
+        spread: share of keys that are looked at.
+    """
+
+    queries: float
+    counts: float
+    spread: float
+
+
+def columns(weights: np.ndarray, queries: int, keys: int) -> Columns:
+    """Of mean weights (..., queries or 1, keys or 1)."""
+    wide = np.broadcast_to(weights, (*weights.shape[:-1], keys)) if weights.shape[-1] == 1 else weights
+    times = queries if wide.shape[-2] == 1 else 1
+    whole, alone = wide.sum(-2) * times, np.einsum("...ij,...ij->...j", wide, wide) * times
+    both, one = float(np.mean(whole**2)), float(np.mean(alone))
+    counts = queries / (keys * one)
+    return Columns(both / one, counts, one**2 * counts**2 / both)

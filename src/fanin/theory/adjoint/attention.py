@@ -14,7 +14,9 @@ from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.rows import Pairs, Rows
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Groups, Law, subsets
+from fanin.theory.rows import Columns
 from fanin.theory.rules.attention import (
+    Prior,
     _bias_variance,
     _prior,
     _row_counts,
@@ -176,12 +178,12 @@ def _rows(node: Node, g: Cotangent, q: Law, k: Law, v: Law, inputs) -> tuple[Row
     if found is None and (size_q, size_k) == (n_q, n_k) and _differ(g, q, k, v):
         found = rows_alike(prior, n_q, n_k)
     if found is None:
-        counts = float(np.mean(_row_counts(prior, a["causal"], n_q, n_k)))
+        seen = _looked_at(prior, a["causal"], n_q, n_k)
         alike = np.array([[max(q.pair(along_q) / q.second, 0.0) if q.second > 0 else 0.0]])
-        one = np.array([counts])
-        wide, weights = np.array([float(n_q)]), concentrations(s2, one, sphere)
+        wide, one = np.array([seen.queries]), np.array([seen.counts])
+        weights = concentrations(s2, one, sphere)
         rows = Rows(np.ones((1, 1)), wide, one, one, weights, alike, keep, **overlap.passed(s2, one, made))
-        return rows, Side(along_q, n_q, None), Side(along_k, n_k, None), counts / n_k, sums.met(rows, lean(rows))
+        return rows, Side(along_q, n_q, None), Side(along_k, n_k, None), seen.spread, sums.met(rows, lean(rows))
     allowed, counts = found
     width_q, width_k = places.runs(n_q).width, places.runs(n_k).width
     alike = np.clip(places.correlations(q, n_q), 0, 1)
@@ -189,6 +191,14 @@ def _rows(node: Node, g: Cotangent, q: Law, k: Law, v: Law, inputs) -> tuple[Row
     passed = overlap.passed(s2, counts, made)
     rows = Rows(places.mixing(allowed), width_q, width_k, counts, weights, alike, keep, **passed)
     return rows, Side(along_q, n_q, n_q), Side(along_k, n_k, n_k), 1.0, sums.met(rows, lean(rows))
+
+
+def _looked_at(prior: Prior | None, causal: bool, queries: int, keys: int) -> Columns:
+    """How keys are looked at, where one row stands for all."""
+    if not causal and prior is not None and prior.share.shape[-2:] == (queries, keys):
+        return prior.columns
+    counts = float(np.mean(_row_counts(prior, causal, queries, keys)))
+    return Columns(float(queries), counts, counts / keys)
 
 
 def _differ(g: Cotangent, *laws: Law) -> bool:

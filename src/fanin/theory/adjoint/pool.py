@@ -33,14 +33,46 @@ def pool(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     n_in, n_out = float(np.prod(x.shape[first:])), float(np.prod(node.shape[first:]))
     along = frozenset(t for axis in x.axes[first:] for t in axis_groups(axis)) - {FEATURE}
     mean = node.attrs["op"] == "mean"
+    if mean and first == 2:
+        divisor = n if node.attrs.get("count_pad", True) else taps
+        reads = [adjoint_taps(np.broadcast_to(1 / divisor**k, taps.shape), conv_like, kernel) for k in (1, 2)]
+        second = adjoint_taps(profile / divisor**2, conv_like, kernel)
+        return [[_of_means(g, x, along, second, reads, taps / divisor)]]
     r = 0.0 if mean else inside(node, x, along)
     ratio = shared_out(g, x, along, float(np.mean(taps)), n_in, n_out, mean)
     if mean:
-        divisor = n if node.attrs.get("count_pad", True) else taps
-        second = adjoint_taps(profile / divisor**2, conv_like, kernel) if first == 2 else profile * n_out / (n * n_in)
-        return [[fresh(second, ratio)]]
+        return [[fresh(profile * n_out / (n * n_in), ratio)]]
     second = adjoint_taps(profile / taps, conv_like, kernel) if first == 2 else profile * n_out / n_in
     return [to_the_largest(x, second, ratio, float(np.mean(taps)), r)]
+
+
+def _of_means(
+    g: Cotangent, x: Law, along: Groups, second: np.ndarray, reads: list[np.ndarray], whole: np.ndarray
+) -> Part:
+    """What means over windows send back: an input hears all windows that read it, which may overlap.
+
+    With T_1 and T_2 the sums over an input's windows of their weight and of its square, and a the cotangent's square
+    and b its pair moment between places, an input gets ``T_2 a + (T_1^2 - T_2) b``; the sum over all inputs is that
+    over the windows.
+
+    Args:
+        second: the first term.
+        reads: T_1 and T_2.
+        whole: sum of the weights of every window.
+    """
+    n_in, n_out = (float(np.prod(law.shape[2:])) for law in (x, g.law))
+    crossed, alone = reads[0] ** 2 - reads[1], float(np.mean(reads[1]))
+    pair = lambda s: g.pair(s & g.law.groups) if s & g.law.groups else g.second  # noqa: E731
+    one = {s: alone * pair(s) + float(np.mean(crossed)) * pair(s | along) for s in (frozenset(), *subsets(x.groups))}
+    own = max(one[frozenset()], 1e-300)
+    found = {}
+    for s in subsets(x.groups):
+        rest = s - along
+        total = n_out * float(np.mean(whole**2)) * pair(rest)
+        total = total + n_out * (n_out - 1) * float(np.mean(whole)) ** 2 * (pair(rest | along) if n_out > 1 else 0.0)
+        found[s] = (total / n_in - one[rest]) / max(n_in - 1, 1.0) / own if s & along else one[s] / own
+    second = np.maximum(second + crossed * (pair(along) if n_out > 1 else 0.0), 0.0)
+    return fresh(second, {s: float(np.clip(r, -1, 1)) for s, r in found.items()})
 
 
 def to_the_largest(

@@ -49,6 +49,7 @@ class Chosen:
         agreed: how far values of two tokens agree by chance.
         queries, keys: how many.
         values: what they have along their gradients.
+        spread: share of keys that are looked at.
     """
 
     rows: Rows
@@ -59,6 +60,7 @@ class Chosen:
     queries: int
     keys: int
     values: Behind
+    spread: float = 1.0
 
 
 def values(g: Cotangent, x: Law, y: Law) -> tuple[Part, Chosen] | None:
@@ -72,7 +74,7 @@ def values(g: Cotangent, x: Law, y: Law) -> tuple[Part, Chosen] | None:
     read = _rows(g, x, y)
     if read is None:
         return None
-    rows, query, key = read
+    rows, query, key, spread = read
     assert x.latent.source is not None
     found, behind, inner = {}, {}, {}
     for rest in [frozenset(), *subsets(g.law.groups - query.groups)]:
@@ -80,7 +82,7 @@ def values(g: Cotangent, x: Law, y: Law) -> tuple[Part, Chosen] | None:
         if rest and not np.any(cotangent.own) and not np.any(cotangent.between):
             continue
         r = rows.plain() if rest else rows
-        found[rest] = sums.values(r, cotangent)
+        found[rest] = _times(sums.values(r, cotangent), spread)
         inner[rest] = sums.logits(r, key.of_law(y, translated(rest, g.law.axes, y.axes)))
         behind[rest] = _times(cotangent, g.law.shape[-1])
     own = query.of_cotangent(g, frozenset()).own
@@ -89,7 +91,7 @@ def values(g: Cotangent, x: Law, y: Law) -> tuple[Part, Chosen] | None:
     made = together.behind(y, key.groups, _along_values(rows, own, lost, out, y), lost)
     part = replace(_laid(y, key, found), radial=made.radial, met=picked_up(rows, x, y))
     agreed, sizes = overlap.agreement(y, key.groups), (x.shape[-2], x.shape[-1])
-    return part, Chosen(rows, behind, inner, x.latent.source.variance, agreed, *sizes, made)
+    return part, Chosen(rows, behind, inner, x.latent.source.variance, agreed, *sizes, made, spread)
 
 
 def picked_up(rows: Rows, weights: Law, values: Law) -> float:
@@ -117,7 +119,7 @@ def behind_softmax(part: Part, chosen: Chosen, size: float) -> Part:
     rows, behind, inner = chosen.rows, chosen.g[frozenset()], chosen.inner[frozenset()]
     apart = inner.v.own - 2 * inner.u + inner.w.own[:, None]
     squares = (behind.own * rows.turned)[:, None] * rows.weight**2 * apart
-    wanted = size * float(rows.queries @ squares @ rows.keys) / (chosen.queries * chosen.keys)
+    wanted = size * float(rows.queries @ squares @ rows.keys) / (rows.queries.sum() * chosen.keys)
     if part.mean_second > 0 and wanted > 0:
         part = replace(part, second=part.second * (wanted / part.mean_second))
     return carried(part, chosen, size)
@@ -149,7 +151,7 @@ def logits(g: Cotangent, q: Law, k: Law, factor: float) -> tuple[Part, Part] | N
             continue
         found = sums.queries(r, cotangent, inner, key.of_law(k, in_k), 0.0 if rest else beyond)
         of_queries[in_q] = _times(found, size)
-        of_keys[in_k] = _times(sums.keys(r, cotangent, inner, query.of_law(q, in_q)), size)
+        of_keys[in_k] = _times(sums.keys(r, cotangent, inner, query.of_law(q, in_q)), size * chosen.spread)
     rows = chosen.rows
     met = agreed * max(float(np.mean(rows.apart / rows.boost * (rows.counts - 1))), 0.0)
     common = min(max(k.pair(key.groups), 0.0) / k.second, 1 - 1e-9) if k.second > 0 else 0.0
@@ -161,8 +163,11 @@ def logits(g: Cotangent, q: Law, k: Law, factor: float) -> tuple[Part, Part] | N
     return turned, by_feature(keys, q.profile(q.seconds), own=-2)
 
 
-def _rows(g: Cotangent, x: Law, y: Law) -> tuple[Rows, Side, Side] | None:
-    """The rows of weights by run where rows or places differ, else one for all; None where they are not a softmax's."""
+def _rows(g: Cotangent, x: Law, y: Law) -> tuple[Rows, Side, Side, float] | None:
+    """The rows of weights by run where rows or places differ, else one for all, and the share of keys looked at.
+
+    None where they are not a softmax's.
+    """
     source = x.latent.source
     if source is None or not source.variance or x.values.min() < 0:
         return None
@@ -183,10 +188,11 @@ def _rows(g: Cotangent, x: Law, y: Law) -> tuple[Rows, Side, Side] | None:
         r = alike + (1 - alike) * np.eye(len(at))
         passed = overlap.passed(s2, counts, source)
         rows = Rows(share, wide_q, wide_k, counts, concentrated * keep, r, keep, **passed)
-        return rows, Side(along_q, n_q, n_q), Side(along_k, n_k, n_k)
-    one = np.array([float(np.mean(weights.counts))])
+        return rows, Side(along_q, n_q, n_q), Side(along_k, n_k, n_k), 1.0
+    seen = weights.columns
+    one = np.array([seen.counts])
     concentrated = np.array([float(np.mean(weights.concentrated))]) * keep
-    wide = np.array([float(n_q)])
+    wide = np.array([seen.queries])
     passed = overlap.passed(s2, one, source)
     rows = Rows(np.ones((1, 1)), wide, one, one, concentrated, np.array([[alike]]), keep, **passed)
-    return rows, Side(along_q, n_q, None), Side(along_k, n_k, None)
+    return rows, Side(along_q, n_q, None), Side(along_k, n_k, None), seen.spread

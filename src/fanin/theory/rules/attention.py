@@ -17,7 +17,7 @@ from fanin.theory import overlap, places, windows
 from fanin.theory.concentration import concentration, concentrations, fluctuating
 from fanin.theory.contraction import axis_groups, shifted
 from fanin.theory.law import Groups, Law, gaussian
-from fanin.theory.rows import laid, mixed_places
+from fanin.theory.rows import Columns, columns, laid, mixed_places
 from fanin.theory.rules import masked
 from fanin.theory.rules.mix import _is_weight, _lift, _ratio, mix
 from fanin.theory.rules.softmax import _common_share, softmax
@@ -87,6 +87,11 @@ class Prior:
         total, squares = self.array.sum(-1), np.einsum("...k,...k->...", self.array, self.array)
         counts = np.where(total > 0, total**2 / np.maximum(squares, 1e-300), self.array.shape[-1])
         return _thin_counts(counts[..., None])
+
+    @cached_property
+    def columns(self) -> Columns:
+        """How keys are looked at."""
+        return columns(self.share, *self.share.shape[-2:])
 
     @cached_property
     def alike(self) -> bool:

@@ -91,16 +91,13 @@ def _read(node: Node, x: Law) -> tuple[np.ndarray, np.ndarray] | None:
     sizes, out = tuple(x.shape[2:]), tuple(node.shape[2:])
     if border.sizes_of(x) != sizes or 1 in out or frozenset((POSITION,)) not in _corr(x):
         return None
-    source, result, a = border.kinds(sizes), border.kinds(out), node.attrs
-    share = np.ones((len(result.count), 1))
-    for d, k in enumerate(a["kernel"]):
-        at = result.middle[d][:, None] * a["stride"][d] - a["padding"][d] + np.arange(k) * a["dilation"][d]
-        real = (at >= 0) & (at < sizes[d])
-        of, kinds = source.along[d]
-        own = np.zeros((len(at), kinds))
-        np.add.at(own, (np.arange(len(at))[:, None], of[np.clip(at, 0, sizes[d] - 1)]), real)
-        share = (share[:, :, None] * (own / own.sum(1, keepdims=True))[:, None, :]).reshape(len(at), -1)
-    return share, result.count
+    return border.under(sizes, out, windows_of(node))[0], border.kinds(out).count
+
+
+def windows_of(node: Node) -> list[tuple[int, int, int, int]]:
+    """Kernel, stride, padding, dilation along every axis."""
+    a = node.attrs
+    return list(zip(a["kernel"], a["stride"], a["padding"], a["dilation"], strict=True))
 
 
 def _bordered(node: Node, law: Law, x: Law, n: float) -> Law:
@@ -162,4 +159,4 @@ def _mixed(x: Law, dims: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     return values, level
 
 
-__all__ = ["along", "inside", "of_windows"]
+__all__ = ["along", "inside", "of_windows", "windows_of"]

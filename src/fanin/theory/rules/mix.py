@@ -11,7 +11,7 @@ from fanin.theory import overlap, places, windows
 from fanin.theory.combine import apply, binary, renamed
 from fanin.theory.contraction import axis_groups, dense, shifted, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, gaussian, solve_correlation, subsets
-from fanin.theory.rows import laid, mixed_places
+from fanin.theory.rows import Columns, columns, laid, mixed_places
 from fanin.theory.state import Value, as_law
 
 
@@ -81,12 +81,14 @@ class RowWeights:
         mean: mean weights, (queries or 1, keys or 1), over all heads and samples.
         total, counts, concentrated: of every row its sum, the effective number of keys, and E[sum a^2], in units of its
             squared sum; (queries or 1,).
+        columns: how keys are looked at.
     """
 
     mean: np.ndarray
     total: np.ndarray
     counts: np.ndarray
     concentrated: np.ndarray
+    columns: Columns
 
     @property
     def alike(self) -> bool:
@@ -115,7 +117,8 @@ def row_weights(x: Law) -> RowWeights | None:
     total, squares = every(mean), every(second)
     counts = (total**2 / np.maximum(every(mean**2), 1e-300)).mean(lead)
     concentrated = (squares / np.maximum(total**2, 1e-300)).mean(lead)
-    return RowWeights(mean.mean(lead), total.mean(lead), counts, concentrated)
+    seen = columns(mean / np.maximum(total, 1e-300)[..., None], x.shape[-2], n)
+    return RowWeights(mean.mean(lead), total.mean(lead), counts, concentrated, seen)
 
 
 def _rows_by_place(law: Law, x: Law, y: Law, n: int) -> Law:

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import gammaincinv
 
 from fanin.graph import Node
-from fanin.theory import grid, levels, prefix, windows
+from fanin.theory import border, grid, levels, prefix, windows
 from fanin.theory.combine import apply, matched
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import (
@@ -26,6 +26,7 @@ from fanin.theory.law import (
     gaussians,
     latent_for,
 )
+from fanin.theory.places import POSITION
 from fanin.theory.rules import maximum, picked
 from fanin.theory.rules.convolution import as_conv, tap_sum
 from fanin.theory.state import Value, as_law
@@ -70,17 +71,56 @@ def _mean(node: Node, x: Law, axes, groups: Groups, taps: np.ndarray) -> Law:
         own = tap_sum(profile, as_conv(node), node.attrs["kernel"])
     else:
         own = taps * x.second
-    variance = (own + taps * (taps - 1) * pair) / divisor**2
-    return _averaged(x, node.shape, axes, variance, taps / divisor * x.mean, n, groups)
+    second = (own + taps * (taps - 1) * pair) / divisor**2
+    reads = (float(np.mean(v)) for v in (taps / divisor**2, taps * (taps - 1) / divisor**2, taps / divisor))
+    law = _averaged(x, node.shape, axes, second, taps / divisor * x.mean, groups, *reads)
+    return _bordered(node, law, x, bool(node.attrs.get("count_pad", True)))
 
 
-def _averaged(x: Law, shape, axes, second: np.ndarray, mean: np.ndarray | float, n: float, over: Groups) -> Law:
-    """The mean of n correlated elements: a Gaussian with that mean and mean square."""
+def _bordered(node: Node, law: Law, x: Law, count_pad: bool) -> Law:
+    """Means over windows of a map with a border, or whose padding makes one, by how near to it they are."""
+    sizes, out, kernel = border.sizes_of(x), border.sizes_of(law), node.attrs["kernel"]
+    if len(x.shape) - len(kernel) != 2 or sizes is None or out is None:
+        return law
+    if (sizes, out) != (tuple(x.shape[2:]), tuple(node.shape[2:])):
+        return law
+    share, taps = border.under(sizes, out, maximum.windows_of(node))
+    divisor = float(np.prod(kernel)) if count_pad else taps
+    if border.carried(x) is None and np.all(taps == np.prod(kernel)):
+        return law
+    inner, whole = border.pairs(x, sizes), taps / divisor
+
+    def read(s: Groups) -> np.ndarray:
+        others = share @ inner[s | {POSITION}] @ share.T
+        if POSITION in s:
+            return others * np.outer(whole, whole)
+        return (taps * (share @ inner[s]) + taps * (taps - 1) * np.diag(others)) / divisor**2
+
+    return border.with_pairs(law, {s: read(s) for s in inner if s | {POSITION} in inner}, out)
+
+
+def _averaged(
+    x: Law,
+    shape,
+    axes,
+    second: np.ndarray,
+    mean: np.ndarray | float,
+    over: Groups,
+    same: float,
+    apart: float,
+    whole: float,
+) -> Law:
+    """The mean of correlated elements: a Gaussian with that mean and mean square.
+
+    Args:
+        same, apart: how often two means over the same places read one place, or two.
+        whole: how much a mean reads in all.
+    """
 
     def pair(differ: Groups) -> float:
-        same = x.pair(differ - over) if differ - over else x.second
-        base = same / n + (1 - 1 / n) * x.pair(differ | over)
-        return base if not differ & over else x.pair(differ | over)
+        one = x.pair(differ - over) if differ - over else x.second
+        base = same * one + apart * x.pair(differ | over)
+        return base if not differ & over else whole**2 * x.pair(differ | over)
 
     law = gaussians(shape, axes, np.asarray(mean), second - np.asarray(mean) ** 2)
     latent = replace(latent_for(law, pair, law.groups), mean_of=_mean_of(x, law))
@@ -232,7 +272,7 @@ def _mean_over(x: Law, dims, shape, axes) -> Law:
     ratio = moment / x.second if x.second > 0 else 0.0
     whole = float(mean.mean())
     places = over - {FEATURE}
-    return _averaged(x, shape, axes, second * ratio, whole, n, places or over)
+    return _averaged(x, shape, axes, second * ratio, whole, places or over, 1 / n, 1 - 1 / n, 1.0)
 
 
 def _with_moments(x: Law, shape, axes, mean: np.ndarray, spread: np.ndarray) -> Law:
