@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 from test_theory_adjoint import errors, hold  # noqa: E402
 from torch import nn  # noqa: E402
 
+import fanin  # noqa: E402
 from fanin.theory.adjoint import linear  # noqa: E402
 from fanin.theory.statistic import mean_inverse  # noqa: E402
 
@@ -103,3 +104,37 @@ def test_a_control_whose_gains_are_not_undone(monkeypatch):
     found = errors(lambda: gained(0), torch.randn(4, C, 9, 9), 8)
     with pytest.raises(AssertionError):
         hold({"1.weight": found["1.weight"]})
+
+
+def inverted(channels: int = 24) -> nn.Module:
+    """A stem and two depthwise blocks, whose places differ in size: borders, and borders of borders."""
+
+    def block() -> list[nn.Module]:
+        wide = [nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
+        deep = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        return [*wide, deep, nn.BatchNorm2d(channels)]
+
+    stem = [nn.Conv2d(3, channels, 3, 2, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
+    last = nn.Conv2d(channels, channels, 1, bias=False)
+    return nn.Sequential(*stem, *block(), *block(), last, nn.BatchNorm2d(channels), nn.ReLU())
+
+
+def undone() -> list[float]:
+    """Gradients of the gains that depthwise kernels' norms undo, over those of the shifts beside them, as predicted."""
+    torch.manual_seed(1234)
+    said = fanin.predict(inverted(), torch.randn(4, 3, 16, 16)).parameters
+    return [said[f"{i}.weight"]["grad_rms"] / said[f"{i}.bias"]["grad_rms"] for i in (4, 9)]
+
+
+def test_gains_are_undone_where_places_differ_in_size():
+    """ReLU hands a scale on, a kernel of one channel too, and its batch norm divides by it: nothing but eps is left."""
+    torch.manual_seed(1234)
+    net = inverted()
+    measured = fanin.measure(net, torch.randn(4, 3, 16, 16)).parameters
+    assert all(measured[f"{i}.weight"]["grad_rms"] < 2e-3 * measured[f"{i}.bias"]["grad_rms"] for i in (4, 9))
+    assert max(undone()) < 2e-3
+
+
+def test_a_control_that_forgets_where_a_gradient_is_large(monkeypatch):
+    monkeypatch.setattr(linear.orthogonal, "_weight", lambda part, law: law.level_weight)
+    assert max(undone()) > 1e-2

@@ -147,7 +147,7 @@ class Part:
         from fanin.theory.adjoint.orthogonal import taken
 
         mean, ratio = self.mean_second, self.ratio.get(key, 0.0)
-        less = taken(self, law, ratio)
+        less = taken(self, law)
         if self.values is None or ratio == 0.0:
             return mean * ratio - less
         own = moments_of(self.values)

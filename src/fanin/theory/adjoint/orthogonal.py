@@ -5,10 +5,11 @@ Batch norm takes away what a gradient has along its input y: over the places of 
 the channel has hardly a gradient: the gain of a norm before it gets what eps, and a nonlinearity between, leave. One
 constraint of a channel's N places is nothing for the gradient's mean square, and everything for a sum along it:
 
-    E[(sum_p B_p d(z_p))^2] = E[B^2] N (E[d^2] - share E[d x]^2 / E[x^2]) + what pairs have in common.
+    E[(sum_p B_p d(z_p))^2] = V(d, d) - share V(d, x)^2 / V(x, x),
 
-That a gradient sums to zero, as far as no tap reads beyond a border, is in the correlations of pairs: of it only what
-the first has not taken.
+as of Gaussian numbers of which one sum is known to be zero, with ``V(d, e) = sum_pq E[B_p B_q] E[d_p e_q]``. Places of
+unlike mean square (borders) and what pairs have in common are in V: that a gradient sums to zero, as far as no tap
+reads beyond a border, is not taken twice, and nothing is left of a sum along x itself.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 from fanin.theory import grid
 from fanin.theory.adjoint.cotangent import Cotangent, Part
 from fanin.theory.adjoint.joint import levels_onto
-from fanin.theory.law import FEATURE, Law
+from fanin.theory.law import FEATURE, Law, mehler, subsets
 from fanin.theory.statistic import LOG_T
 
 
@@ -74,21 +75,54 @@ def _unit(law: Law) -> np.ndarray:
     return law.values / max(law.second, 1e-300) ** 0.5
 
 
-def taken(part: Part, law: Law, ratio: float) -> float:
-    """What the pair moment of two places of a feature has less, beside what their correlation says of constants."""
+def taken(part: Part, law: Law) -> float:
+    """What the mean square of a sum of the part over places has less, by the number of pairs that a place is in."""
     known = part.orthogonal
-    places = float(np.prod([a.size for axis in law.axes for a in axis if a.group != FEATURE]))
-    if known is None or part.values is None or places <= 1:
+    if known is None or part.values is None:
         return 0.0
-    along = _unit(law) if known.values is None else known.values
-    if len(along) != len(part.values):
+    found = vars(part).get("_taken")
+    if found is None or found[0] is not law:
+        found = vars(part)["_taken"] = law, _taken(part, law, known)
+    return found[1]
+
+
+def _taken(part: Part, law: Law, known: Orthogonal) -> float:
+    """``share V(d, x)^2 / V(x, x)``, a place."""
+    along = law.values if known.values is None else known.values
+    others = float(np.prod([a.size for axis in law.axes for a in axis if a.group != FEATURE])) - 1
+    if others <= 0 or len(along) != len(part.values):
         return 0.0
-    mean = lambda values: float(law.level_weight @ grid.expectation(values))  # noqa: E731
-    met, constant, both = mean(part.values * along), mean(part.values), min(abs(mean(along)), 1 - 1e-9)
-    both = np.copysign(both, mean(along))
-    rest = (constant - both * met) ** 2 / (1 - both**2)  # of what is constant, orthogonal to the function
-    balanced = float(np.clip(-ratio * (places - 1), 0.0, 1.0))
-    return part.mean_second * known.share * (met**2 - balanced * (constant**2 - rest)) / (places - 1)
+    along = along / max(float(law.level_weight @ grid.expectation(along**2)), 1e-300) ** 0.5
+    whole = _square(part, law, along)
+    if whole <= 1e-6 * part.mean_second:  # it sums to zero as a constant does, which correlations know
+        return 0.0
+    met = (_square(part, law, part.values + along) - _square(part, law, part.values - along)) / 4
+    return known.share * met**2 / whole / others
+
+
+def _square(part: Part, law: Law, values: np.ndarray) -> float:
+    """``V(d, d)``: mean square a place of the sum of ``B d(z)`` over places, by the correlations of pairs alone."""
+    sizes: dict[str, float] = {}
+    for axis in law.axes:
+        for atom in axis:
+            sizes[atom.group] = sizes.get(atom.group, 1.0) * atom.size
+    coefficients, squares = grid.hermite_coefficients(values), grid.expectation(values**2)
+    total = float(_weight(part, law) @ squares)
+    for s in subsets(law.groups):
+        if ratio := part.ratio.get(s, 0.0):
+            count = float(np.prod([sizes[g] - 1 for g in s]))
+            total += count * ratio * float(law.level_weight @ mehler(coefficients, squares, law.correlation(s)))
+    return part.mean_second * total
+
+
+def _weight(part: Part, law: Law) -> np.ndarray:
+    """Share of the base's mean square that is at places of each level."""
+    if part.second.size == 1 or len(law.values) == 1:
+        return law.level_weight
+    shape = np.broadcast_shapes(part.second.shape, law.level.shape)
+    level, second = (np.broadcast_to(a, shape).ravel() for a in (law.level, part.second))
+    found = np.bincount(level, second, minlength=len(law.values))
+    return found / found.sum() if found.sum() > 0 else law.level_weight
 
 
 def least(part: Part, law: Law) -> float:
@@ -96,8 +130,11 @@ def least(part: Part, law: Law) -> float:
     known = part.orthogonal
     if known is None or part.values is None or known.values is None or len(known.values) != len(part.values):
         return 0.0
-    met = float(law.level_weight @ grid.expectation(part.values * known.values))
-    constant = float(law.level_weight @ grid.expectation(known.values))
+    weight = _weight(part, law)
+    square = max(float(weight @ grid.expectation(known.values**2)), 1e-300)
+    met, constant = (
+        float(weight @ grid.expectation(f)) / square**0.5 for f in (part.values * known.values, known.values)
+    )
     return part.mean_second * (1 - known.share) * (1 - constant**2) * met**2
 
 
