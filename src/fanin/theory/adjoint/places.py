@@ -8,7 +8,7 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import places as lengths
-from fanin.theory.adjoint import copies, picked, radial, sequence, tied, write
+from fanin.theory.adjoint import copies, picked, pieces, radial, sequence, tied, write
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, identity, translated
 from fanin.theory.adjoint.pool import shared_out, to_the_largest
 from fanin.theory.contraction import axis_groups
@@ -357,7 +357,11 @@ def _apart(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
         if not isinstance(value, Law):  # no gradient is sent to it
             result.append([])
             continue
-        words = {s: ratios.get(forward_words(s, value, g.law), 0.0) for s in subsets(value.groups)}
+        followed = None if stacked else pieces.of_piece(g, value, axis, start - size)
+        if followed is not None:
+            result.append(followed)
+            continue
+        words = {s: ratios.get(pieces.forward_words(s, value, g.law), 0.0) for s in subsets(value.groups)}
         matrix = sequence.correlation(g, value)
         if axis_groups(g.law.axes[axis]) == {sequence.POSITION} and not stacked:
             cut = sequence.of_piece(g, value, start - size)
@@ -368,15 +372,6 @@ def _apart(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
             part = radial.piece(g, part, size / node.shape[axis], (rest, 1.0 if not result else -1.0))
         result.append([part])
     return result
-
-
-def forward_words(differ, x: Law, out: Law):
-    """Groups of a piece in the words of the whole."""
-    names = set()
-    for mine, whole in zip(x.axes, out.axes, strict=False):
-        if axis_groups(mine) & differ:
-            names |= axis_groups(whole)
-    return frozenset(names - {FEATURE})
 
 
 BACK = {

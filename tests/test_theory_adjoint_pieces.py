@@ -1,0 +1,53 @@
+"""Gradients of maxima follow what they chose through a concatenation: all of them pass the ReLUs in front of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from test_theory_adjoint import errors, hold  # noqa: E402
+from torch import nn  # noqa: E402
+
+from fanin.theory import grid  # noqa: E402
+from fanin.theory.adjoint import pieces  # noqa: E402
+
+
+def unit(inputs: int, outputs: int, act: type[nn.Module]) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs), act())
+
+
+class Branches(nn.Module):
+    """Two branches side by side, as in Inception and Fire modules, and a maximum over windows."""
+
+    def __init__(self, act: type[nn.Module] = nn.ReLU):
+        super().__init__()
+        self.one, self.other, self.last = unit(16, 32, act), unit(16, 48, act), unit(80, 64, act)
+
+    def forward(self, x):
+        return self.last(nn.functional.max_pool2d(torch.cat([self.one(x), self.other(x)], 1), 3, 2, 1))
+
+
+@pytest.mark.parametrize("act", [nn.ReLU, nn.SiLU])
+def test_a_maximum_behind_a_concatenation(act):
+    torch.manual_seed(1234)
+    found = errors(lambda: Branches(act), torch.randn(4, 16, 16, 16), 8)
+    hold({name: error for name, error in found.items() if not name.endswith("bias")}, slack=0.04)  # they nearly cancel
+
+
+def test_a_control_that_forgets_at_the_pieces(monkeypatch):
+    monkeypatch.setattr(pieces, "of_piece", lambda *_: None)
+    torch.manual_seed(1234)
+    found = errors(Branches, torch.randn(4, 16, 16, 16), 4)
+    with pytest.raises(AssertionError):
+        hold({name: found[name] for name in ("one.1", "other.1")}, slack=0.2)
+
+
+def test_functions_at_quantiles():
+    """What is large where values are large stays there, whichever way the values run."""
+    z = grid.Z_UNIT
+    above = (z > 0).astype(float)[None]
+    assert np.array_equal(pieces._at_quantiles(above, np.exp(z)[None]), above)
+    assert np.array_equal(pieces._at_quantiles(above, -z[None]), above[:, ::-1])
+    far = pieces._at_quantiles(above, np.abs(z)[None])[0]
+    assert np.all(far[np.abs(z) > 0.72] == 1) and np.all(far[np.abs(z) < 0.62] == 0)  # the median of |z| is .674
