@@ -138,14 +138,17 @@ def _signed(part: Part, factor: float, x: Law) -> Part:
 
 
 def _given_sum(part: Part, out: Law, x: Law, form: np.ndarray) -> Part:
-    """A function of a sum, as one of an operand: of the same pair moments, which the root of a mean does not keep."""
-    plain = Part(part.base, part.second, dict.fromkeys(subsets(out.groups), 1.0), form)
+    """A function of a sum, as one of an operand: of the same mean square, since it is the same tensor, at every place
+    (merged levels and a coarse grid lose some), and of the same pair moments, which the root of a mean does not keep."""
+    whole, inner = part.profile(out), grid.expectation(form**2)[x.level]
+    second = whole / np.where(inner > 0, inner, np.inf)
+    plain = Part(part.base, second, dict.fromkeys(subsets(out.groups), 1.0), form)
     ratio = {}
     for s in subsets(out.groups):
         over = plain.pair(x, s)
         ratio[s] = float(np.clip(part.pair(out, s) / over, -1, 1)) if over > 0 else 0.0
     kept = part.white and part.white * part.straight(out) / max(plain.straight(x), 1e-300)
-    return replace(fresh(part.second, ratio, form, part.matrix), white=kept)
+    return replace(fresh(second, ratio, form, part.matrix), white=kept)
 
 
 Operands = tuple[np.ndarray, np.ndarray]

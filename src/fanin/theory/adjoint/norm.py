@@ -8,7 +8,7 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import channels, grid, uneven
-from fanin.theory.adjoint import radial, sequence
+from fanin.theory.adjoint import opened, radial, sequence
 from fanin.theory.adjoint.aligned import across_features
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Divided, Part, fresh
 from fanin.theory.adjoint.joint import levels_onto
@@ -134,6 +134,7 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
     part = fresh(g.profile() * keep * factor, ratio, balanced=_removed(x, axes) if centred else frozenset())
     if not part.balanced:
         return part
+    part = opened.followed(part, g, x, axes)
     return replace(part, divided=Divided(x.latent.id, variance, eps, f), white=g.white)
 
 
