@@ -5,9 +5,9 @@ With independent g of ``E[g^2] = d(z)^2`` at the latent z of ``x = f(z)``, what 
 
     E[g_x^2 | z] = d(z)^2 (1 - (1 + x^(z)^2) / N) / s^2.
 
-An identity branch (RepVGG) reads a ReLU through a batch norm and a sum, and ends in the next ReLU: where x is large both
-are open, so that more than half of the gradient passes. And a channel that is open at few of its places gets next to
-nothing at these, however small its deviation: ``x^2`` is N there.
+An identity branch (RepVGG) reads a ReLU through a batch norm and a sum, and ends in the next ReLU: where x is large
+both are open, so that more than half of the gradient passes. And a channel that is open at few of its places gets next
+to nothing at these, however small its deviation: ``x^2`` is N there.
 """
 
 from __future__ import annotations
