@@ -146,9 +146,8 @@ def weighted_sum(
     if mean and mean**2 <= law.second:
         law = shifted(law, mean)
     law = kurtosis.weighted(spread.summed(x, n, law, channels or n, grouped), weight, n)
-    if not grouped:
-        left = folds.over_taps(x, law, n / (channels or n), x.spread(x.groups))
-        law = uneven.summed(law, x, weight, n, left.chance)
+    left = folds.over_taps(x, law, n / (channels or n), x.spread(x.groups))
+    law = uneven.summed(law, x, weight, n, left.chance, channels if grouped else None)
     return _noted(places.scaled(law, x), x)
 
 

@@ -114,11 +114,15 @@ def _neighbours(excess: float, power: int) -> np.ndarray:
     return np.stack(found).reshape(power + 1, len(length), -1).transpose(0, 2, 1).copy()
 
 
-def summed(law: Law, x: Law, weight: Law, n: float, left: float) -> Law:
+def summed(law: Law, x: Law, weight: Law, n: float, left: float, group: float | None = None) -> Law:
     """The Gaussian law of sums of n elements of x with fresh weights.
+
+    Of channels that are summed in groups of c, with T taps each, ``(c - 1)/(n - 1)`` of the pairs of terms are at one
+    place and share its length; two channels have no terms in common, but the lengths of places.
 
     Args:
         left: what the mean over the taps of a kernel leaves of what differs by chance from place to place.
+        group: how many channels are summed together; None for all.
     """
     if not law.groups or x.deterministic or x.second <= 0 or not np.isfinite(x.second):
         return law
@@ -127,7 +131,10 @@ def summed(law: Law, x: Law, weight: Law, n: float, left: float) -> Law:
     excess, straight = _fourth(x) - 3, _straight(x)
     kept = (_kept(x, straight) + _by_chance(x, straight)) * left**2
     k = kurtosis(weight)
-    own = Uneven((excess * k / 3 + kept * (n - 1)) / (k + n - 1), (excess + kept * (n - 1)) / n)
+    pairs, shared = (n - 1, excess / n + kept * (n - 1) / n) if group is None else (0.0, kept)
+    if group is not None and n > 1:
+        pairs = (group - 1) * n / group
+    own = Uneven((excess * k / 3 + kept * pairs) / (k + n - 1), shared)
     return replace(law, latent=replace(law.latent, uneven=own, aside=shortfall(x) / x.second))
 
 

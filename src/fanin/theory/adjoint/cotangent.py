@@ -35,12 +35,16 @@ class Divided:
 
     Attributes:
         latent: of the tensor whose variance it is.
+        slope, curvature: how the cotangent follows the signal, relative to its mean square: the product of its slopes at
+            two positions of a sample, and the second derivative of its square (``coherent``).
     """
 
     latent: int
     variance: float
     eps: float
     freedom: float
+    slope: float = 0.0
+    curvature: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import border
-from fanin.theory.adjoint import orthogonal, radial, sequence, white
+from fanin.theory.adjoint import coherent, orthogonal, radial, sequence, white
 from fanin.theory.adjoint.aligned import returned
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.weights import ONE, Moments, along_weights, moments_of, paired, weight_part
@@ -140,10 +140,9 @@ def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
         part = fresh(second, _thinned(_carried(g, x, 1), node, x, kernel))
         if weight.shape[1] == 1 and not a["transposed"]:
             part = replace(part, orthogonal=orthogonal.behind(g))
-        parts[a["x"]] = [
-            replace(part, white=white.behind_weights(g, channels, n_in, between, lost, _within(weight, a["groups"]))),
-            *along,
-        ]
+        shun = white.behind_weights(g, channels, n_in, between, lost, _within(weight, a["groups"]))
+        heard = adjoint_taps(np.ones((1,) * len(node.shape)), node, kernel)
+        parts[a["x"]] = [*coherent.returned(g, x, replace(part, white=shun), heard, weight.second), *along]
     places = float(np.prod([node.shape[0], *node.shape[2:]]))
     axes = (g.law.axes[0], *g.law.axes[2:])
     pairs = _patches(node, g, x, kernel)

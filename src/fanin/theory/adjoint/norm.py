@@ -8,7 +8,7 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import channels, grid, uneven
-from fanin.theory.adjoint import opened, radial, sequence
+from fanin.theory.adjoint import coherent, opened, radial, sequence
 from fanin.theory.adjoint.aligned import across_features
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Divided, Part, fresh
 from fanin.theory.adjoint.joint import levels_onto
@@ -135,7 +135,8 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
     if not part.balanced:
         return part
     part = opened.followed(part, g, x, axes)
-    return replace(part, divided=Divided(x.latent.id, variance, eps, f), white=g.white)
+    followed = coherent.slope(g, removed_signal) / left, coherent.curvature(g) / second
+    return replace(part, divided=Divided(x.latent.id, variance, eps, f, *followed), white=g.white)
 
 
 def _inverse_by_channel(x: Law, axes, eps: float, centred: bool, mean: float) -> np.ndarray | float:
