@@ -1,4 +1,4 @@
-"""Depthwise kernels: gradients that places have in common come back along the signal; channels of few taps have tails."""
+"""Depthwise kernels: gradients that places have in common follow the signal; channels of few taps have tails."""
 
 from __future__ import annotations
 

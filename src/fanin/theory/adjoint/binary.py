@@ -138,8 +138,10 @@ def _signed(part: Part, factor: float, x: Law) -> Part:
 
 
 def _given_sum(part: Part, out: Law, x: Law, form: np.ndarray) -> Part:
-    """A function of a sum, as one of an operand: of the same mean square, since it is the same tensor, at every place
-    (merged levels and a coarse grid lose some), and of the same pair moments, which the root of a mean does not keep."""
+    """A function of a sum, as one of an operand: of the same mean square at every place, since it is the same tensor.
+
+    Merged levels and a coarse grid lose some of it, and the root of a mean does not keep pair moments.
+    """
     whole, inner = part.profile(out), grid.expectation(form**2)[x.level]
     second = whole / np.where(inner > 0, inner, np.inf)
     plain = Part(part.base, second, dict.fromkeys(subsets(out.groups), 1.0), form)

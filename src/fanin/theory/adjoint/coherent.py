@@ -9,9 +9,10 @@ since both outputs read x(p), by the taps t and t'. So beside the ``c Var(w) E[g
 
     c (c - 1) Var(w)^2 L x(p)^2 / s^2,     L = E[b b'] E[d'(y) d'(y')] - what the norm takes away along y,
 
-which follows the signal: it is large where a ReLU in front is open. Of nine taps of one channel it is a quarter behind
-a ReLU and a mean, of nine taps of 64 channels nothing. A sum of it over places, ``sum_p g_x f(z) = sum_q g_q (w * f)_q``,
-has of f what is linear in x, ``w * x = y``, and the norm has taken that away: such sums see independent numbers.
+which follows the signal: it is large where a ReLU in front is open. Of nine taps of one channel it is a quarter
+behind a ReLU and a mean, of nine taps of 64 channels nothing. A sum of it over places is a sum behind the kernel,
+``sum_p g_x f(z) = sum_q g_q (w * f)_q``: it has of f what is linear in x, ``w * x = y``, and the norm has taken that
+away, so that such sums see independent numbers.
 
 By the same lemma each tap alone is ``E[w_t^2 d(y)^2] = Var(w) E[d^2] + Var(w)^2 E[(d^2)''] x^2 / s^2``: functions that
 are steep far from zero (SiLU) send more to large inputs. Behind a norm only beside others: of all inputs together y has

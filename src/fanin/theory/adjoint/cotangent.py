@@ -35,8 +35,8 @@ class Divided:
 
     Attributes:
         latent: of the tensor whose variance it is.
-        slope, curvature: how the cotangent follows the signal, relative to its mean square: the product of its slopes at
-            two positions of a sample, and the second derivative of its square (``coherent``).
+        slope, curvature: how the cotangent follows the signal, relative to its mean square: the product of its slopes
+            at two positions of a sample, and the second derivative of its square (``coherent``).
     """
 
     latent: int
