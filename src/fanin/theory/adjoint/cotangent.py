@@ -37,6 +37,7 @@ class Divided:
         latent: of the tensor whose variance it is.
         slope, curvature: how the cotangent follows the signal, relative to its mean square: the product of its slopes
             at two positions of a sample, and the second derivative of its square (``coherent``).
+        pieces: the same of every piece of a concatenation of features.
     """
 
     latent: int
@@ -45,6 +46,12 @@ class Divided:
     freedom: float
     slope: float = 0.0
     curvature: float = 0.0
+    pieces: tuple[Divided, ...] = ()
+
+    def piece(self, number: int, latent: int) -> Divided | None:
+        """Of one piece of a concatenation; None where channels were not told apart by piece."""
+        found = self.pieces[number] if number < len(self.pieces) else None
+        return found if found is not None and found.latent == latent else None
 
 
 @dataclass(frozen=True, eq=False)

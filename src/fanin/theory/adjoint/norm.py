@@ -136,7 +136,20 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
         return part
     part = opened.followed(part, g, x, axes)
     followed = coherent.slope(g, removed_signal) / left, coherent.curvature(g) / second
-    return replace(part, divided=Divided(x.latent.id, variance, eps, f, *followed), white=g.white)
+    apart = () if x.latent.pieces is None else tuple(_divided(one, axes, eps, followed) for one in _kinds_of(x, axes))
+    return replace(part, divided=Divided(x.latent.id, variance, eps, f, *followed, apart), white=g.white)
+
+
+def _kinds_of(x: Law, axes) -> tuple[Law, ...]:
+    told = channels.kinds(x, axes)
+    return () if told is None else told.laws
+
+
+def _divided(x: Law, axes, eps: float, followed: tuple[float, float]) -> Divided:
+    """What channels of one law were divided by, where all have their own deviations."""
+    shared = shared_moment(x, axes)
+    variance = max(x.second - shared + uneven.shortfall(x), 0.0)
+    return Divided(x.latent.id, variance, eps, freedom(x, axes, 1, shared), *followed)
 
 
 def _inverse_by_channel(x: Law, axes, eps: float, centred: bool, mean: float) -> np.ndarray | float:

@@ -368,6 +368,8 @@ def _apart(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
             if cut is not None:
                 matrix, words[frozenset((sequence.POSITION,))] = cut
         part = fresh(piece, words, matrix=matrix, balanced=g.balanced & value.groups)
+        if len(g.parts) == 1 and g.parts[0].divided is not None and not stacked:
+            part = replace(part, divided=g.parts[0].divided.piece(len(result), value.latent.id))
         if features and len(inputs) == 2:
             part = radial.piece(g, part, size / node.shape[axis], (rest, 1.0 if not result else -1.0))
         result.append([part])
