@@ -90,7 +90,7 @@ def _taken(part: Part, law: Law, known: Orthogonal) -> float:
     """``share V(d, x)^2 / V(x, x)``, a place."""
     along = law.values if known.values is None else known.values
     others = float(np.prod([a.size for axis in law.axes for a in axis if a.group != FEATURE])) - 1
-    if others <= 0 or len(along) != len(part.values):
+    if others <= 0 or part.values is None or len(along) != len(part.values):
         return 0.0
     along = along / max(float(law.level_weight @ grid.expectation(along**2)), 1e-300) ** 0.5
     whole = _square(part, law, along)
