@@ -195,7 +195,7 @@ def _rows(node: Node, g: Cotangent, q: Law, k: Law, v: Law, inputs) -> tuple[Row
 
 def _looked_at(prior: Prior | None, causal: bool, queries: int, keys: int) -> Columns:
     """How keys are looked at, where one row stands for all."""
-    if not causal and prior is not None and prior.share.shape[-2:] == (queries, keys):
+    if not causal and prior is not None and prior.array.shape[-2:] == (queries, keys):
         return prior.columns
     counts = float(np.mean(_row_counts(prior, causal, queries, keys)))
     return Columns(float(queries), counts, counts / keys)

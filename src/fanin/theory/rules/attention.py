@@ -78,8 +78,15 @@ class Prior:
     @cached_property
     def share(self) -> np.ndarray:
         """Mean weights of every row; a row that sees nothing looks everywhere."""
-        total = self.array.sum(-1, keepdims=True)
-        return np.where(total > 0, self.array / np.maximum(total, 1e-300), 1.0 / self.array.shape[-1])
+        return self.rows(slice(None))
+
+    def rows(self, at: slice | np.ndarray) -> np.ndarray:
+        """Mean weights of some rows."""
+        array = self.array[..., at, :]
+        total = array.sum(-1, keepdims=True)
+        blind = total <= 0
+        share = array / np.where(blind, 1.0, total)
+        return np.where(blind, 1.0 / array.shape[-1], share) if blind.any() else share
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -182,10 +189,9 @@ def _run_weights(prior: Prior | None, causal: bool, queries: int, keys: int) -> 
         return places.causal_counts(queries, keys), np.minimum(places.runs(queries).index + 1.0, keys)
     if prior is None or prior.array.shape[-2:] != (queries, keys) or prior.alike:
         return None  # one number for all pairs will do
-    share = prior.share.reshape(-1, queries, keys)
-    if len(share) > MASKS:
+    if prior.array.size > MASKS * queries * keys:
         return None  # windows, each with a mask of its own: levels tell them apart
-    picked = share[:, places.runs(queries).index]
+    picked = prior.rows(places.runs(queries).index).reshape(-1, len(places.runs(queries).index), keys)
     counts = 1 / (picked**2).sum(-1)
     weights = np.add.reduceat(picked, places.runs(keys).start, axis=2)
     return weights.mean(0), counts.mean(0)
