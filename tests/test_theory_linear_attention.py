@@ -37,6 +37,14 @@ class Efficient(Linear):
         return self.out(torch.einsum("btc,bcd->btd", q, torch.einsum("btc,btd->bcd", k, self.v(x))))
 
 
+class Pointwise(Linear):
+    """A function of every logit in place of a softmax."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = self.phi(self.q(x) @ self.k(x).transpose(1, 2) * WIDTH**-0.5) / TOKENS
+        return self.out(rows @ self.v(x))
+
+
 def elu(x: torch.Tensor) -> torch.Tensor:
     return F.elu(x) + 1
 
@@ -77,6 +85,13 @@ def test_rows_of_a_state_have_values_in_common(name: str) -> None:
     for row in said.rows:
         assert held(row.rms, forward[row.name], 0.1), (row.name, row.rms, np.mean(forward[row.name]) ** 0.5)
     assert held(said["v"].grad_rms, back["v"], 0.05)
+
+
+@pytest.mark.parametrize("phi", [F.relu, lambda x: (x - 3).sigmoid()], ids=["relu", "sigmoid"])
+def test_weights_that_are_functions_of_logits_lean_to_values(phi) -> None:
+    """By Stein's lemma a sum leans by ``n E[f(z) z]``; taken as independent it was 14 % too small behind a ReLU."""
+    said, forward, _ = squares(lambda: Pointwise(phi, False))
+    assert held(said["/matmul_1"].rms, forward["/matmul_1"], 0.03)
 
 
 def test_means_of_keys_count() -> None:

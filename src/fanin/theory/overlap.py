@@ -108,7 +108,10 @@ def wobble(terms: int, source: Source | None, steady: bool = False) -> float:
 
 
 def unmixed(scores: Law, diagonal: np.ndarray, px: np.ndarray, values: Law, own: float) -> np.ndarray:
-    """What logits that no softmax has made positive add to the mean square of their sum over values.
+    """What weights that are functions of logits, but no softmax, add to the mean square of their sum over values.
+
+    Of ``f(l)`` with the share c^2 = E[f z]^2 / E[f^2] in proportion to the logit ``T (T + c^2) c^2`` stands for
+    ``T (T + 1)``.
 
     Args:
         diagonal: sum over keys of E[l^2] E[v^2], by row.
@@ -116,10 +119,11 @@ def unmixed(scores: Law, diagonal: np.ndarray, px: np.ndarray, values: Law, own:
         own: share of the values' mean square that tokens do not have in common.
     """
     source = shared(scores, values)
-    if source is None or not source.terms or abs(scores.mean) > 1e-6 * scores.rms:
+    if source is None or not source.terms or source.variance or scores.second <= 0:
         return np.zeros(())
+    straight = float(scores.level_weight @ scores.slopes) ** 2 / scores.second
     n = scores.shape[-1]
     count = (
         n if px.shape[-1] == 1 else px.sum(-1, keepdims=True) ** 2 / np.maximum((px**2).sum(-1, keepdims=True), 1e-300)
     )
-    return diagonal * own * (count + 1) / source.width
+    return diagonal * own * straight * (count + straight) / source.width

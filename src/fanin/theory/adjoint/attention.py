@@ -22,6 +22,7 @@ from fanin.theory.rules.attention import (
     _row_counts,
     _run_weights,
     concentrations,
+    heads_apart,
     rows_alike,
 )
 from fanin.theory.state import Value, as_law
@@ -189,7 +190,8 @@ def _rows(node: Node, g: Cotangent, q: Law, k: Law, v: Law, inputs) -> tuple[Row
     alike = np.clip(places.correlations(q, n_q), 0, 1)
     weights = concentrations(s2, counts, sphere)
     passed = overlap.passed(s2, counts, made)
-    rows = Rows(places.mixing(allowed), width_q, width_k, counts, weights, alike, keep, **passed)
+    apart = heads_apart(prior, a["causal"], n_q, n_k)
+    rows = Rows(places.mixing(allowed), width_q, width_k, counts, weights, alike, keep, heads=apart, **passed)
     return rows, Side(along_q, n_q, n_q), Side(along_k, n_k, n_k), 1.0, sums.met(rows, lean(rows))
 
 

@@ -61,6 +61,7 @@ class Rows:
         through: E[sum_j a_j^2 (1 - 2 a_j + sum_k a_k^2)], what the softmax lets through of independent t_j; None where
             a row's weights are equal.
         sphere: dimensions of the sphere that keys lie on; 0 where logits are Gaussian.
+        heads: what the mean square of a weight is larger by where heads have mean weights of their own.
         facing: of queries, what is left of the squared gradient where keys that are chosen face the query.
     """
 
@@ -74,6 +75,7 @@ class Rows:
     through: np.ndarray | None = None
     sphere: float = 0.0
     facing: np.ndarray | float = 1.0
+    heads: np.ndarray | float = 1.0
 
     @property
     def weight(self) -> np.ndarray:
@@ -83,7 +85,7 @@ class Rows:
     @property
     def boost(self) -> np.ndarray:
         """E[a_j^2] over the square of the mean."""
-        return np.maximum(self.concentrated * self.counts, 1.0)
+        return np.maximum(self.concentrated * self.counts, 1.0) * self.heads
 
     @property
     def apart(self) -> np.ndarray:
@@ -94,13 +96,15 @@ class Rows:
     def turned(self) -> np.ndarray:
         """What the softmax lets through over what it would with equal weights: a row that has chosen does not turn."""
         if self.through is None:
-            return np.ones_like(self.counts)
-        return np.where(self.counts > 1.0001, self.through * self.counts / np.maximum(1 - 1 / self.counts, 1e-12), 0.0)
+            return np.ones_like(self.counts) * self.heads
+        turned = self.through * self.counts / np.maximum(1 - 1 / self.counts, 1e-12)
+        return np.where(self.counts > 1.0001, turned, 0.0) * self.heads
 
     def plain(self) -> Rows:
         """The same rows of two samples: their weights are independent."""
         ones = 1 / self.counts
-        return Rows(self.share, self.queries, self.keys, self.counts, ones, np.zeros_like(self.alike))
+        apart = np.zeros_like(self.alike)
+        return Rows(self.share, self.queries, self.keys, self.counts, ones, apart, heads=self.heads)
 
     def both(self, pairs: np.ndarray) -> np.ndarray:
         """Pair moments of queries, weighted by how many there are of each run."""

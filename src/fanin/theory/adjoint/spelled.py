@@ -187,7 +187,8 @@ def _rows(g: Cotangent, x: Law, y: Law) -> tuple[Rows, Side, Side, float] | None
         wide_q, wide_k = places.runs(n_q).width, places.runs(n_k).width
         r = alike + (1 - alike) * np.eye(len(at))
         passed = overlap.passed(s2, counts, source)
-        rows = Rows(share, wide_q, wide_k, counts, concentrated * keep, r, keep, **passed)
+        apart = weights.heads_apart(n_q, n_k, counts)
+        rows = Rows(share, wide_q, wide_k, counts, concentrated * keep, r, keep, heads=apart, **passed)
         return rows, Side(along_q, n_q, n_q), Side(along_k, n_k, n_k), 1.0
     seen = weights.columns
     one = np.array([seen.counts])

@@ -194,7 +194,21 @@ def _run_weights(prior: Prior | None, causal: bool, queries: int, keys: int) -> 
     picked = prior.rows(places.runs(queries).index).reshape(-1, len(places.runs(queries).index), keys)
     counts = 1 / (picked**2).sum(-1)
     weights = np.add.reduceat(picked, places.runs(keys).start, axis=2)
-    return weights.mean(0), counts.mean(0)
+    return weights.mean(0), 1 / (1 / counts).mean(0)  # E[sum a^2] is the mean over heads, of equal weights of 1/count
+
+
+def heads_apart(prior: Prior | None, causal: bool, queries: int, keys: int) -> np.ndarray | float:
+    """Of every run of queries the mean over heads of ``sum_j a_j^2`` over that of their mean weights, of equal logits.
+
+    Biases that grow with distance have a slope for every head: some look near, some far.
+    """
+    if causal or prior is None or prior.array.shape[-2:] != (queries, keys):
+        return 1.0
+    share = prior.share.reshape(-1, queries, keys)
+    if not 1 < len(share) <= MASKS:
+        return 1.0
+    picked = share[:, places.runs(queries).index]
+    return (picked**2).sum(-1).mean(0) / (picked.mean(0) ** 2).sum(-1)
 
 
 def rows_alike(prior: Prior | None, queries: int, keys: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -95,6 +95,12 @@ class RowWeights:
         """Whether rows do not differ, or keys do not."""
         return 1 in self.mean.shape
 
+    def heads_apart(self, queries: int, keys: int, counts: np.ndarray) -> np.ndarray:
+        """By runs of queries, what a squared weight is larger by where heads have mean weights of their own."""
+        mean = np.broadcast_to(self.mean, (len(self.mean), keys))[_rows_at(places.runs(queries).index, len(self.mean))]
+        alike = (mean**2).sum(-1) / np.maximum(mean.sum(-1) ** 2, 1e-300)
+        return np.maximum(1 / np.maximum(counts * alike, 1e-300), 1.0)
+
     def by_run(self, queries: int, keys: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """By runs of positions: shares of every run of keys up to a factor, effective keys, E[sum a^2]."""
         at, start = places.runs(queries).index, places.runs(keys).start
@@ -138,8 +144,11 @@ def _rows_by_place(law: Law, x: Law, y: Law, n: int) -> Law:
     lean = 0.0
     if source is not None and source.terms:
         lean = overlap.leant(source, source.variance, counts, concentrated * source.keep)
+        if not source.variance:  # functions of logits: a sum leans by n E[f(z) z]
+            lean = (n * float(x.level_weight @ x.slopes) / float(found.total.mean())) ** 2 / source.width
     second, pairs = mixed_places(y, allowed, counts, concentrated, np.zeros((len(at), len(at))), keys, 0.0, lean)
-    return laid(law, pairs, second, queries)
+    total = found.total[_rows_at(at, len(found.total))]  # of rows that no softmax has made one
+    return laid(law, pairs * np.outer(total, total), second * total**2, queries)
 
 
 def _mix_and_add(node: Node, inputs: tuple[Value, ...]) -> Law:

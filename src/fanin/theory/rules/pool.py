@@ -268,11 +268,25 @@ def _mean_over(x: Law, dims, shape, axes) -> Law:
     if over <= {FEATURE}:
         spread = _over(x.profile(x.variances), dims) / n
         return _with_moments(x, shape, axes, mean, spread)
-    moment = sum(p * (x.pair(differ) if differ else x.second) for differ, p in pair_counts(x, dims))
-    ratio = moment / x.second if x.second > 0 else 0.0
-    whole = float(mean.mean())
     places = over - {FEATURE}
-    return _averaged(x, shape, axes, second * ratio, whole, places or over, 1 / n, 1 - 1 / n, 1.0)
+    whole = _mean_square(x, dims, second)
+    return _averaged(x, shape, axes, whole, mean, places or over, 1 / n, 1 - 1 / n, 1.0)
+
+
+def _mean_square(x: Law, dims, own: np.ndarray) -> np.ndarray:
+    """Mean square of means over some axes, place by place of the others: short sequences beside zeros have less.
+
+    Pairs of places have as much in common as their sizes say, so that of places whose mean rms is m the share is m^2.
+    """
+    profile, found = x.profile(x.seconds), np.zeros(())
+    for differ, p in pair_counts(x, dims):
+        if not differ:
+            found = found + p * own
+            continue
+        sizes = _over(np.sqrt(profile), dims) ** 2
+        whole = float(np.sqrt(profile).mean() ** 2 if differ & x.level_groups else sizes.mean())  # as pairs are counted
+        found = found + p * x.pair(differ) * (sizes / whole if whole > 0 else 1.0)
+    return np.maximum(found, 0)
 
 
 def _with_moments(x: Law, shape, axes, mean: np.ndarray, spread: np.ndarray) -> Law:
