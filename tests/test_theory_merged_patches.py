@@ -57,3 +57,41 @@ def test_control_places_that_stay_places_share_them_all():
     said, found, error = passed(False)
     assert abs(said - found) < 4 * error + 0.02 * found
     assert said == pytest.approx(1.0, rel=1e-6)
+
+
+class Windows(nn.Module):
+    """Attention in windows, patches merged behind a norm: gains and shifts of what four places were made of."""
+
+    def __init__(self, windows: bool):
+        super().__init__()
+        self.windows = windows
+        self.inner, self.value, self.out = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        self.norm, self.reduce = nn.LayerNorm(4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH, bias=False)
+
+    def forward(self, x):
+        x = self.inner(x)
+        n, half = len(x), SIDE // 2
+        if self.windows:
+            y = x.view(n, 2, half, 2, half, WIDTH).permute(0, 1, 3, 2, 4, 5).reshape(-1, half * half, WIDTH)
+            heads = [v[:, None] for v in (y, y, self.value(y))]
+            y = self.out(nn.functional.scaled_dot_product_attention(*heads)[:, 0])
+            y = y.view(n, 2, 2, half, half, WIDTH).permute(0, 1, 3, 2, 4, 5).reshape(n, SIDE, SIDE, WIDTH)
+            x = x + torch.nn.functional.pad(y, (0, 0, 0, 0, 0, 0))
+        x = x.reshape(n, half, 2, half, 2, WIDTH).permute(0, 1, 3, 4, 2, 5).flatten(3)
+        return self.reduce(self.norm(x)).mean((1, 2))
+
+
+@pytest.mark.parametrize("windows", [True, False], ids=["windows", "control"])
+def test_parameters_in_front_of_and_in_the_merging_norm(windows):
+    """Their gradients are sums over all places: pairs of two windows count like those of one."""
+    x, names = torch.randn(8, SIDE, SIDE, WIDTH), ["norm.bias", "norm.weight", "inner.bias", "inner.weight"]
+    names = [*names, "out.bias"] if windows else names
+    runs = []
+    for seed in range(NETWORKS):
+        torch.manual_seed(seed)
+        rows = fanin.measure(Windows(windows), x)
+        runs.append([(rows.parameters[n]["grad_rms"] / rows["reduce"].grad_rms) ** 2 for n in names])
+    rows = fanin.predict(Windows(windows), x)
+    said = np.array([(rows.parameters[n]["grad_rms"] / rows["reduce"].grad_rms) ** 2 for n in names])
+    mean, error = np.mean(runs, 0), np.std(runs, 0, ddof=1) / np.sqrt(NETWORKS)
+    assert (np.abs(said - mean) < 4 * error + 0.1 * mean).all()

@@ -85,6 +85,30 @@ def forgotten(law: Law) -> Law:
     return replace(law, axes=tuple(_merged(a) for a in axes), latent=latent)
 
 
+def in_words(ratio: Mapping[Groups, float], source: Law, target: Law) -> dict[Groups, float] | None:
+    """Correlations of a cotangent in the words of a tensor that tells windows apart where another does not.
+
+    What is one number for all pairs of places is that of those in one window as of others; of fine names the mean over
+    pairs is kept. None where both have the same names.
+    """
+    fine = {g for g in target.groups - source.groups if g.endswith(MARK) and root(g) in source.groups}
+    coarse = {g for g in source.groups - target.groups if g.endswith(MARK) and root(g) in target.groups}
+    if not fine and not coarse:
+        return None
+    sizes: dict[str, float] = {}
+    for atom in (atom for axis in source.axes for atom in axis):
+        sizes[atom.group] = sizes.get(atom.group, 1.0) * atom.size
+
+    def mean(s: Groups) -> float:
+        named = frozenset(root(g) if g in fine else g for g in s)
+        if not coarse:
+            return ratio.get(named, 0.0)
+        parts = _finer(named, source.groups, sizes)
+        return sum(w * ratio.get(t, 0.0) for t, w in parts) / max(sum(w for _, w in parts), 1e-300)
+
+    return {s: mean(s) for s in subsets(target.groups)}
+
+
 def _finer(differ: Groups, groups: Groups, sizes: Mapping[str, float]) -> list[tuple[Groups, float]]:
     """Sets of fine groups in which two places that differ in these coarse ones may differ, and how often."""
     own = [g for g in sorted(groups) if root(g) in differ]

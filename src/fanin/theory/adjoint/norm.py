@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
@@ -98,7 +99,27 @@ def _parameter(g: Cotangent, weight: Law, a, beside: Moments = ONE) -> Part:
     feature = a.get("feature_axes", (1,))
     others = [i for i in range(len(g.law.shape)) if i not in feature]
     count = float(np.prod([g.law.shape[i] for i in others]))
-    return weight_part(weight, count * paired(g, beside, tuple(g.law.axes[i] for i in others)))
+    return weight_part(weight, count * paired(_of_one(g, feature), beside, tuple(g.law.axes[i] for i in others)))
+
+
+def _of_one(g: Cotangent, feature: tuple[int, ...]) -> Cotangent:
+    """The cotangent with pair moments of one feature, where places were laid among the features (merged patches).
+
+    The mean over all pairs of P m places is that of those P - 1 of P m - 1 others that are the same feature.
+    """
+    sizes = lambda axes, t: prod(a.size for axis in axes for a in axis if a.group == t)  # noqa: E731
+    inside = tuple(g.law.axes[i] for i in feature)
+    more = {}
+    for t in frozenset(a.group for axis in inside for a in axis if a.size > 1) - {FEATURE}:
+        whole, m = sizes(g.law.axes, t), sizes(inside, t)
+        more[t] = (whole - 1) / (whole / m - 1) if whole > m else 0.0
+    if not more:
+        return g
+    parts = [
+        replace(p, ratio={s: float(np.clip(r * prod(more.get(t, 1.0) for t in s), -1, 1)) for s, r in p.ratio.items()})
+        for p in g.parts
+    ]
+    return replace(g, parts=tuple(parts))
 
 
 def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained: Gained) -> Part:
@@ -127,8 +148,13 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
     factor = scale2 * _inverse_by_channel(x, axes, eps, centred, mean_inverse(variance, eps, f))
     unit = lambda s: (x.pair(s) - shared) / max(variance, 1e-300)  # noqa: E731
     left = max(second * keep, 1e-300)
+
+    def shared_mean(s: Groups) -> float:
+        outside = s & _outside(x, axes)  # places of two statistics, each less its own mean
+        return _mean_pair(g, axes, groups, lambda d: g.pair(d | outside)) if centred and outside else removed_mean
+
     ratio = {
-        s: float(np.clip((g.pair(s) - removed_mean - removed_signal * unit(s)) / left, -1, 1))
+        s: float(np.clip((g.pair(s) - shared_mean(s) - removed_signal * unit(s)) / left, -1, 1))
         for s in subsets(x.groups)
     }
     part = fresh(g.profile() * keep * factor, ratio, balanced=_removed(x, axes) if centred else frozenset())
@@ -169,6 +195,11 @@ def _removed(x: Law, axes) -> Groups:
     """Places whose common part the mean takes away, where a statistic holds one feature."""
     over = frozenset(t for i in axes for t in axis_groups(x.axes[i]))
     return over if FEATURE not in over else frozenset()
+
+
+def _outside(x: Law, axes) -> Groups:
+    """Groups whose places are in several statistics."""
+    return frozenset(a.group for i, axis in enumerate(x.axes) if i not in axes for a in axis if a.size > 1)
 
 
 def _mean_pair(g: Cotangent, axes, groups: int, pair) -> float:

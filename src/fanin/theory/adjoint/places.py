@@ -8,6 +8,7 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import places as lengths
+from fanin.theory import windows
 from fanin.theory.adjoint import copies, picked, pieces, radial, sequence, tied, write
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, identity, translated
 from fanin.theory.adjoint.pool import shared_out, to_the_largest
@@ -118,7 +119,7 @@ def move(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     result: list[list[Part]] = [[] for _ in inputs]
     if not isinstance(x, Law):
         return result
-    back = BACK[how]
+    back, g = BACK[how], _in_words(g, x)
     known = [picked.picked(node, part, g.law, x, inputs) if how in ("index", "take") else None for part in g.parts]
     result[0] = [k or back(node, part, g.law, x) for k, part in zip(known, g.parts, strict=True)]
     if how in ("roll", "flip"):  # what one place has along its signal is another's now
@@ -127,6 +128,14 @@ def move(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
         result[0] = [replace(part, matrix=None) for part in result[0]]
     result[0] = [tied.moved(part, g.law, x) for part in result[0]]
     return result
+
+
+def _in_words(g: Cotangent, x: Law) -> Cotangent:
+    """The cotangent with what two places have in common in the words of the input, where that tells windows apart."""
+    if windows.in_words({}, g.law, x) is None:
+        return g
+    parts = [replace(p, ratio={**p.ratio, **(windows.in_words(p.ratio, g.law, x) or {})}) for p in g.parts]
+    return Cotangent(g.law, tuple(parts), g.meets)
 
 
 def _elsewhere(out: Law, x: Law) -> bool:
