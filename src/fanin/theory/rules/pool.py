@@ -270,7 +270,8 @@ def _mean_over(x: Law, dims, shape, axes) -> Law:
         return _with_moments(x, shape, axes, mean, spread)
     places = over - {FEATURE}
     whole = _mean_square(x, dims, second)
-    return _averaged(x, shape, axes, whole, mean, places or over, 1 / n, 1 - 1 / n, 1.0)
+    alone = 1 / n if n else 0.0  # of nothing: what has no elements is said to be unknown further on
+    return _averaged(x, shape, axes, whole, mean, places or over, alone, 1 - alone, 1.0)
 
 
 def _mean_square(x: Law, dims, own: np.ndarray) -> np.ndarray:
