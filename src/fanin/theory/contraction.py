@@ -148,6 +148,9 @@ def weighted_sum(
     law = kurtosis.weighted(spread.summed(x, n, law, channels or n, grouped), weight, n)
     left = folds.over_taps(x, law, n / (channels or n), x.spread(x.groups))
     law = uneven.summed(law, x, weight, n, left.chance, channels if grouped else None)
+    if grouped and channels:
+        lengths = uneven.across(x, weight, channels, n / channels)
+        law = replace(law, latent=replace(law.latent, across=lengths))
     return _noted(places.scaled(law, x), x)
 
 

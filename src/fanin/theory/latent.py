@@ -130,6 +130,8 @@ class Latent:
         reach: of scatter that is known, earlier and latest, how far along a map it reaches (see ``folds``).
         mirrored: correlation with what is at minus the index along the axes that a Fourier transform runs over.
         length_of: of lengths over features: id and views of the latent they are of, and over how many.
+        across: by how much the kurtosis over features exceeds three, in thirds: of sums of few inputs, whose lengths
+            differ.
         pieces: of a concatenation of features: its axis, and of every piece how many they are and its latent.
     """
 
@@ -154,6 +156,7 @@ class Latent:
     mirrored: float = 0.0
     length_of: tuple[int, tuple, tuple, int] | None = None
     pieces: tuple[int, tuple[tuple[int, Latent], ...]] | None = None
+    across: float = 0.0
 
     def aligned(self, other: Latent) -> bool:
         """Whether elements at one place are functions of the same z."""

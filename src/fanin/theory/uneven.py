@@ -26,7 +26,7 @@ from scipy.special import ndtr, ndtri
 from fanin.theory import grid
 from fanin.theory.kurtosis import kurtosis
 from fanin.theory.latent import Uneven
-from fanin.theory.law import Law
+from fanin.theory.law import Law, latent_for
 
 
 def shortfall(x: Law) -> float:
@@ -136,6 +136,31 @@ def summed(law: Law, x: Law, weight: Law, n: float, left: float, group: float | 
         pairs = (group - 1) * n / group
     own = Uneven((excess * k / 3 + kept * pairs) / (k + n - 1), shared)
     return replace(law, latent=replace(law.latent, uneven=own, aside=shortfall(x) / x.second))
+
+
+def across(x: Law, weight: Law, group: float, taps: float) -> float:
+    """A third of the excess kurtosis, over features, of sums over few inputs: their patches differ in length.
+
+    Given a patch a sum is Gaussian with fresh Gaussian weights, of variance in proportion to ``|x|^2``, whose relative
+    variance is that of a channel's squares at ``taps`` places, over the channels of a group. Batch norm divides it out.
+    """
+    along = x.groups - {"sample"}
+    if x.deterministic or x.second <= 0 or not along:
+        return 0.0
+    squares = x.with_values(x.values**2)
+    own, beside = squares.second, min(squares.pair(along), squares.second)
+    n = group * taps
+    whole = (own + (taps - 1) * beside + (n - taps) * squares.mean**2) / n / squares.mean**2 - 1
+    return whole + (kurtosis(weight) / 3 - 1) * own / squares.mean**2 / n
+
+
+def with_tails(law: Law, excess: float) -> Law:
+    """The law of sums whose lengths differ from feature to feature, of the same mean square and pair moments."""
+    if abs(excess) < _SLIGHT or not law.gaussian:
+        return law
+    found = law.with_values(grid.at(law.values, _tails(max(excess, 1.5 * _STEEPEST))))
+    latent = latent_for(found, lambda s: law.pair(s), found.groups)
+    return replace(found, latent=replace(latent, excess=law.latent.excess))
 
 
 def _fourth(x: Law) -> float:

@@ -126,7 +126,7 @@ def _per_place(x: Law, axes: tuple[int, ...], eps: float, centred: bool) -> Law:
 def _running(x: Law, mean: Law, variance: Law, attrs) -> Law:
     """Evaluation mode: the stored statistics, which at initialization are zero and one: no normalization at all."""
     eps = attrs["eps"]
-    law = binary(np.subtract, x, along(mean, x, (1,)), x.shape, pair="")
+    law = binary(np.subtract, uneven.with_tails(x, x.latent.across), along(mean, x, (1,)), x.shape, pair="")
     return binary(lambda v, w: v / np.sqrt(w + eps), law, along(variance, x, (1,)), x.shape)
 
 
