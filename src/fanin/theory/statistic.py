@@ -49,6 +49,14 @@ def shared_moment(law: Law, axes: tuple[int, ...], groups: int = 1) -> float:
     return sum(p * (law.pair(differ) if differ else law.second) for differ, p in pair_counts(law, axes, groups))
 
 
+def shared_by(law: Law, differ: Groups, axes: tuple[int, ...], groups: int = 1) -> float:
+    """E of the product of the means of two statistics that two elements are in; of one where they share it."""
+    outside = frozenset(a.group for i, axis in enumerate(law.axes) if i not in axes for a in axis if a.size > 1)
+    if not differ & outside:
+        return shared_moment(law, axes, groups)
+    return sum(p * law.pair(inner | (differ & outside)) for inner, p in pair_counts(law, axes, groups))
+
+
 def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None = None) -> float:
     """Degrees of freedom of the mean square over the elements of one statistic: 2 over its relative variance.
 

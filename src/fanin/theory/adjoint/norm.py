@@ -19,7 +19,7 @@ from fanin.theory.contraction import axis_groups, axis_size
 from fanin.theory.law import FEATURE, Groups, Law, constant, subsets
 from fanin.theory.rules import norm as forward
 from fanin.theory.state import Value, as_law
-from fanin.theory.statistic import freedom, mean_inverse, pair_counts, shared_moment
+from fanin.theory.statistic import freedom, mean_inverse, pair_counts, shared_by, shared_moment
 
 
 def norm(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
@@ -134,7 +134,8 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
         return fresh(np.zeros((1,) * len(x.shape)), {})
     removed_mean = _mean_pair(g, axes, groups, lambda s: g.pair(s)) if centred else 0.0
     signal = replace(g.law, values=gained.undone(g.law))  # less than one where eps is not small
-    removed_signal = _mean_pair(g, axes, groups, _beside_signal(g, gained).pair) * (2 - min(signal.second, 1.0))
+    beside, more = _beside_signal(g, gained), 2 - min(signal.second, 1.0)
+    removed_signal = _mean_pair(g, axes, groups, beside.pair) * more
     if features_only:  # a norm behind may have taken both away before
         along = radial.power(radial.of(g))
         removed_mean, removed_signal = removed_mean * min(along, 1.0), removed_signal * along
@@ -146,17 +147,19 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
     variance = max(x.second - shared + (uneven.shortfall(x) if centred else 0.0), 0.0)
     f = freedom(x, axes, groups, shared if centred else None)
     factor = scale2 * _inverse_by_channel(x, axes, eps, centred, mean_inverse(variance, eps, f))
-    unit = lambda s: (x.pair(s) - shared) / max(variance, 1e-300)  # noqa: E731
+    less = lambda s: shared_by(x, s, axes, groups) if centred else 0.0  # noqa: E731
+    unit = lambda s: (x.pair(s) - less(s)) / max(variance, 1e-300)  # noqa: E731
     left = max(second * keep, 1e-300)
 
-    def shared_mean(s: Groups) -> float:
-        outside = s & _outside(x, axes)  # places of two statistics, each less its own mean
-        return _mean_pair(g, axes, groups, lambda d: g.pair(d | outside)) if centred and outside else removed_mean
+    def taken(s: Groups) -> float:
+        """Of two places; those of two statistics are each less their own mean and part along the signal."""
+        outside = s & _outside(x, axes)
+        if not outside:
+            return removed_mean + removed_signal * unit(s)
+        mean = _mean_pair(g, axes, groups, lambda d: g.pair(d | outside)) if centred else 0.0
+        return mean + _mean_pair(g, axes, groups, lambda d: beside.pair(d | outside)) * more * unit(s)
 
-    ratio = {
-        s: float(np.clip((g.pair(s) - shared_mean(s) - removed_signal * unit(s)) / left, -1, 1))
-        for s in subsets(x.groups)
-    }
+    ratio = {s: float(np.clip((g.pair(s) - taken(s)) / left, -1, 1)) for s in subsets(x.groups)}
     part = fresh(g.profile() * keep * factor, ratio, balanced=_removed(x, axes) if centred else frozenset())
     if not part.balanced:
         return part

@@ -17,7 +17,7 @@ from fanin.theory.combine import binary
 from fanin.theory.contraction import axis_groups, axis_size
 from fanin.theory.law import FEATURE, Law, latent_for
 from fanin.theory.state import Value, as_law
-from fanin.theory.statistic import freedom, independent, mean_inverse, pair_counts, shared_moment
+from fanin.theory.statistic import freedom, independent, mean_inverse, pair_counts, shared_by, shared_moment
 
 
 def norm(node: Node, *inputs: Value) -> Law:
@@ -83,7 +83,8 @@ def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = Tru
         law = law.with_values(law.values * np.sqrt(wanted / got))
     if features_only:
         return of_one_length(law, x, axes, centred)
-    pair = lambda s: max((x.pair(s) - shared) * scale**2, -wanted)  # noqa: E731
+    less = lambda s: shared_by(x, s, axes, groups) if centred else 0.0  # noqa: E731
+    pair = lambda s: max((x.pair(s) - less(s)) * scale**2, -wanted)  # noqa: E731
     law = replace(law, latent=replace(latent_for(law, pair, law.groups), uneven=told, source=x.latent.source))
     if centred and FEATURE not in reduced and reduced >= x.groups:
         law = border.centred(law, x, shared, wanted, float(scale))
