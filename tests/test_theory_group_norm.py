@@ -43,7 +43,7 @@ def test_gradients_of_parameters_are_sums_over_samples(name):
     rows = fanin.predict(chain(NORMS[name]), x)
     said = np.array([(rows.parameters[n]["grad_rms"] / rows[end].grad_rms) ** 2 for n in names])
     mean, error = np.mean(runs, 0), np.std(runs, 0, ddof=1) / np.sqrt(NETWORKS)
-    # With one mean for all samples they are 150 times too large behind instance norms, and nothing behind small groups.
-    # What is left is known (the accuracy notes): squares of few elements' statistics, a fifth of the rms two norms back.
+    # With one mean for all samples they are 150 times too large behind instance norms, and nothing behind small
+    # groups. What is left is known (the accuracy notes): statistics of few elements, a fifth of the rms two norms back.
     few = {"instance": 0.45, "groups of four": 0.35}
     assert (np.abs(said - mean) < 4 * error + few.get(name, 0.15) * mean).all()

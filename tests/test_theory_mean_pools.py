@@ -46,8 +46,8 @@ def runs(request):
 def test_forward_and_backward_are_as_measured(runs):
     said, found = runs
     mean, error = found.mean(0), found.std(0, ddof=1) / np.sqrt(NETWORKS)
-    # Neighbours behind one kernel agree by chance (test_sums_over_overlapping_windows): 6 % of what is pooled, a quarter
-    # of what a norm leaves of it. With pairs that forget the padding its gradient is six times what is measured.
+    # Neighbours behind one kernel agree by chance (test_sums_over_overlapping_windows): 6 % of what is pooled, a
+    # quarter of what a norm leaves of it. With pairs that forget the padding its gradient is six times as large.
     assert (np.abs(said - mean) < 4 * error + [0.06, 0.02, 0.35, 0.35, 0.35] * mean).all()
 
 
