@@ -9,8 +9,20 @@ from typing import Protocol
 import numpy as np
 
 from fanin.graph import Graph, Kind, Node
-from fanin.theory.adjoint import attention, dropout, elementwise, linear, mixing, norm, places, pool, recurrent
-from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, gathered
+from fanin.theory.adjoint import (
+    attention,
+    dropout,
+    elementwise,
+    linear,
+    mixing,
+    norm,
+    places,
+    pool,
+    recurrent,
+    reductions,
+)
+from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
+from fanin.theory.adjoint.joining import gathered
 from fanin.theory.adjoint.meeting import meetings
 from fanin.theory.adjoint.scale import aligned, scaled_back, settled
 from fanin.theory.adjoint.shared import Uses
@@ -57,7 +69,7 @@ RULES: dict[Kind, Rule] = {
     Kind.MIX: mixing.mix,
     Kind.ATTENTION: attention.attention,
     Kind.POOL: pool.pool,
-    Kind.REDUCE: places.reduce,
+    Kind.REDUCE: reductions.reduce,
     Kind.ROUTE: places.route,
     Kind.MOVE: places.move,
 }

@@ -19,7 +19,7 @@ import numpy as np
 
 from fanin.graph import Kind, Node
 from fanin.theory import grid
-from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, gathered, identity
+from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, identity
 from fanin.theory.adjoint.joint import levels_onto
 from fanin.theory.adjoint.slopes import asked_once, slope
 from fanin.theory.law import FEATURE, Law
@@ -155,6 +155,8 @@ def _of_shared(g: Cotangent, law: Law, parts: list[Part], whole: Radial) -> Part
     Rests sum to nothing, and without a norm behind ``R`` has a mean square of P: each has ``1 + (E R^2 - P)/k``.
     """
     copied = {p.copied for p in g.parts}
+    from fanin.theory.adjoint.joining import gathered
+
     own = gathered(law, parts)
     if copied == {0} or len(copied) > 1:
         return _as_gradient(own, whole)
@@ -257,6 +259,8 @@ def over_copies(part: Part, sent: Part, law: Law, out: Law) -> Part:
     """In front of copies for all features, what these get together: the part behind them has it as its own ``R``."""
     if part.radial is None or not (_over_features(law, out) or _of_length(law, out)):
         return sent
+    from fanin.theory.adjoint.joining import gathered
+
     return _as_gradient(gathered(law, [_unknown(sent)]), part.radial)
 
 
