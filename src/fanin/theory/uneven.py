@@ -88,25 +88,25 @@ _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 def _powers(values: np.ndarray, excess: float, power: int) -> np.ndarray:
     """``E f(L z)^p`` for every length L, (levels, lengths), of values that are linear between the points of the grid.
 
-    ``((1 - t) f_i + t f_j)^p`` at ``L z = (1 - t) z_i + t z_j`` is a sum of products of neighbours, whose weights
-    are the same for all f.
+    ``(f_i + t (f_j - f_i))^p`` at ``L z = z_i + t (z_j - z_i)`` is a sum of products of a value and the step to its
+    neighbour, whose weights are the same for all f. (In powers of both values what is far out would cancel.)
     """
-    low, high, total = values[:, :-1], values[:, 1:], 0.0
+    low, step, total = values[:, :-1], np.diff(values), 0.0
     for k, weights in enumerate(_neighbours(float(excess), power)):
-        total = total + (low ** (power - k) * high**k) @ weights
+        total = total + (low ** (power - k) * step**k) @ weights
     return np.asarray(total)
 
 
 @lru_cache(maxsize=256)
 def _neighbours(excess: float, power: int) -> np.ndarray:
-    """Weights of ``f_i^(p - k) f_j^k``, i and j neighbours, in the mean over z of ``f(L z)^p``: (p + 1, i, lengths)."""
+    """Weights of ``f_i^(p - k) (f_j - f_i)^k`` in the mean over z of ``f(L z)^p``: (p + 1, i, lengths)."""
     length, _ = lengths(max(excess, 0.0))
     left, t = grid.between(length[:, None] * grid.Z_UNIT)
     cell = left + (grid.POINTS - 1) * np.arange(len(length))[:, None]
     found = [
         np.bincount(
             cell.ravel(),
-            (comb(power, k) * (1 - t) ** (power - k) * t**k * grid.WEIGHT).ravel(),
+            (comb(power, k) * t**k * grid.WEIGHT).ravel(),
             (grid.POINTS - 1) * len(length),
         )
         for k in range(power + 1)
