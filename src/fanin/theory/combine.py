@@ -221,7 +221,8 @@ def _independent(shared: Law, fn: Function, both: given.Operands, pair: str, mom
     known = tied.known if pair != "sum" else given.of_sum(both, float(fn(zero, one)[0] - fn(zero, zero)[0]), rho)
     old, (values, level) = shared.level, compress(values, shared.level)
     law = replace(shared, values=values, level=level, given=given.regrouped(known, old, level, len(values)))
-    moments = _pair_moments(pair, law, x, y, rho)
+    untied = _untied(replace(shared, values=np.ones((len(fx), 1))), fx, fy, tied)
+    moments = _pair_moments(pair, law, x, y, rho, untied)
     law = replace(law, latent=latent_for(law, moments, law.groups))
     if pair == "sum" and (x.latent.spread or y.latent.spread):
         law = replace(law, latent=replace(law.latent, spread=spread.of_sum(law, (x, y)), reach=folds.of_sum((x, y))))
@@ -229,7 +230,7 @@ def _independent(shared: Law, fn: Function, both: given.Operands, pair: str, mom
     law = border.combined(law, x, y, pair) if pair in ("sum", "product") else law
     if pair != "sum":
         law = replace(law, latent=replace(law.latent, terms=_with_rest(law.latent, handed))) if handed else law
-        return places.multiplied(law, x, y)
+        return places.multiplied(law, x, y, law.second / untied[1] if untied and untied[1] > 0 else 1.0)
     law = replace(law, latent=replace(law.latent, terms=terms, source=overlap.beside(x, y), **_held(law, x, y)))
     law = replace(law, latent=replace(law.latent, mirrored=_mirrored(law, x, y)))
     return places.summed(law, x, y, cross=(_common(x, y), _spare(law, x, y)) if rho else None)
@@ -356,10 +357,24 @@ def matched(values: np.ndarray, mean: float, second: float) -> np.ndarray:
     return mean + (values - centre) * (wanted / spread)
 
 
-def _pair_moments(pair: str, law: Law, x: Law, y: Law, rho: float) -> Callable[[Groups], float]:
+def _untied(joint: Law, fx: np.ndarray, fy: np.ndarray, tied: given.Tied) -> tuple[float, float] | None:
+    """Mean and mean square of a product whose factors have a latent in common, if they had not; None where so it is.
+
+    By joint level: factors whose sizes differ from place to place in the same way are no more tied for that.
+    """
+    if np.all(np.abs(tied.gain - 1) <= 1e-9) and not np.any(tied.mean):
+        return None
+    weight = joint.level_weight
+    means, seconds = (grid.expectation(fx**k) * grid.expectation(fy**k) for k in (1, 2))
+    return float(weight @ means), float(weight @ seconds)
+
+
+def _pair_moments(
+    pair: str, law: Law, x: Law, y: Law, rho: float, untied: tuple[float, float] | None
+) -> Callable[[Groups], float]:
     """Pair moments of the result from those of independent operands."""
     if pair == "product":
-        return _of_product(law, x, y)
+        return _of_product(law, x, y, untied)
     if pair == "sum":
         spare, shared = _spare(law, x, y) if rho else 0.0, _common(x, y)
         return lambda s: x.pair(s) + y.pair(s) + 2 * x.mean * y.mean + spare * shared.correlation(s)
@@ -368,13 +383,13 @@ def _pair_moments(pair: str, law: Law, x: Law, y: Law, rho: float) -> Callable[[
     return lambda s: m2 + (law.second - m2) * share(s)
 
 
-def _of_product(law: Law, x: Law, y: Law) -> Callable[[Groups], float]:
+def _of_product(law: Law, x: Law, y: Law, untied: tuple[float, float] | None) -> Callable[[Groups], float]:
     """Pair moments of a product: those of independent factors, of which places keep their share where they are tied."""
-    mean, second = x.mean * y.mean, x.second * y.second
-    if abs(law.second - second) <= 1e-6 * second and abs(law.mean - mean) <= 1e-6 * np.sqrt(second):
+    if untied is None:
         return lambda s: x.pair(s) * y.pair(s)
-    share = (law.second - law.mean**2) / max(second - mean**2, 1e-300)
-    return lambda s: law.mean**2 + share * (x.pair(s) * y.pair(s) - mean**2)
+    mean, second = untied
+    share, apart = (law.second - law.mean**2) / max(second - mean**2, 1e-300), (x.mean * y.mean) ** 2
+    return lambda s: law.mean**2 + share * (x.pair(s) * y.pair(s) - apart)
 
 
 def _variance_share(law: Law, differ: Groups) -> float:

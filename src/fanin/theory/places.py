@@ -300,12 +300,15 @@ def summed(law: Law, *parts: Law, cross: tuple[Law, float] | None = None) -> Law
     return with_matrix(law, total, size)
 
 
-def multiplied(law: Law, x: Law, y: Law) -> Law:
-    """Carry the matrices of independent factors on to their product."""
+def multiplied(law: Law, x: Law, y: Law, tied: float = 1.0) -> Law:
+    """Carry the matrices of independent factors on to their product.
+
+    Args:
+        tied: by what the mean square is larger for a latent that both factors are functions of; places keep it.
+    """
     size = carried(x, y)
     if size is None or not _fit(size, law, x, y):
         return law
-    tied = law.second / max(x.second * y.second, 1e-300)  # places keep their share of what both factors share
     return with_matrix(law, tied * pair_matrix(x, size) * pair_matrix(y, size), size)
 
 
