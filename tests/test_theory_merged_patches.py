@@ -85,7 +85,7 @@ class Windows(nn.Module):
 def test_parameters_in_front_of_and_in_the_merging_norm(windows):
     """Their gradients are sums over all places: pairs of two windows count like those of one."""
     x, names = torch.randn(8, SIDE, SIDE, WIDTH), ["norm.bias", "norm.weight", "inner.bias", "inner.weight"]
-    names = [*names, "out.bias"] if windows else names
+    names = [*names, "out.bias", "value.bias"] if windows else names
     runs = []
     for seed in range(NETWORKS):
         torch.manual_seed(seed)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import overlap, places
+from fanin.theory import overlap, places, windows
 from fanin.theory.adjoint import masked, radial, sequence, together
 from fanin.theory.adjoint import rows as sums
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
@@ -81,8 +81,9 @@ def attention(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[
         found[1][rest] = _times(sums.keys(r, cotangent, inner, of_q), scale2 * shared * spread)
         found[2][rest] = _times(sums.values(r, cotangent), shared * spread)
     parts: list[list[Part]] = [[] for _ in inputs]
+    others = other_windows(rows, query, g, shared * spread)
     for i, (law, side) in enumerate(((q, query), (k, key), (v, key))):
-        parts[i] = [_laid(law, side, found[i])]
+        parts[i] = [_laid(law, side, found[i], others if i == 2 else None)]
     for i, beside in enumerate((k.profile(k.seconds), q.profile(q.seconds), g.profile())):
         parts[i] = [by_feature(p, beside) for p in parts[i]]
     met = agreed * max(float(np.mean(rows.apart / rows.boost * (rows.counts - 1))), 0.0)
@@ -215,8 +216,20 @@ def _inside(law: Law, side: Side) -> float:
     return min((side.count - 1) / (places_in_all - 1), 1.0) if places_in_all > side.count else 1.0
 
 
-def _laid(law: Law, side: Side, found: dict[Groups, Pairs]) -> Part:
-    """A part whose pair moments are those found; places of different windows have nothing to do with each other."""
+def other_windows(rows: Rows, query: Side, g: Cotangent, spread: float) -> dict[Groups, Pairs]:
+    """What values' gradients have in common in two windows, by the groups in which they differ besides.
+
+    Windows look at keys of their own, like samples; where a mean over all places is what is read, they hear the same.
+    """
+    found = {}
+    for apart in (frozenset({t + windows.MARK}) & g.law.groups for t in query.groups):
+        for rest in [apart, *(apart | s for s in subsets(g.law.groups - query.groups - apart))] if apart else []:
+            found[rest - apart] = _times(sums.values(rows.plain(), query.of_cotangent(g, rest)), spread)
+    return found
+
+
+def _laid(law: Law, side: Side, found: dict[Groups, Pairs], others: dict[Groups, Pairs] | None = None) -> Part:
+    """A part whose pair moments are those found; of places of different windows those of ``others``, or nothing."""
     within = found[frozenset()]
     mean, _ = side.mean(within)
     inside = _inside(law, side)
@@ -224,7 +237,10 @@ def _laid(law: Law, side: Side, found: dict[Groups, Pairs]) -> Part:
     for s in subsets(law.groups):
         pairs = found.get(s - side.groups)
         own, between = side.mean(pairs) if pairs is not None else (0.0, 0.0)
-        ratio[s] = float(np.clip((between * inside if s & side.groups else own) / mean, -1, 1)) if mean > 0 else 0.0
+        apart = (others or {}).get(s - side.groups) if inside < 1 else None
+        elsewhere = 0.0 if apart is None else float(np.dot(side.mean(apart), (1 / side.count, 1 - 1 / side.count)))
+        pair = between * inside + elsewhere * (1 - inside) if s & side.groups else own
+        ratio[s] = float(np.clip(pair / mean, -1, 1)) if mean > 0 else 0.0
     if side.size is None:
         return fresh(np.full((1,) * len(law.shape), mean), ratio)
     full = within.between.copy()

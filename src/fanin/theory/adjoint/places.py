@@ -186,9 +186,11 @@ def _scattered(part: Part, out: Law, x: Law, axis: int, index) -> Part:
 def _pairs_kept(groups, out: Law, x: Law) -> float:
     """Of all pairs of places that differ in these groups the share that is in a piece; elsewhere there is nothing."""
     share = 1.0
-    for t in groups:
-        inside, whole = (np.prod([a.size for axis in law.axes for a in axis if a.group == t]) for law in (out, x))
-        share *= max(inside - 1, 0.0) / max(whole - 1, 1.0)
+    for t in windows.roots(groups):
+        inside, whole = (
+            np.prod([a.size for axis in law.axes for a in axis if windows.root(a.group) == t]) for law in (out, x)
+        )
+        share *= min(max(inside - 1, 0.0) / max(whole - 1, 1.0), 1.0)
     return float(share)
 
 

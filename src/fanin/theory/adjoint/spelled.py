@@ -24,6 +24,7 @@ from fanin.theory.adjoint.attention import (
     _lost,
     _times,
     by_feature,
+    other_windows,
     together_by_chance,
 )
 from fanin.theory.adjoint.cotangent import Cotangent, Part, translated
@@ -89,7 +90,9 @@ def values(g: Cotangent, x: Law, y: Law) -> tuple[Part, Chosen] | None:
     out = query.of_law(g.law, frozenset())
     lost = _lost(g, rows, out)
     made = together.behind(y, key.groups, _along_values(rows, own, lost, out, y), lost)
-    part = replace(_laid(y, key, found), radial=made.radial, met=picked_up(rows, x, y))
+    part = replace(
+        _laid(y, key, found, other_windows(rows, query, g, spread)), radial=made.radial, met=picked_up(rows, x, y)
+    )
     agreed, sizes = overlap.agreement(y, key.groups), (x.shape[-2], x.shape[-1])
     return part, Chosen(rows, behind, inner, x.latent.source.variance, agreed, *sizes, made, spread)
 
