@@ -53,6 +53,7 @@ TIMM = [
     "resnet18", "resnetv2_50", "regnety_002", "densenet121", "vgg11", "convnext_atto", "efficientnet_lite0",
     "mobilenetv3_small_050", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mixer_s32_224", "gmlp_ti16_224",
     "edgenext_xx_small", "convmixer_768_32", "xcit_nano_12_p16_224", "repvgg_a0", "cait_xxs24_224", "pit_ti_224",
+    "inception_v3", "seresnet18", "mnasnet_050", "mobilenetv2_100", "hrnet_w18_small", "res2net50_14w_8s",
 ]
 # fmt: on
 
