@@ -204,10 +204,9 @@ def heads_apart(prior: Prior | None, causal: bool, queries: int, keys: int) -> n
     """
     if causal or prior is None or prior.array.shape[-2:] != (queries, keys):
         return 1.0
-    share = prior.share.reshape(-1, queries, keys)
-    if not 1 < len(share) <= MASKS:
+    if not queries * keys < prior.array.size <= MASKS * queries * keys:
         return 1.0
-    picked = share[:, places.runs(queries).index]
+    picked = prior.rows(places.runs(queries).index).reshape(-1, len(places.runs(queries).index), keys)
     return (picked**2).sum(-1).mean(0) / (picked.mean(0) ** 2).sum(-1)
 
 
@@ -217,7 +216,7 @@ def rows_alike(prior: Prior | None, queries: int, keys: int) -> tuple[np.ndarray
     if prior is None:
         row, effective = np.ones(keys), float(keys)
     elif prior.alike and prior.array.shape[-1] == keys:
-        row = prior.share.reshape(-1, keys)[0]
+        row = prior.rows(slice(0, 1)).reshape(-1, keys)[0]
         effective = float(1 / (row**2).sum())
     else:
         return None
