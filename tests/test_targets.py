@@ -11,8 +11,8 @@ import pytest
 import fanin
 from fanin.errors import FaninError, MissingDependency, TargetError
 from fanin.targets import InputSpec, parse_input, resolve
-from fanin.targets.shrink import _shorter_lists
-from fanin.targets.units import filled, scaled, units
+from fanin.targets.shrink import _changes, _shorter_lists
+from fanin.targets.units import Units, filled, scaled, units
 
 torch = pytest.importorskip("torch")
 
@@ -221,6 +221,8 @@ def test_units_keep_products_equal():
     small = scaled(values, units(values, 64))
     assert small["hidden_size"] == 64 and small["num_attention_heads"] * small["head_dim"] == 64
     assert small["mamba_n_heads"] * small["mamba_d_head"] == 2 * small["hidden_size"]
+    wider = scaled(values, units(values, 256))
+    assert wider["mamba_n_heads"] * wider["mamba_d_head"] == 2 * wider["hidden_size"] == 512
     assert scaled({"vocab_size": 9000, "num_conv_layers": 7, "image_size": 384}, units(values, 64)) == {}
     assert filled({"hidden_size": 64, "num_attention_heads": 4, "head_dim": None}) == {"head_dim": 16}
 
@@ -228,6 +230,11 @@ def test_units_keep_products_equal():
 def test_cut_lists_keep_a_layer_of_every_kind():
     values = {"num_hidden_layers": 6, "layer_types": ["linear"] * 5 + ["full"]}
     assert _shorter_lists(values, {"num_hidden_layers": 2}) == {"layer_types": ["linear", "full"]}
+
+
+def test_of_two_layers_none_shares_the_keys_of_another():
+    assert _changes({"num_hidden_layers": 35, "num_kv_shared_layers": 15}, 0, Units(1, 1))["num_kv_shared_layers"] == 0
+    assert "num_kv_shared_layers" not in _changes({"num_hidden_layers": 35, "num_kv_shared_layers": 0}, 0, Units(1, 1))
 
 
 def test_hf_chooses_the_class():

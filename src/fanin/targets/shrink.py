@@ -22,7 +22,7 @@ CAPS = {  # a field is cut to at most this
     4: "num_attention_heads n_head n_heads num_heads encoder_attention_heads decoder_attention_heads "
     "num_local_experts num_experts n_routed_experts moe_num_experts",
     256: "max_position_embeddings n_positions max_source_positions max_target_positions",
-    1000: "vocab_size",
+    1000: "vocab_size vocab_size_per_layer_input",
 }
 WIDTHS = {"hidden_size", "n_embd", "d_model", "dim", "embed_dim", "emb_dim"}
 DERIVED = ("stage_names", "out_features", "out_indices")  # follow from the depths; stale ones are refused
@@ -31,6 +31,7 @@ INNER = set(  # widths that follow the hidden size
     "shared_expert_intermediate_size embedding_size pooler_output_size projection_dim word_embed_proj_dim".split()
 )
 DEPTH = set(CAPS[2].split()[:8])
+SHARING = "num_kv_shared_layers"
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads")
 WIDTH = 64
 LARGE = 100_000_000  # parameters: a shrunk model above is shrunk by the next rule, where one does better
@@ -128,6 +129,9 @@ def _changes(values: Mapping[str, Any], level: int, by: Units) -> dict[str, Any]
     names = DEPTH if level == ONLY_DEPTH else _CAP
     changes: dict[str, Any] = {k: min(v, _CAP[k]) for k, v in values.items() if k in names and _count(v)}
     changes |= _shorter_lists(values, changes)
+    depth = next((changes[k] for k in changes if k in DEPTH), None)
+    if depth and values.get(SHARING, 0) >= depth:  # layers that share another's keys: of so few none
+        changes[SHARING] = 0
     if level == ONLY_DEPTH:
         return changes
     changes |= scaled(values, by) if level == BY_UNITS else _widths(values, changes, level)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-HEAD_COUNT = re.compile(r"(^|_)heads?$")
+HEAD_COUNT = re.compile(r"(?<!^d)(?<!_d)(^|_)heads?$")
 HEAD_SIZE = re.compile(r"(head_?dim|head_size|^d_head|_d_head|^dim_head|d_kv|kv_channels|rotary_dim|qk_dim)$|^head_dim")
 WIDTH_NAME = re.compile(
     r"(hidden|embedding|embed|emb|intermediate|latents?|proj|ffn|ff|inner|model|rnn|lru|dt|channel)s?_"
