@@ -138,3 +138,57 @@ def test_gains_are_undone_where_places_differ_in_size():
 def test_a_control_that_forgets_where_a_gradient_is_large(monkeypatch):
     monkeypatch.setattr(linear.orthogonal, "_weight", lambda part, law: law.level_weight)
     assert max(undone()) > 1e-2
+
+
+def capped() -> nn.Module:
+    """A layer, its batch norm, a ReLU6, a depthwise convolution and its batch norm."""
+    deep = nn.Conv2d(C, C, 3, padding=1, groups=C, bias=False)
+    head = (nn.Conv2d(16, C, 1, bias=False), nn.BatchNorm2d(C), nn.ReLU6())
+    return nn.Sequential(*head, deep, nn.BatchNorm2d(C), nn.ReLU6())
+
+
+def of_the_gain_before() -> tuple[float, list[float]]:
+    """Predicted and, of eight networks, measured, for a batch whose places differ in size."""
+    torch.manual_seed(1234)
+    batch = torch.randn(4, 16, 14, 14)
+    name = "1.weight"
+    measured = [fanin.measure(capped(), batch).parameters[name]["grad_rms"] for _ in range(8)]
+    return fanin.predict(capped(), batch).parameters[name]["grad_rms"], measured
+
+
+def test_what_no_element_of_the_tensor_reaches_leaves_a_gain_no_gradient():
+    """The mean over networks is that of the one in many that has an element beyond six: ten times all others'."""
+    said, measured = of_the_gain_before()
+    assert abs(said / np.median(measured) - 1) < 0.3
+
+
+def test_a_control_that_counts_on_elements_that_are_not_there(monkeypatch):
+    monkeypatch.setattr("fanin.theory.adjoint.orthogonal._largest", lambda law: np.inf)
+    said, measured = of_the_gain_before()
+    assert said > 5 * np.median(measured)
+
+
+class Narrowed(nn.Module):
+    """A batch norm with a shift, a skip over a branch, and what reads the sum: a convolution and its batch norm."""
+
+    def __init__(self, kernel: int):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(16, 32, 1, bias=False), nn.BatchNorm2d(32))
+        self.branch = nn.Sequential(nn.Conv2d(32, 32, 1, bias=False), nn.BatchNorm2d(32), nn.SiLU())
+        self.back = nn.Sequential(nn.Conv2d(32, 32, 1, bias=False), nn.BatchNorm2d(32))
+        self.last = nn.Sequential(nn.Conv2d(32, C, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(C))
+
+    def forward(self, x):
+        x = self.first(x)
+        return torch.nn.functional.silu(self.last(x + self.back(self.branch(x)))).mean((2, 3))
+
+
+@pytest.mark.parametrize(("kernel", "zero"), [(1, True), (3, False)])
+def test_a_shift_before_kernels_of_one_tap_has_no_gradient(kernel, zero):
+    """Whatever it adds to all places the next batch norm takes away; beyond a border three taps read something else."""
+    torch.manual_seed(1234)
+    batch = torch.randn(4, 16, 9, 9)
+    said, measured = (f(Narrowed(kernel), batch).parameters for f in (fanin.predict, fanin.measure))
+    for name in ("first.1.bias", "back.1.bias"):
+        size = measured["last.1.bias"]["grad_rms"]
+        assert (said[name]["grad_rms"] == 0) == (measured[name]["grad_rms"] < 1e-5 * size) == zero

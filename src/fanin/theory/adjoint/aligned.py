@@ -82,7 +82,7 @@ def to_summand(part: Part, total: Law, x: Law) -> list[Part]:
     known = coefficients * np.clip(rho, -1, 1)[:, None] ** np.arange(coefficients.shape[1])
     values = known @ grid.HERMITE
     left = np.maximum(grid.expectation(part.values**2) - grid.expectation(values**2), 0)
-    rest = fresh(part.second * left[total.level], part.ratio)
+    rest = fresh(part.second * left[total.level], part.ratio, balanced=part.balanced)
     if len(values) != len(x.values):
         values = np.repeat(total.level_weight @ values, len(x.values), 0).reshape(len(x.values), -1)
-    return [Part(ALIGNED, part.second, part.ratio, values), rest]
+    return [Part(ALIGNED, part.second, part.ratio, values, balanced=part.balanced), rest]

@@ -60,10 +60,10 @@ def _known_other(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     if len(of_x) == len(x.values):
         table = np.empty_like(values)
         table[of_x] = values
-        return followed(part, table, x)
+        return followed(part, table, x, slope)
     alike = one_a_level(values, of_x, share, len(x.values))
     if alike is not None:
-        return followed(part, alike, x)
+        return followed(part, alike, x, slope)
     factor = one_where_it_is(part, out, values, of_out)
     if factor is not None:
         return replace(part, second=part.second * factor**2, values=None)
@@ -118,7 +118,7 @@ def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     squares[mass == 0] = squares[mass > 0].mean(0)
     form = np.stack([np.interp(grid.Z_UNIT, grid.Z_COARSE, row) for row in np.sqrt(squares)])
     if is_sum(fn):
-        return _given_sum(part, out, x, form)
+        return replace(_given_sum(part, out, x, form), balanced=part.balanced)  # a sum over places of the same numbers
     return fresh(part.second, _ratios_with(part, out, x, y, fn), form, _matrix_with(part, out, y))
 
 

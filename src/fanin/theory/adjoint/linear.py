@@ -142,7 +142,8 @@ def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
             part = replace(part, orthogonal=orthogonal.behind(g))
         shun = white.behind_weights(g, channels, n_in, between, lost, _within(weight, a["groups"]))
         heard = adjoint_taps(np.ones((1,) * len(node.shape)), node, kernel)
-        parts[a["x"]] = [*coherent.returned(g, x, replace(part, white=shun), heard, weight.second), *along]
+        sent = [*coherent.returned(g, x, replace(part, white=shun), heard, weight.second), *along]
+        parts[a["x"]] = [replace(p, balanced=_kept_balance(g, node, kernel) & x.groups) for p in sent]
     places = float(np.prod([node.shape[0], *node.shape[2:]]))
     axes = (g.law.axes[0], *g.law.axes[2:])
     pairs = _patches(node, g, x, kernel)
@@ -152,6 +153,11 @@ def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     if a["bias"] is not None:
         parts[a["bias"]] = [weight_part(inputs[a["bias"]], places * paired(g, ONE, axes))]
     return parts
+
+
+def _kept_balance(g: Cotangent, node: Node, kernel: tuple[int, ...]) -> Groups:
+    """A kernel of one tap that reads nothing beyond the border sends a sum of zero back as one."""
+    return g.balanced if not any(node.attrs["padding"]) and prod(kernel) == 1 else frozenset()
 
 
 def _within(weight: Law, groups: int) -> float:

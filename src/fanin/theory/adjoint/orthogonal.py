@@ -10,6 +10,10 @@ constraint of a channel's N places is nothing for the gradient's mean square, an
 as of Gaussian numbers of which one sum is known to be zero, with ``V(d, e) = sum_pq E[B_p B_q] E[d_p e_q]``. Places of
 unlike mean square (borders) and what pairs have in common are in V: that a gradient sums to zero, as far as no tap
 reads beyond a border, is not taken twice, and nothing is left of a sum along x itself.
+
+Where d and x are proportional but far out (a ReLU6 at a latent beyond six), the mean over networks is made by the one
+in hundreds that has such an element: a tensor of n elements hardly has one beyond that share, and there d counts
+as proportional to x.
 """
 
 from __future__ import annotations
@@ -93,11 +97,28 @@ def _taken(part: Part, law: Law, known: Orthogonal) -> float:
     if others <= 0 or part.values is None or len(along) != len(part.values):
         return 0.0
     along = along / max(float(law.level_weight @ grid.expectation(along**2)), 1e-300) ** 0.5
+    along = _as_far_as_seen(along, part.values, law)
     whole = _square(part, law, along)
     if whole <= 1e-6 * part.mean_second:  # it sums to zero as a constant does, which correlations know
         return 0.0
     met = (_square(part, law, part.values + along) - _square(part, law, part.values - along)) / 4
     return known.share * met**2 / whole / others
+
+
+def _as_far_as_seen(along: np.ndarray, values: np.ndarray, law: Law) -> np.ndarray:
+    """What the base is orthogonal to, proportional to the function where hardly an element of the tensor is."""
+    unseen = np.abs(law.values - law.mean) > _largest(law)
+    both, own = (law.level_weight @ np.where(unseen, 0.0, f) @ grid.WEIGHT for f in (values * along, along**2))
+    return along if abs(both) < 1e-6 * own else np.where(unseen, values * (own / both), along)
+
+
+def _largest(law: Law) -> float:
+    """How far from the mean half an element of the tensor is to be expected."""
+    far = np.abs(law.values - law.mean).ravel()
+    share = (law.level_weight[:, None] * grid.WEIGHT).ravel()
+    order = np.argsort(-far)
+    beyond = np.cumsum(share[order])
+    return float(far[order[min(int(np.searchsorted(beyond, 0.5 / np.prod(law.shape))), far.size - 1)]])
 
 
 def _square(part: Part, law: Law, values: np.ndarray) -> float:

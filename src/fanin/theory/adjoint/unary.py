@@ -22,14 +22,20 @@ def unary(fn: Function, g: Cotangent, x: Law) -> list[Part]:
     return [orthogonal.followed(part, _through(part, g.law, x, found), g.law, x) for part in g.parts]
 
 
-def followed(part: Part, values: np.ndarray, x: Law) -> Part:
-    """The part with another function; only one number for all places leaves a sum over them zero."""
+def followed(part: Part, values: np.ndarray, x: Law, slope: np.ndarray | None = None) -> Part:
+    """The part with another function, of which ``slope`` is new (all of it where None is given).
+
+    Only one number for all places leaves a sum over them zero.
+    """
     values = _where_it_is(part, values, x)
-    one = np.ptp(values) <= 1e-6 * np.abs(values).max()  # differences leave rounding
-    chosen = part.chosen if part.chosen is not None and (one or _slight(values)) else None
-    return replace(
-        part, values=values, balanced=part.balanced if one else frozenset(), chosen=chosen, alike=0, along=0, copied=0
-    )
+    kept = part.balanced if _one(values if slope is None else slope) else frozenset()
+    chosen = part.chosen if part.chosen is not None and (_one(values) or _slight(values)) else None
+    return replace(part, values=values, balanced=kept, chosen=chosen, alike=0, along=0, copied=0)
+
+
+def _one(values: np.ndarray) -> bool:
+    """Whether a function is one number but for the rounding that differences leave."""
+    return bool(np.ptp(values) <= 1e-6 * np.abs(values).max())
 
 
 def _slight(values: np.ndarray) -> bool:
@@ -55,10 +61,10 @@ def _through(part: Part, out: Law, x: Law, slope: np.ndarray) -> Part:
     if part.values is None:
         return followed(part, slope, x)
     if onto is not None:
-        return followed(part, part.values[onto] * slope, x)
+        return followed(part, part.values[onto] * slope, x, slope)
     of_x, of_out, share = joint_with(out, x)
     table = one_a_level(part.values[of_out] * slope[of_x], of_x, share, len(x.values))
     if table is not None:
-        return followed(part, table, x)
+        return followed(part, table, x, slope)
     form = np.sqrt(out.level_weight @ part.values**2)
     return fresh(part.profile(out) / max(float(grid.expectation(form**2)), 1e-300), part.ratio, form * slope)
