@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -154,3 +156,25 @@ def _predicted(net, batch, program) -> fanin.Signals:
     records = parameter_records(net)
     program = functional(program)
     return interpret(to_graph(program, records, stand_ins(program, records, 0)))
+
+
+class ClipsItsWeights(nn.Module):
+    """Writes to its weight's memory while it trains, as AltUp does."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(64, 64)
+
+    def forward(self, x):
+        self.inner.weight.data.clamp_(-120.0, 120.0)
+        return torch.relu(self.inner(x))
+
+
+def test_data_of_a_weight_is_the_weight():
+    torch.manual_seed(0)
+    model, x = ClipsItsWeights(), torch.randn(256, 64)
+    said, seen = fanin.predict(model, x), fanin.measure(model, x)
+    for a, b in zip(said.rows, seen.rows, strict=True):
+        assert a.rms == pytest.approx(b.rms, rel=4 / math.sqrt(2 * 64))
+    said_of, seen_of = (found.parameters["inner.weight"]["grad_rms"] for found in (said, seen))
+    assert said_of == pytest.approx(seen_of, rel=4 / math.sqrt(2 * 64))

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves
 
 from fanin.errors import ModelError
@@ -21,6 +22,8 @@ def flatten(exported, model, args, kwargs) -> Program:
     buffers = {k: bare(v) for k, v in signature.inputs_to_buffers.items()}
     constants = {k: exported.constants[v] for k, v in signature.inputs_to_lifted_tensor_constants.items()}
     constants |= flat.constants
+    if any(isinstance(v, FakeTensor) for v in constants.values()):
+        raise ModelError("the model reads a weight's memory, not the weight", remedy="use the weight, not its .data")
     inputs = tuple(name for name in flat.placeholders if name not in parameters | buffers | constants)
     leaves = tuple(tree_leaves((tuple(args), dict(kwargs))))
     if len(leaves) != len(inputs):

@@ -165,11 +165,22 @@ class _Recorder:
             return value
         if id(value) not in self.ids:
             if _is_fake(value):
-                raise Undecided("a tensor that was made where nothing is seen")
+                return Ref(self._behind(value))
             id_ = f"constant_{len(self.constants)}"
             self.constants[id_] = value
             self.name(value, id_)
         return Ref(self.ids[id(value)])
+
+    def _behind(self, value: torch.Tensor) -> str:
+        """The tensor whose memory this one is: ``weight.data`` is the weight.
+
+        A model that clips its weights this way does so between steps of training; of fresh ones nothing is clipped.
+        """
+        for tensor in self.alive:
+            if _is_fake(tensor) and _memory(tensor) == _memory(value) and tensor.shape == value.shape:
+                self.name(value, self.ids[id(tensor)])
+                return self.ids[id(tensor)]
+        raise Undecided("a tensor that was made where nothing is seen")
 
     def write(self, target: Any, args: tuple, kwargs: Mapping[str, Any], out: Any) -> None:
         """One operation and what it returned."""
