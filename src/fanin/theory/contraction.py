@@ -81,7 +81,8 @@ def add_bias(law: Law, bias: Law | None, axis: int) -> Law:
     laid = Law(shape, axes, bias.values, level, bias.latent, bias.exact, bias.note)
     if bias.deterministic and bias.level.size == 1:
         return law.with_values(law.values + bias.values)
-    return binary(np.add, law, laid, law.shape, pair="sum")
+    found = binary(np.add, law, laid, law.shape, pair="sum")
+    return replace(found, latent=replace(found.latent, descent=law.latent.descent))
 
 
 def dense(x: Value, weight: Law, bias: Law | None, out_first: bool) -> Law:

@@ -45,6 +45,7 @@ class Source:
         share: of the logits' variance within a row, that of queries and keys; a drawn bias has the rest.
         sphere: of keys and logits, the dimensions of the sphere that keys lie on; 0 where they differ in length.
         steady: of logits, whether the length of queries is divided out.
+        descent: of logits and softmax weights, where the agreement of keys stems from (see ``descent``).
     """
 
     id: int
@@ -55,6 +56,7 @@ class Source:
     share: float = 1.0
     sphere: float = 0.0
     steady: bool = False
+    descent: tuple[tuple[int, float], ...] = ()
 
 
 class Scatter(NamedTuple):
@@ -133,6 +135,7 @@ class Latent:
         across: by how much the kurtosis over features exceeds three, in thirds: of sums of few inputs, whose lengths
             differ.
         pieces: of a concatenation of features: its axis, and of every piece how many they are and its latent.
+        descent: the tensors that the agreement of its places stems from, nearest first (see ``descent``).
     """
 
     id: int
@@ -157,6 +160,7 @@ class Latent:
     length_of: tuple[int, tuple, tuple, int] | None = None
     pieces: tuple[int, tuple[tuple[int, Latent], ...]] | None = None
     across: float = 0.0
+    descent: tuple[tuple[int, float], ...] = ()
 
     def aligned(self, other: Latent) -> bool:
         """Whether elements at one place are functions of the same z."""

@@ -54,7 +54,7 @@ def scored(keys: Law, along: Groups, terms: int) -> Source | None:
         return None
     alike = agreement(keys, along) ** 2 or 1 / made.width
     sphere = 1 / (1 / terms + alike) if keys.latent.steady(terms) else 0.0
-    return replace(made, width=1 / alike, sphere=sphere)
+    return replace(made, width=1 / alike, sphere=sphere, descent=keys.latent.descent)
 
 
 def passed(variance: float, counts: np.ndarray, source: Source | None) -> dict[str, Any]:

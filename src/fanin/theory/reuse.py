@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from fanin.graph import Kind, Node
+from fanin.theory.descent import ROOT, Descent, renamed
 from fanin.theory.law import Latent, Law, fresh_latent
 from fanin.theory.state import Known, Value
 
@@ -93,12 +94,30 @@ def _same_latent(a: Latent, b: Latent, names: Names) -> bool:
         return False
     if not all(names.agree(x, y) for x, y in ids if x is not None and y is not None):
         return False
-    rest = [f.name for f in fields(a) if f.name not in ("id", "source", "mean_of", "length_of", "terms")]
+    rest = [f.name for f in fields(a) if f.name not in ("id", "source", "mean_of", "length_of", "terms", "descent")]
     kinds = [
-        (c.source and replace(c.source, id=0), c.mean_of and c.mean_of[1:], c.length_of and c.length_of[1:])
+        (
+            c.source and replace(c.source, id=0, descent=()),
+            c.mean_of and c.mean_of[1:],
+            c.length_of and c.length_of[1:],
+        )
         for c in (a, b)
     ]
+    if not _same_descent(_descents(a), _descents(b), names):
+        return False
     return same(kinds[0], kinds[1], names) and all(same(getattr(a, n), getattr(b, n), names) for n in rest)
+
+
+def _descents(latent: Latent) -> Descent:
+    """Of the latent, and of keys that it remembers."""
+    return (*latent.descent, *(latent.source.descent if latent.source is not None else ()))
+
+
+def _same_descent(a: Descent, b: Descent, names: Names) -> bool:
+    """The same shares of tensors that go with each other."""
+    pairs = zip(a, b, strict=False)
+    alike = ((i == ROOT) == (j == ROOT) and names.agree(i, j) and abs(s - t) <= ROUNDING for (i, s), (j, t) in pairs)
+    return len(a) == len(b) and all(alike)
 
 
 def _ids(latent: Latent) -> tuple[int | None, ...]:
@@ -228,7 +247,8 @@ def _renamed(law: Law, names: Names, before: tuple[Value, ...], now: tuple[Value
     latent = replace(
         old,
         id=name(old.id),
-        source=old.source and replace(old.source, id=name(old.source.id)),
+        source=old.source and replace(old.source, id=name(old.source.id), descent=renamed(old.source.descent, name)),
+        descent=renamed(old.descent, name),
         mean_of=old.mean_of and (name(old.mean_of[0]), *old.mean_of[1:]),
         length_of=old.length_of and (name(old.length_of[0]), *old.length_of[1:]),
         terms=_terms(law, name, before, now),

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fanin.theory import folds, grid, uneven
+from fanin.theory import descent, folds, grid, uneven
 from fanin.theory.latent import Scatter
 from fanin.theory.law import FEATURE, Axis, Groups, Law, subsets, two_points
 
@@ -49,16 +49,18 @@ def summed(x: Law, n: float, law: Law, channels: float, grouped: bool = False) -
     """
     if x.deterministic or x.second <= 0 or not np.isfinite(x.second):
         return law
-    spread, powers = {}, Powers.of(x)
+    spread, powers, inherited = {}, Powers.of(x), Scatter()
     left = folds.over_taps(x, law, n / channels, x.spread(x.groups))
     for differ in subsets(law.groups):
         before = pair_deviation(x, differ).times(1 / x.second)
         earlier, own = math.hypot(before.earlier * left.earlier, before.latest * left.latest), before.own * left.latest
         latest = math.hypot(math.sqrt(chance(x, differ, powers) / n), uneven.along(x) * left.chance)
         own /= math.sqrt(channels)
+        inherited = Scatter(before.known * left.known, earlier, 0.0, own, before.single)
         latest, own = (0.0, math.hypot(own, latest)) if grouped else (math.hypot(own, latest), 0.0)
         spread[differ] = Scatter(before.known * left.known, earlier, latest, own, before.single)
-    return replace(law, latent=replace(law.latent, spread=spread, reach=left.reach))
+    told = descent.summed(x.latent, inherited, spread.get(law.groups, Scatter()))
+    return replace(law, latent=replace(law.latent, spread=spread, reach=left.reach, descent=told))
 
 
 @dataclass(frozen=True, slots=True)

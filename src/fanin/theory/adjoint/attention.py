@@ -13,6 +13,7 @@ from fanin.theory.adjoint import rows as sums
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.rows import Pairs, Rows
 from fanin.theory.contraction import axis_groups
+from fanin.theory.descent import in_common
 from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.rows import Columns
 from fanin.theory.rules.attention import (
@@ -144,7 +145,8 @@ def _overlap(q: Law, k: Law, v: Law, keys: Groups) -> float:
 
     The scatter of the correlations of keys and of values, where it was followed; else one over the width.
     """
-    return together_by_chance(overlap.agreement(k, keys), overlap.agreement(v, keys), q)
+    alike = in_common(k.latent.descent, v.latent.descent)
+    return alike * together_by_chance(overlap.agreement(k, keys), overlap.agreement(v, keys), q)
 
 
 def together_by_chance(of_keys: float, of_values: float, q: Law) -> float:

@@ -33,6 +33,7 @@ from fanin.theory.adjoint.rows import Logits, Pairs, Rows
 from fanin.theory.adjoint.together import Behind
 from fanin.theory.concentration import across
 from fanin.theory.contraction import axis_groups
+from fanin.theory.descent import in_common
 from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.rules.mix import row_weights
 
@@ -48,6 +49,7 @@ class Chosen:
             have in common.
         variance: of a row's logits.
         agreed: how far values of two tokens agree by chance.
+        alike: correlation of this with the agreement of keys.
         queries, keys: how many.
         values: what they have along their gradients.
         spread: share of keys that are looked at.
@@ -58,6 +60,7 @@ class Chosen:
     inner: Mapping[Groups, Logits]
     variance: float
     agreed: float
+    alike: float
     queries: int
     keys: int
     values: Behind
@@ -94,7 +97,8 @@ def values(g: Cotangent, x: Law, y: Law) -> tuple[Part, Chosen] | None:
         _laid(y, key, found, other_windows(rows, query, g, spread)), radial=made.radial, met=picked_up(rows, x, y)
     )
     agreed, sizes = overlap.agreement(y, key.groups), (x.shape[-2], x.shape[-1])
-    return part, Chosen(rows, behind, inner, x.latent.source.variance, agreed, *sizes, made, spread)
+    alike = in_common(x.latent.source.descent, y.latent.descent)
+    return part, Chosen(rows, behind, inner, x.latent.source.variance, agreed, alike, *sizes, made, spread)
 
 
 def picked_up(rows: Rows, weights: Law, values: Law) -> float:
@@ -144,7 +148,7 @@ def logits(g: Cotangent, q: Law, k: Law, factor: float) -> tuple[Part, Part] | N
     if runs and (places.length(q), places.length(k)) != (query.size, key.size):
         return None
     size = factor * g.second
-    agreed = together_by_chance(overlap.agreement(k, key.groups), chosen.agreed, q)
+    agreed = chosen.alike * together_by_chance(overlap.agreement(k, key.groups), chosen.agreed, q)
     beyond = agreed * (across(chosen.variance, chosen.rows.counts, sphere) if (sphere := chosen.rows.sphere) else 1.0)
     of_queries, of_keys = {}, {}
     for rest, cotangent in chosen.g.items():

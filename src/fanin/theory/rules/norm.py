@@ -85,7 +85,12 @@ def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = Tru
         return of_one_length(law, x, axes, centred)
     less = lambda s: shared_by(x, s, axes, groups) if centred else 0.0  # noqa: E731
     pair = lambda s: max((x.pair(s) - less(s)) * scale**2, -wanted)  # noqa: E731
-    law = replace(law, latent=replace(latent_for(law, pair, law.groups), uneven=told, source=x.latent.source))
+    law = replace(
+        law,
+        latent=replace(
+            latent_for(law, pair, law.groups), uneven=told, source=x.latent.source, descent=x.latent.descent
+        ),
+    )
     if centred and FEATURE not in reduced and reduced >= x.groups:
         law = border.centred(law, x, shared, wanted, float(scale))
     if not x.latent.spread or wanted <= 0:

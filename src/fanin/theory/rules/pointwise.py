@@ -270,7 +270,7 @@ def drop(node: Node, *inputs: Value) -> Law:
         return _alpha_dropped(x, p)
     law = replace(x, values=np.stack([_dropped(v, p) for v in x.values]))
     made = x.latent.source and replace(x.latent.source, keep=x.latent.source.keep * (1 - p))
-    law = replace(law, latent=replace(latent_for(law, x.pair, law.groups), source=made))
+    law = replace(law, latent=replace(latent_for(law, x.pair, law.groups), source=made, descent=x.latent.descent))
     if x.latent.spread:
         law = replace(law, latent=replace(law.latent, spread=of_sum(law, (x,)), reach=x.latent.reach))
     size = places.carried(x)
