@@ -8,7 +8,7 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import overlap, places, windows
-from fanin.theory.adjoint import masked, radial, sequence, together
+from fanin.theory.adjoint import masked, radial, sequence, tilted, together
 from fanin.theory.adjoint import rows as sums
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.rows import Pairs, Rows
@@ -78,6 +78,8 @@ def attention(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[
         r = rows.plain() if rest else rows
         of_q, of_k, of_v = query.of_law(q, rest), key.of_law(k, rest), key.of_law(v, rest)
         inner = sums.logits(r, of_v)
+        if not rest:
+            r = replace(r, tilted=tilted.factors(r, inner, of_k, *_logits(node, q, k, inputs)))
         found[0][rest] = _times(sums.queries(r, cotangent, inner, of_k, 0.0 if rest else agreed), scale2)
         found[1][rest] = _times(sums.keys(r, cotangent, inner, of_q), scale2 * shared * spread)
         found[2][rest] = _times(sums.values(r, cotangent), shared * spread)
@@ -120,6 +122,16 @@ def _variances(node: Node, q: Law, k: Law, keys: Groups) -> tuple[float, float]:
     common = max(k.pair(keys), 0.0) if k.shape[-2] > 1 else 0.0
     logits = node.attrs["scale"] ** 2 * q.shape[-1] * q.second
     return logits * max(k.second - common, 0.0), logits * common
+
+
+def _logits(node: Node, q: Law, k: Law, inputs) -> tuple[float, float, float]:
+    """Variance of logits to the mean square of keys, of the mean key's own part with that of biases, and of these."""
+    a = node.attrs
+    per = a["scale"] ** 2 * q.shape[-1] * q.second
+    mask = inputs[a["mask"]] if a.get("mask") is not None else None
+    drawn = _bias_variance(mask) if isinstance(mask, Law) else 0.0
+    own = max(k.second - k.pair(axis_groups(k.axes[-2])), 0.0) if k.shape[-2] > 1 else 0.0
+    return per, per * own + drawn, drawn
 
 
 def _lost(g: Cotangent, rows: Rows, out: Pairs) -> np.ndarray:
@@ -171,8 +183,7 @@ def _rows(node: Node, g: Cotangent, q: Law, k: Law, v: Law, inputs) -> tuple[Row
     prior = _prior(node, mask)
     n_q, n_k = q.shape[-2], k.shape[-2]
     along_k = axis_groups(k.axes[-2])
-    own_key = max(k.second - k.pair(along_k), 0.0) if n_k > 1 else 0.0
-    s2 = a["scale"] ** 2 * q.shape[-1] * q.second * own_key + (_bias_variance(mask) if isinstance(mask, Law) else 0.0)
+    _, s2, _ = _logits(node, q, k, inputs)
     keep, made = 1 - a["dropout"], overlap.scored(k, along_k, q.shape[-1])
     sphere, both = made.sphere if made is not None else 0.0, made if overlap.shared(k, v) is not None else None
     lean = lambda r: overlap.leant(both, s2, r.counts, r.concentrated)  # noqa: E731

@@ -63,6 +63,7 @@ class Rows:
         sphere: dimensions of the sphere that keys lie on; 0 where logits are Gaussian.
         heads: what the mean square of a weight is larger by where heads have mean weights of their own.
         facing: of queries, what is left of the squared gradient where keys that are chosen face the query.
+        tilted: of queries and of keys, what ``turned`` is to be multiplied by where keys are alike (``tilted``).
     """
 
     share: np.ndarray
@@ -76,6 +77,7 @@ class Rows:
     sphere: float = 0.0
     facing: np.ndarray | float = 1.0
     heads: np.ndarray | float = 1.0
+    tilted: tuple[np.ndarray | float, np.ndarray | float] = (1.0, 1.0)
 
     @property
     def weight(self) -> np.ndarray:
@@ -173,23 +175,23 @@ def queries(rows: Rows, g: Pairs, inner: Logits, k: Pairs, overlap: float | np.n
     diagonal = np.einsum("ij,ij,ij->i", share * s, v_own, k_own)
     by_chance = overlap * (1 - rows.concentrated) * (share @ inner.v.extra) * (share @ k.extra)
     dropped = rows.boost * (1 / rows.keep - 1) * diagonal
-    own = g.own * (rows.turned * rows.facing * exact + dropped + by_chance)
+    own = g.own * (rows.turned * rows.tilted[0] * rows.facing * exact + dropped + by_chance)
     return Pairs(np.maximum(own, 0), g.between * total)
 
 
 def keys(rows: Rows, g: Pairs, inner: Logits, q: Pairs) -> Pairs:
     """dk without scale^2 and features: sum_ii' G Q a_ij a_i'j' (V_jj' - U_i'j - U_ij' + W_ii')."""
     s, h = rows.weight, g * q
-    w = rows.queries
+    w, turned = rows.queries, rows.turned * rows.tilted[1]
     near = np.diag(h.between)
     apart = _sandwich(rows.both(h.between), inner.v.between, inner.u, inner.w.between, s)
-    once = w * (h.own * rows.turned - near)
+    once = w * (h.own * turned - near)
     apart = apart + _sandwich(np.diag(once), inner.v.between, inner.u, np.diag(inner.w.own), s)
-    met = rows.met(rows.turned)
+    met = rows.met(turned)
     at_one = np.diag(inner.v.own)
     own = np.diag(_sandwich(rows.both(h.between) * met, at_one, inner.u, inner.w.between, s))
     dropped = rows.boost * (1 / rows.keep - 1)
-    once = w * (h.own * (rows.turned + dropped) - near * np.diag(met))
+    once = w * (h.own * (turned + dropped) - near * np.diag(met))
     own = own + np.diag(_sandwich(np.diag(once), at_one, inner.u, np.diag(inner.w.own), s))
     return Pairs(np.maximum(own, 0), apart)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from fanin.theory import overlap, places
 from fanin.theory.adjoint import rows as sums
-from fanin.theory.adjoint import together
+from fanin.theory.adjoint import tilted, together
 from fanin.theory.adjoint.attention import (
     Side,
     _along_values,
@@ -156,7 +156,12 @@ def logits(g: Cotangent, q: Law, k: Law, factor: float) -> tuple[Part, Part] | N
         in_q, in_k = (rest & law.groups for law in (q, k))
         if rest and not (in_q and in_k):
             continue
-        found = sums.queries(r, cotangent, inner, key.of_law(k, in_k), 0.0 if rest else beyond)
+        of_k = key.of_law(k, in_k)
+        if not rest:
+            own = max(k.second - k.pair(key.groups), 0.0)
+            per = chosen.variance / own if own > 0 else 0.0
+            r = replace(r, tilted=tilted.factors(r, inner, of_k, per, chosen.variance))
+        found = sums.queries(r, cotangent, inner, of_k, 0.0 if rest else beyond)
         of_queries[in_q] = _times(found, size)
         of_keys[in_k] = _times(sums.keys(r, cotangent, inner, query.of_law(q, in_q)), size * chosen.spread)
     rows = chosen.rows
