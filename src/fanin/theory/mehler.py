@@ -6,6 +6,7 @@ import math
 from functools import lru_cache
 
 import numpy as np
+from scipy.optimize import brentq
 
 
 @lru_cache(maxsize=16)
@@ -50,7 +51,12 @@ def solve_correlation(coefficients: np.ndarray, second: float, target: float) ->
     if target >= second * (1 - 1e-12):
         return 1.0
     low, high = (-1.0, 0.0) if target < a0**2 else (0.0, 1.0)
-    for _ in range(48):
-        middle = (low + high) / 2
-        low, high = (middle, high) if mehler(coefficients, second, middle) < target else (low, middle)
-    return (low + high) / 2
+    squares = coefficients**2
+    tail, degrees = max(second - float(squares.sum()), 0.0), _degrees(len(squares))
+
+    def above(r: float) -> float:
+        return float(squares @ r**degrees) + tail * max(r, 0.0) ** (1.5 * len(squares)) - target
+
+    if above(low) >= 0:  # of a function that is not odd pairs are never so far apart
+        return low
+    return float(brentq(above, low, high, xtol=2.0**-48)) if above(high) > 0 else high

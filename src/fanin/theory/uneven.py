@@ -17,7 +17,7 @@ and the variance that is left larger.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, reduce
 from math import comb
 
 import numpy as np
@@ -93,8 +93,13 @@ def _powers(values: np.ndarray, excess: float, power: int) -> np.ndarray:
     """
     low, step, total = values[:, :-1], np.diff(values), 0.0
     for k, weights in enumerate(_neighbours(float(excess), power)):
-        total = total + (low ** (power - k) * step**k) @ weights
+        total = total + _power(low, power - k, step, k) @ weights
     return np.asarray(total)
+
+
+def _power(a: np.ndarray, p: int, b: np.ndarray, q: int) -> np.ndarray:
+    """``a^p b^q`` by products: powers of arrays are ten times slower."""
+    return reduce(np.multiply, [a] * p + [b] * q) if p + q else np.ones_like(a)
 
 
 @lru_cache(maxsize=256)

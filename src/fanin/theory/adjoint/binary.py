@@ -109,12 +109,13 @@ def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
         return fresh(part.second * square, _ratios_with(part, out, x, y, fn), matrix=_matrix_with(part, out, y))
     of_x, of_y, of_out, share = joint(out, x, y)
     if len(of_x) > PAIRS:
-        keep = np.argsort(-share, kind="stable")[:PAIRS]
+        keep = np.argsort(-share * x.level_weight[of_x], kind="stable")[:PAIRS]
         of_x, of_y, of_out, share = of_x[keep], of_y[keep], of_out[keep], share[keep]
     squares = np.zeros((len(x.values), grid.COARSE))
     mass = np.bincount(of_x, weights=share, minlength=len(x.values))
+    points = grid.at(x.values, grid.Z_COARSE), grid.at(y.values, grid.Z_COARSE)
     for i, j, k, w in zip(of_x, of_y, of_out, share, strict=True):
-        squares[i] += w / mass[i] * _given_x(fn, part, out, (x.values, y.values), (i, j, k))
+        squares[i] += w / mass[i] * _given_x(fn, part, out, (x.values, y.values), points, (i, j, k))
     squares[mass == 0] = squares[mass > 0].mean(0)
     form = np.stack([np.interp(grid.Z_UNIT, grid.Z_COARSE, row) for row in np.sqrt(squares)])
     if is_sum(fn):
@@ -157,49 +158,50 @@ Operands = tuple[np.ndarray, np.ndarray]
 Levels = tuple[int, int, int]
 
 
-def _given_x(fn: Function, part: Part, out: Law, operands: Operands, levels: Levels) -> np.ndarray:
+def _given_x(fn: Function, part: Part, out: Law, operands: Operands, points: Operands, levels: Levels) -> np.ndarray:
     """E over y of (d(w) df/dx)^2 at every coarse point of x's latent, w the result's latent at x and y.
 
     Args:
-        operands: values of x and of y.
+        operands: values of x and of y; points: the same on the coarse grid.
         levels: of x, of y and of the result.
     """
-    points = [grid.at(f[i], grid.Z_COARSE) for f, i in zip(operands, levels, strict=False)]
-    shape = (grid.COARSE, grid.COARSE)
-    a, b = np.broadcast_to(points[0][:, None], shape), np.broadcast_to(points[1][None, :], shape)
-    factor = np.asarray(fn(1.0, 0.0) - fn(0.0, 0.0)) ** 2 if is_sum(fn) else derivative(fn, a, b) ** 2
+    a, b = points[0][levels[0]][:, None], points[1][levels[1]][None, :]
+    factor = (
+        np.asarray(fn(1.0, 0.0) - fn(0.0, 0.0)) ** 2 if is_sum(fn) else derivative(fn, *np.broadcast_arrays(a, b)) ** 2
+    )
     if part.values is not None:
-        factor = factor * _squares_at(fn, part.values, out.values, (a, b), operands, levels)
-    return np.broadcast_to(factor, shape) @ grid.WEIGHT_COARSE
+        left, t = _place_of(fn, out.values, (a, b), operands, levels)
+        square = part.values[levels[2]] ** 2
+        factor = factor * (square[left] + t * np.diff(square)[left])
+    return np.broadcast_to(factor, (grid.COARSE, grid.COARSE)) @ grid.WEIGHT_COARSE
 
 
 _of_late: tuple[np.ndarray, dict[tuple, tuple]] = np.zeros(0), {}
-"""Squared functions of a result at pairs of points: what one operand has asked for, the other asks for, too."""
+"""Where a result's latent is at pairs of points: what one operand or part has asked for, the others ask for, too."""
 
 
-def _squares_at(fn: Function, form: np.ndarray, result: np.ndarray, points, operands: Operands, levels) -> np.ndarray:
-    """The squared function of the result's latent at points of both operands, (COARSE, COARSE)."""
+def _place_of(fn: Function, result: np.ndarray, points: Operands, operands: Operands, levels: Levels) -> Operands:
+    """The node of the grid before the result's latent at points of both operands, and how far it is to the next."""
     global _of_late
     if _of_late[0] is not result:
         _of_late = result, {}
     (x, y), (i, j, k), known = operands, levels, _of_late[1]
-    there = known.get((id(form), k, id(y), j, id(x), i))
+    there = known.get((k, id(y), j, id(x), i))
     if there is not None:
-        return np.ascontiguousarray(there[0].T)
-    with np.errstate(all="ignore"):
-        value = np.asarray(fn(*points), float)
-    found = _squared_at(value, result[k], form[k])
-    known[id(form), k, id(x), i, id(y), j] = found, form, x, y  # what is known by its id is kept
-    return found
+        return there[0].T, there[1].T
+    if (found := known.get((k, id(x), i, id(y), j))) is None:
+        with np.errstate(all="ignore"):
+            value = np.asarray(fn(*points), float)
+        known[k, id(x), i, id(y), j] = found = *_where(value, result[k]), x, y  # what is known by its id is kept
+    return found[0], found[1]
 
 
-def _squared_at(value: np.ndarray, target: np.ndarray, form: np.ndarray) -> np.ndarray:
-    """A squared function of a law's latent, read off where the law takes these values."""
-    if np.all(np.diff(target) >= 0):
-        return np.interp(value.ravel(), target, form**2).reshape(value.shape)
-    order = np.argsort(target, kind="stable")
-    w = np.interp(value.ravel(), target[order], grid.Z_UNIT[order])
-    return np.interp(w, grid.Z_UNIT, form**2).reshape(value.shape)
+def _where(value: np.ndarray, target: np.ndarray) -> Operands:
+    """The node before the point of the latent at which a law takes these values, and how far it is to the next."""
+    order = np.argsort(target, kind="stable") if np.any(np.diff(target) < 0) else slice(None)
+    place = np.interp(value.ravel(), target[order], np.arange(grid.POINTS, dtype=float)[order]).reshape(value.shape)
+    left = np.minimum(place.astype(np.intp), grid.POINTS - 2)
+    return left, place - left
 
 
 def _ratios_with(part: Part, out: Law, x: Law, y: Law, fn: Function) -> dict:
