@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
@@ -59,4 +60,7 @@ def solve_correlation(coefficients: np.ndarray, second: float, target: float) ->
 
     if above(low) >= 0:  # of a function that is not odd pairs are never so far apart
         return low
-    return float(brentq(above, low, high, xtol=2.0**-48)) if above(high) > 0 else high
+    if above(high) <= 0:
+        return high
+    root: Any = brentq(above, low, high, xtol=2.0**-48)
+    return float(root)
