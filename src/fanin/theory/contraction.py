@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from fanin.theory import folds, grid, kurtosis, places, spread, uneven
+from fanin.theory import folds, grid, kurtosis, places, spread, uneven, zero_sum
 from fanin.theory.law import (
     FEATURE,
     Atom,
@@ -122,9 +122,13 @@ def _dense(x: Law, weight: Law, in_axis: int, shape, axes, lay_x, lay_w) -> Law:
     return weighted_sum(x, weight, n, axis_groups(x.axes[-1]), diagonal, shape, axes)
 
 
+ALL = np.ones(1)
+
+
 def weighted_sum(
     x: Law, weight: Law, n: float, along: Groups, diagonal: np.ndarray, shape, axes, *,
     channels: float | None = None, grouped: bool = False, met: Callable[[Groups], float] = lambda differ: 1.0,
+    taken: np.ndarray = ALL,
 ) -> Law:  # fmt: skip
     """The Gaussian that a sum of n inputs with fresh weights tends to; ``diagonal`` is its variance profile.
 
@@ -132,13 +136,20 @@ def weighted_sum(
         channels: how many different features there are among the n (others are taps at other places).
         grouped: whether features are summed in groups, each by itself.
         met: share of the n that two results have in common which differ in some groups (taps beyond a border are not).
+        taken: share of the n that are there, by place of the result.
     """
     mu2 = weight.mean**2
     along = along or frozenset((FEATURE,))
     extra = n * (n - 1) * mu2 * x.pair(along) if mu2 else 0.0
     whole = float(np.mean(diagonal))
+    heard = None
+    if zero_sum.centred(weight, n):
+        heard = zero_sum.Heard.of(x, weight, n, channels or n, diagonal, taken)
+        x, diagonal = heard.x, heard.diagonal
 
     def pair(differ: Groups) -> float:
+        if heard is not None:
+            return heard.pair(differ, met)
         cross = n * (n - 1) * mu2 * x.pair(differ | along) if mu2 else 0.0
         return whole * _ratio(x.pair(differ), x.second) * met(differ) + cross
 

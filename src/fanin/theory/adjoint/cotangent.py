@@ -84,6 +84,7 @@ class Part:
             where it meets that base again, on a skip over the norm, both add before they are squared.
         awaited: whether its base is met again before the next weights (``meeting``), so that it stays apart until then.
         given: how the mean square goes with a latent that a factor was a function of (``tied``).
+        common: of a weight's gradient, what those of two inputs of one output have in common, over its mean square.
         loads: of which other bases the base is a sum; beside: factors that it was multiplied by since (``roots``).
     """
 
@@ -108,6 +109,7 @@ class Part:
     same: Part | None = None
     awaited: bool = False
     given: Mapping[tuple, Given] = field(default_factory=dict)
+    common: float = 0.0
     loads: Mapping[int, float] = field(default_factory=dict)
     beside: tuple[Law, ...] = ()
 

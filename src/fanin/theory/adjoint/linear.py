@@ -13,7 +13,7 @@ from fanin.theory import border
 from fanin.theory.adjoint import coherent, orthogonal, radial, sequence, white
 from fanin.theory.adjoint.aligned import returned
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
-from fanin.theory.adjoint.weights import ONE, Moments, along_weights, moments_of, paired, weight_part
+from fanin.theory.adjoint.weights import ONE, Moments, along_weights, moments_of, paired, standardized, weight_part
 from fanin.theory.contraction import axis_groups
 from fanin.theory.kurtosis import kurtosis
 from fanin.theory.law import FEATURE, Groups, Law, subsets
@@ -62,7 +62,8 @@ def dense(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
     axes = g.law.axes[:-1]
     pairs = moments_of(x, -1)
     total = paired(g, pairs, axes) + along_weights(g, pairs, float(n_in), axes)
-    parts[a["weight"]] = [weight_part(weight, count * max(total, 0.0))]
+    part = weight_part(weight, count * max(total, 0.0))
+    parts[a["weight"]] = [standardized(part, weight, n_in, g, x.pair, axes, total) if isinstance(x, Law) else part]
     if a["bias"] is not None:
         bias = inputs[a["bias"]]
         parts[a["bias"]] = [weight_part(bias, count * paired(g, ONE, axes))]
@@ -149,7 +150,10 @@ def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     pairs = _patches(node, g, x, kernel)
     n_in = weight.shape[1] * float(np.prod(kernel))
     total = paired(g, pairs, axes) + along_weights(g, pairs, n_in, axes)
-    parts[a["weight"]] = [weight_part(weight, places * max(total, 0.0))]
+    part = weight_part(weight, places * max(total, 0.0))
+    if isinstance(x, Law):
+        part = standardized(part, weight, n_in, g, x.pair, axes, total)
+    parts[a["weight"]] = [part]
     if a["bias"] is not None:
         parts[a["bias"]] = [weight_part(inputs[a["bias"]], places * paired(g, ONE, axes))]
     return parts

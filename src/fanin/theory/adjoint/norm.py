@@ -139,6 +139,7 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
     if features_only:  # a norm behind may have taken both away before
         along = radial.power(radial.of(g))
         removed_mean, removed_signal = removed_mean * min(along, 1.0), removed_signal * along
+        removed_mean += sum(p.common * p.mean_profile(g.law) for p in g.parts) if centred else 0.0
     keep = max(1 - (removed_mean + removed_signal) / second, 0.0)
     if features_only:
         part = replace(_per_place(g, x, axes, eps, centred, keep * scale2), radial={}, mirrored=g.mirrored)

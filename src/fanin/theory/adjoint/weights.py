@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fanin.theory import grid, places
+from fanin.theory import grid, places, zero_sum
 from fanin.theory.adjoint import sequence
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.adjoint.orthogonal import least
@@ -70,6 +70,13 @@ def _matrix(x: Law, size: int) -> np.ndarray | None:
 def weight_part(weight: Law, second: float) -> Part:
     """The same mean square at every element."""
     return fresh(np.full((1,) * len(weight.shape), second), {})
+
+
+def standardized(part: Part, weight: Law, n: float, g: Cotangent, pairs: Callable[[Groups], float], axes, total: float):
+    """The same of a weight that a norm over its n inputs made: it knows what inputs have in common, their mean."""
+    if not zero_sum.centred(weight, n) or total <= 0:
+        return part
+    return replace(part, common=min(paired(g, lambda s: pairs(s | {FEATURE}), axes) / total, 1.0))
 
 
 def sizes_of(axes: tuple[Axis, ...]) -> dict[str, float]:

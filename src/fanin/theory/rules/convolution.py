@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border, folds, kurtosis, spread, windows
+from fanin.theory import border, folds, kurtosis, spread, windows, zero_sum
 from fanin.theory.contraction import about_sums, add_bias, apart, known_pairs, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, Source, gaussian, subsets
 from fanin.theory.state import Known
@@ -43,8 +43,10 @@ def conv(node: Node, *inputs: Law | Known) -> Law:
         n = channels * float(np.prod(kernel))
         diagonal = channels * (weight.second - weight.mean**2) * taps + weight.mean**2 * channels * taps
         of = {"channels": channels, "grouped": a["groups"] > 1, "met": shared_taps(node, kernel, axes)}
+        if zero_sum.centred(weight, n):
+            of["taken"] = tap_sum(np.ones((1,) * len(source.shape)), node, kernel) / float(np.prod(kernel))
         law = weighted_sum(source, weight, n, frozenset((FEATURE,)), diagonal, shape, axes, **of)
-        law = _bordered(law, source, weight, channels, node, kernel)
+        law = law if "taken" in of else _bordered(law, source, weight, channels, node, kernel)
     law = add_bias(law, bias, 1)
     if not isinstance(x, Law) or float(np.prod(kernel)) != 1:
         return law
@@ -166,6 +168,9 @@ def _first(node: Node, x: Known, weight: Law, kernel, shape, axes) -> Law:
     spatial_axes = (axes[0], *axes[2:], (Atom(n, FEATURE),))
     second, pairs = known_pairs(patches, spatial_axes, patches.ndim - 1)
     variance = weight.second - weight.mean**2
+    if zero_sum.centred(weight, n):
+        patches, variance = patches - patches.mean(-1, keepdims=True), variance * n / (n - 1)
+        second, pairs = known_pairs(patches, spatial_axes, patches.ndim - 1)
     if weight.mean**2 <= 1e-12 * weight.second:
         law = gaussian(shape, axes, n * variance * second[:, None], lambda s: n * variance * pairs.get(s, 0.0))
         scatter = spread.known(patches, spatial_axes, patches.ndim - 1)

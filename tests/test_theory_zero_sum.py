@@ -1,0 +1,100 @@
+"""Standardized weights: the weights of an output's inputs sum to zero, and the mean of the inputs is not heard."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+import fanin  # noqa: E402
+
+NETS = 6
+
+
+class Standardized(nn.Conv2d):
+    """Weight standardization as BiT and NFNets write it."""
+
+    def forward(self, x):
+        flat = self.weight.reshape(1, self.out_channels, -1)
+        weight = F.batch_norm(flat, None, None, training=True, momentum=0.0, eps=1e-6).reshape_as(self.weight)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class Net(nn.Module):
+    """Two kernels that read beyond the border and one that does not, each behind a ReLU."""
+
+    def __init__(self, conv=Standardized):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 64, 3, padding=1)
+        self.a, self.b = (conv(64, 64, 3, padding=1) for _ in range(2))
+        self.c = conv(64, 64, 1)
+        self.first, self.second = nn.GroupNorm(8, 64), nn.GroupNorm(8, 64)
+
+    def forward(self, x):
+        x = torch.relu(self.first(self.stem(x)))
+        x = x + self.a(x)
+        return self.c(torch.relu(self.second(self.b(torch.relu(x)))))
+
+
+def measured(x, make=Net):
+    """Mean squares of every network's rows, forward and backward, and of its weights' gradients."""
+    forward, backward, weights = {}, {}, {}
+    for seed in range(NETS):
+        torch.manual_seed(seed)
+        seen = fanin.measure(make(), x)
+        for row in seen.rows:
+            forward.setdefault(row.name, []).append(row.rms**2)
+            backward.setdefault(row.name, []).append((row.grad_rms or 0.0) ** 2)
+        for name, row in seen.parameters.items():
+            weights.setdefault(name, []).append(row["grad_rms"] ** 2)
+    return forward, backward, weights
+
+
+def apart(said: float, squares: list[float]) -> tuple[float, float]:
+    """Relative error, and its standard error."""
+    mean = float(np.mean(squares))
+    return said / np.sqrt(mean) - 1, float(np.std(squares, ddof=1)) / np.sqrt(len(squares)) / mean / 2
+
+
+def test_what_inputs_have_in_common_is_not_heard():
+    torch.manual_seed(0)
+    x = torch.randn(8, 3, 8, 8)
+    said = fanin.predict(Net(), x)
+    forward, backward, weights = measured(x)
+    for row in said.rows:
+        if row.op in ("conv2d", "group_norm", "relu", "add"):
+            for guess, squares in ((row.rms, forward[row.name]), (row.grad_rms, backward[row.name])):
+                error, deviation = apart(guess, squares)
+                assert abs(error) < 4 * deviation + 2 / 64, (row.name, error)
+    for name in ("a.weight", "b.weight", "c.weight"):
+        error, deviation = apart(said.parameters[name]["grad_rms"], weights[name])
+        assert abs(error) < 4 * deviation + 4 / 64, (name, error)
+
+
+def test_plain_weights_hear_it():
+    """The control: with the same variance but no norm over them, a ReLU's mean is heard, a fifth more."""
+
+    class Plain(nn.Conv2d):
+        def forward(self, x):
+            return F.conv2d(x, self.weight / self.weight.std(), self.bias, self.stride, self.padding)
+
+    torch.manual_seed(0)
+    x = torch.randn(8, 3, 8, 8)
+    heard, not_heard = (fanin.predict(Net(conv), x)["c"].rms for conv in (Plain, Standardized))
+    assert heard / not_heard == pytest.approx(np.sqrt(0.5 / (0.5 - 1 / (2 * np.pi))), rel=0.05)
+
+
+def test_known_inputs_with_a_mean():
+    """A first layer reads the batch itself: a patch less its mean; only zeros beyond the border are told from it."""
+    x = torch.randn(8, 3, 8, 8) + 3.0
+    make = lambda: nn.Sequential(Standardized(3, 64, 3, padding=0), nn.ReLU())  # noqa: E731
+    torch.manual_seed(0)
+    said = fanin.predict(make(), x)
+    forward, _, _ = measured(x, make)
+    for row in said.rows:
+        if row.op in ("conv2d", "relu"):
+            error, deviation = apart(row.rms, forward[row.name])
+            assert abs(error) < 4 * deviation + 1e-3, (row.name, error)
