@@ -3,15 +3,23 @@
 Attention in windows, over patches or along one of several axes mixes the places of its last axes and nothing else: two
 places of one window become alike, two windows do not. Where both have the name of one group (they were split from one
 axis), the windows get a name of their own, the group's with a mark. Beside a tensor that does not tell them apart the
-fine names stay; what moves places across windows (convolutions, shifts, slices, pools) forgets them, and keeps the mean
+fine names stay; what moves places across windows (convolutions, slices, pools) forgets them, and keeps the mean
 correlation over pairs and its scatter.
+
+A cyclic shift that is followed by windows of the same size lays them across the old ones: along an axis the new window
+has ``a`` places of one old window and ``b = w - a`` of the next, so that of its pairs the share
+
+    phi = (prod_i (a_i^2 + b_i^2) / w_i - 1) / (prod_i w_i - 1)
+
+was in one window before; the other pairs of old windows are in different ones now.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 
@@ -83,6 +91,68 @@ def forgotten(law: Law) -> Law:
         spread[differ] = Scatter(*(float(s) for s in np.sqrt(weight @ scatter**2)))
     latent = replace(law.latent, corr=corr, spread=spread, border=None)
     return replace(law, axes=tuple(_merged(a) for a in axes), latent=latent)
+
+
+class Laid(NamedTuple):
+    """How windows lie across those before a shift: shares of pairs of one new window, and of two, that were in one."""
+
+    group: str
+    inside: float
+    between: float
+
+
+def laid(axes: tuple[Axis, ...], shifts: Mapping[int, int]) -> list[Laid] | None:
+    """For every group that has windows, how a cyclic shift along some axes lays them; None where it does not say."""
+    found = []
+    for group in sorted({root(g) for g in _groups(axes) if g.endswith(MARK)}):
+        same, places, count = 1.0, 1.0, 1.0
+        for i, axis in enumerate(axes):
+            if not {root(g) for g in _groups((axis,))} & {group}:
+                continue
+            if [atom.group for atom in axis] not in ([group + MARK, group], [group]):
+                return None
+            width, windows_along = axis[-1].size, axis[0].size if len(axis) > 1 else 1
+            head = shifts.get(i, 0) % width if windows_along > 1 else 0
+            same *= (head**2 + (width - head) ** 2) / width
+            places, count = places * width, count * windows_along
+        if places < 2 or count < 2:
+            return None
+        inside = (same - 1) / (places - 1)
+        found.append(Laid(group, inside, (1 - inside) / (count - 1)))
+    return found
+
+
+def across(values: Mapping[Groups, float], how: Sequence[Laid]) -> dict[Groups, float]:
+    """Means over pairs of places of new windows, from those of the old, by the groups in which two places differ."""
+    found = dict(values)
+    for group, inside, between in how:
+        mark = group + MARK
+        for s in [s for s in found if group in s and mark not in s and s | {mark} in found]:
+            one, two = found[s], found[s | {mark}]
+            found[s] = inside * one + (1 - inside) * two
+            found[s | {mark}] = between * one + (1 - between) * two
+    return found
+
+
+def shifted(law: Law, shifts: Mapping[int, int]) -> Law:
+    """The law of places that were moved in a circle, in words of windows that are where the old ones were."""
+    how = laid(law.axes, shifts)
+    if how is None:
+        return forgotten(law)
+    if not how:
+        return law
+    sets = subsets(law.groups)
+    before = {s: law.correlation(s) for s in sets}
+    corr = across(before, how)
+    spread = {}
+    if law.latent.spread:
+        scatter = {s: law.spread(s) for s in sets}
+        kinds = [across({s: scatter[s][i] ** 2 for s in sets}, how) for i in range(len(Scatter()))]
+        squares = across({s: r**2 for s, r in before.items()}, how)  # which window is which is known
+        for s in sets:
+            known = kinds[0][s] + max(squares[s] - corr[s] ** 2, 0.0)
+            spread[s] = Scatter(*(float(np.sqrt(v)) for v in (known, *(k[s] for k in kinds[1:]))))
+    return replace(law, latent=replace(law.latent, corr=corr, spread=spread, border=None))
 
 
 def in_words(ratio: Mapping[Groups, float], source: Law, target: Law) -> dict[Groups, float] | None:

@@ -226,6 +226,8 @@ def select(node: Node, part: Part, out: Law, x: Law) -> Part:
 
 def pad(node: Node, part: Part, out: Law, x: Law) -> Part:
     """The border's gradient is lost; for copies of the signal the loss is theirs to share."""
+    if out.shape == x.shape:
+        return same(node, part, out, x)
     second = part.profile(out)
     for i, (before, after) in enumerate(node.attrs["widths"]):
         if second.shape[i] > 1 and (before or after):
@@ -252,7 +254,10 @@ def roll(node: Node, part: Part, out: Law, x: Law) -> Part:
     second, values = _flat(part, out, x)
     for axis, shift in zip(node.attrs["axes"], node.attrs["shifts"], strict=True):
         second = np.roll(second, -shift, axis) if second.shape[axis] > 1 else second
-    return _kept(part, second, part.ratio, values)
+    shifts = dict(zip(node.attrs["axes"], node.attrs["shifts"], strict=True))
+    across = windows.laid(x.axes, shifts) if out.groups == x.groups else None
+    ratio = windows.across({s: part.ratio.get(s, 0.0) for s in subsets(x.groups)}, across) if across else part.ratio
+    return _kept(part, second, ratio, values)
 
 
 def gather(node: Node, part: Part, out: Law, x: Law) -> Part:
