@@ -10,6 +10,7 @@ from test_theory_statistics import compared, normal  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+import fanin  # noqa: E402
 from fanin.distributions import Normal  # noqa: E402
 
 N, T, B = 128, 8, 4
@@ -41,6 +42,10 @@ CASES = {
     "hstack": (lambda y, z: torch.hstack([y, z]), 0.0),
     "var_mean": (lambda y, z: (lambda v, m: (y - m) / v.sqrt())(*torch.var_mean(y, -1, keepdim=True)), 0.01),
     "complex rotation": (turned, 0.0),
+    "distances": (lambda y, z: torch.cdist(y, z[:, :3]) @ z[:, :3] / 3, 0.03),
+    "smooth loss of each": (lambda y, z: F.smooth_l1_loss(y, z, reduction="none"), 0.0),
+    "Huber's loss of each": (lambda y, z: F.huber_loss(z, y, reduction="none", delta=0.5), 0.0),
+    "mean loss": (lambda y, z: y * F.mse_loss(z, torch.zeros_like(z)), 0.01),
     "fold": (folded, 0.0),
     "channel shuffle": (lambda y, z: torch.channel_shuffle(y[..., None], 4)[..., 0], 0.0),
     "fourier": (lambda y, z: torch.fft.fftn(z, dim=(1, 2)).real, 0.02),
@@ -88,3 +93,25 @@ def test_a_drawn_mask_is_not_one_draw():
     module = net(CASES["stochastic depth"][0])
     one, other = fanin.predict(module, X), fanin.predict(module, X)
     assert [r.rms for r in one.rows] == [r.rms for r in other.rows]
+
+
+def test_rows_of_a_codebook_that_weights_choose():
+    """Quantized as codecs do: ids are hidden, the book is known; one of zeros leaves the tensor as it is."""
+
+    class Quantized(nn.Module):
+        def __init__(self, book):
+            super().__init__()
+            self.layer, self.after = nn.Linear(N, N), nn.Linear(N, N)
+            self.register_buffer("book", book)
+
+        def forward(self, x):
+            y = self.layer(x)
+            ids = (y @ self.book.t()).argmax(-1)
+            return self.after(y - F.embedding(ids, self.book).permute(0, 2, 1).permute(0, 2, 1))
+
+    torch.manual_seed(0)
+    for scale in (0.0, 0.2):
+        model = Quantized(scale * torch.randn(100, N))
+        said, seen = fanin.predict(model, X), fanin.measure(model, X)
+        error = said.rows[-1].rms / seen.rows[-1].rms - 1
+        assert abs(error) < 4 / (2 * N) ** 0.5 and bool(said.rows[-1].note) == (scale > 0)

@@ -43,9 +43,7 @@ RULES: dict[Kind, Rule] = {
         v[node.attrs["x"]], v[node.attrs["weight"]], _optional(v, node.attrs["bias"]), node.attrs["out_first"]
     ),
     Kind.CONV: convolution.conv,
-    Kind.EMBED: lambda node, *v: looked_up(
-        v[node.attrs["ids"]], v[node.attrs["weight"]], node.attrs.get("padding", -1)
-    ),
+    Kind.EMBED: lambda node, *v: embedded(node, *v),
     Kind.POINTWISE: pointwise.pointwise,
     Kind.SUM: pointwise.total,
     Kind.PRODUCT: pointwise.product,
@@ -153,7 +151,8 @@ class Interpreter:
         return self._ruled(node, inputs)
 
     def _ruled(self, node: Node, inputs: tuple[Value, ...]) -> Value:
-        if not node.signal and any(isinstance(v, Hidden) for v in inputs):
+        rows = node.kind is Kind.EMBED and node.is_float
+        if not node.signal and not rows and any(isinstance(v, Hidden) for v in inputs):
             return Hidden(node.shape, _axes_like(node, inputs))
         truth = node.dtype == "bool" and node.kind is Kind.POINTWISE  # comparisons: a law of zeros and ones
         if not node.is_float and node.kind is not Kind.MOVE and not truth:
@@ -193,6 +192,15 @@ def observed_law(shape: tuple[int, ...], array: np.ndarray) -> Law:
     values = grid.quantile_grid(array, np.ones(array.size))
     values = matched(values, float(array.mean()), float(np.mean(array**2)))
     return Law(tuple(shape), axes, values[None], np.zeros((1,) * len(shape), np.int32), fresh_latent({}))
+
+
+def embedded(node: Node, *inputs: Value) -> Value:
+    """Rows of a table; of a known one (a codebook), where weights choose, any of its numbers."""
+    ids, table = inputs[node.attrs["ids"]], inputs[node.attrs["weight"]]
+    if not isinstance(table, Known):
+        return looked_up(ids, table, node.attrs.get("padding", -1))
+    law = looked_up(ids, observed_law(table.shape, np.asarray(table.array, float).ravel()), -1)
+    return law.marked("rows that were chosen count as independent of what chose them") if law.second else law
 
 
 def solved(rule: Rule, node: Node, inputs: tuple[Value, ...]) -> Value:

@@ -21,6 +21,7 @@ from fanin.frameworks.torch.arguments import (
 )
 from fanin.frameworks.torch.chains import CHAINS
 from fanin.frameworks.torch.composed import COMPOSED
+from fanin.frameworks.torch.distances import DISTANCES
 from fanin.frameworks.torch.elementwise import ELEMENTWISE
 from fanin.frameworks.torch.moving import MOVING, SPLITS, split_piece
 from fanin.frameworks.torch.noise import RANDOM
@@ -68,6 +69,7 @@ TABLE: dict[str, Row] = {
     **WRITING,
     **CHAINS,
     **COMPOSED,
+    **DISTANCES,
     **RANDOM,
     **RECURRENT,
 }
