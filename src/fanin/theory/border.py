@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from fanin.theory import grid
 from fanin.theory.law import Groups, Latent, Law, compress, latent_for, relabel, subsets
 from fanin.theory.places import POSITION, solved_alone, solved_pairs
+from fanin.theory.records import replace
 
 EDGE = {1: 6, 2: 3, 3: 1}
 """How many places next to each end are told apart, by the number of axes."""

@@ -7,13 +7,14 @@ tell the pieces apart; where a statistic spans samples and places alone, every k
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from fanin.theory.contraction import axis_groups
 from fanin.theory.latent import Latent
 from fanin.theory.law import FEATURE, Atom, Law, compress, latent_for
+from fanin.theory.records import replace
 
 MOST = 64
 """Kinds that are told apart; trained or constant weights give each channel a law of its own, and the mean serves."""

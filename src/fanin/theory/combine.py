@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from fanin.theory.law import (
     relabel,
     subsets,
 )
+from fanin.theory.records import replace
 from fanin.theory.state import is_free
 
 LEAST = 0.01  # correlation from which on a product is known to be partly one of its factors

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -30,6 +29,7 @@ from fanin.theory.law import (
     relabel,
     subsets,
 )
+from fanin.theory.records import replace
 from fanin.theory.state import Known, Modelled, Value, as_law
 
 

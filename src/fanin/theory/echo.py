@@ -12,7 +12,7 @@ Source: Press & Wolf 2017, arXiv:1608.05859, for tied heads.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy as np
 from fanin.graph import Graph, Kind, Node
 from fanin.theory.contraction import shifted
 from fanin.theory.law import FEATURE, Law
+from fanin.theory.records import replace
 from fanin.theory.state import Value
 
 Coefficients = dict[str, np.ndarray]

@@ -14,13 +14,13 @@ deviations d of their pair moments the whole has ``sum w_i d_i``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from fanin.theory import places, spread
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import Groups, Law, subsets
+from fanin.theory.records import replace
 
 UNLIKE = 4.0
 """Mean squares from how many times another's on are not told by one number."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
 from fanin.theory import given, grid
 from fanin.theory.law import Law
 from fanin.theory.levels import sums_of
+from fanin.theory.records import replace
 
 Function = Callable[..., np.ndarray]
 

@@ -21,7 +21,7 @@ the mean correlation of two places: it is a function of c after ``E[f(z_t) | c]`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ from scipy.special import ndtr
 
 from fanin.theory import grid
 from fanin.theory.latent import ALONG
+from fanin.theory.records import replace
 
 if TYPE_CHECKING:
     from fanin.theory.law import Law

@@ -9,10 +9,9 @@ the last sum 1/n for inputs of one variance: of uniform weights, features differ
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fanin.theory import grid
 from fanin.theory.law import Law
+from fanin.theory.records import replace
 
 
 def kurtosis(weight: Law) -> float:

@@ -13,7 +13,7 @@ position; ``{"position"}``: another position of the same sample; and so on).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ from fanin.theory.levels import (
 )
 from fanin.theory.mehler import mehler, solve_correlation, two_points
 from fanin.theory.moments import Moments, moments_of
+from fanin.theory.records import replace
 
 if TYPE_CHECKING:
     from fanin.theory.given import Given

@@ -15,13 +15,13 @@ logits: ``T (T + 1) s2 s / n`` beside ``T s2 s``, of which ``2 T`` are a token's
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fanin.theory.concentration import leaning, let_through, turned_away
 from fanin.theory.law import Groups, Law, Source
+from fanin.theory.records import replace
 from fanin.theory.spread import pair_deviation
 
 

@@ -7,13 +7,13 @@ table is read, is counted over the others.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
 from fanin.graph import Graph, Kind, Node
 from fanin.theory.contraction import _same_id, embed
 from fanin.theory.law import Groups, Law
+from fanin.theory.records import replace
 from fanin.theory.state import Known, Modelled
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from fanin.theory import grid
 from fanin.theory.law import Latent, Law
+from fanin.theory.records import replace
 
 POSITION = "position"
 LIMIT = 96

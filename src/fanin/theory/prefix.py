@@ -13,7 +13,7 @@ mean product of two places. Where all summands have one sign, and no weights of 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +21,7 @@ import numpy as np
 from fanin.graph import Node
 from fanin.theory import grid
 from fanin.theory.law import Axis, Groups, Law, gaussians, latent_for
+from fanin.theory.records import replace
 
 LONGEST = 512
 """Places of a sequence beyond which sums over it are not told apart."""

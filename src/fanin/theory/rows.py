@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from fanin.theory import places
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import Law, gaussian
+from fanin.theory.records import replace
 
 
 def mixed_places(

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from fanin.graph import Kind, Node
 from fanin.theory.law import Law
+from fanin.theory.records import replace
 from fanin.theory.state import Value, as_law
 
 WINDOW = 200  # squares and cubes of 2^200 are far from overflow

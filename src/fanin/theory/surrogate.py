@@ -6,8 +6,6 @@ of the samples; its row is marked. The gradient follows from how much the operat
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from scipy.special import ndtr
 
@@ -18,6 +16,7 @@ from fanin.theory.combine import matched
 from fanin.theory.contraction import known_pairs
 from fanin.theory.law import Axis, Law, fresh_latent, latent_for, subsets, uniform_level
 from fanin.theory.loss.draw import draw
+from fanin.theory.records import replace
 from fanin.theory.state import Known, Value
 
 SAMPLES = 8

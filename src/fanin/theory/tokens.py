@@ -7,8 +7,6 @@ elsewhere, a place: rows hear the same weights, and what attention brings to all
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from fanin.graph import Graph, Kind, Node
@@ -17,6 +15,7 @@ from fanin.theory.combine import matched
 from fanin.theory.contraction import axis_groups, known_pairs
 from fanin.theory.law import FEATURE, Atom, Law, fresh_latent, latent_for, subsets
 from fanin.theory.places import POSITION
+from fanin.theory.records import replace
 from fanin.theory.state import Known
 
 LAID_OUT = ("expand", "reshape", "same", "slice")

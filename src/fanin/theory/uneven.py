@@ -16,7 +16,6 @@ and the variance that is left larger.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache, reduce
 from math import comb
 
@@ -27,6 +26,7 @@ from fanin.theory import grid
 from fanin.theory.kurtosis import kurtosis
 from fanin.theory.latent import Uneven
 from fanin.theory.law import Law, latent_for
+from fanin.theory.records import replace
 
 
 def shortfall(x: Law) -> float:

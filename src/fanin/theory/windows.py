@@ -17,7 +17,6 @@ was in one window before; the other pairs of old windows are in different ones n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
 
@@ -25,6 +24,7 @@ import numpy as np
 
 from fanin.theory.latent import Scatter
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, subsets
+from fanin.theory.records import replace
 
 MARK = "~"
 

@@ -12,13 +12,13 @@ fewer outputs than inputs, and as large where it has as many.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
 from fanin.theory import grid
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, fresh
 from fanin.theory.law import Law, subsets
+from fanin.theory.records import replace
 
 
 def returned(g: Cotangent, x: Law, gain: float, transport: Callable[[np.ndarray], np.ndarray]) -> list[Part]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from fanin.theory.adjoint.rows import Pairs, Rows
 from fanin.theory.contraction import axis_groups
 from fanin.theory.descent import in_common
 from fanin.theory.law import FEATURE, Groups, Law, subsets
+from fanin.theory.records import replace
 from fanin.theory.rows import Columns
 from fanin.theory.rules.attention import (
     Prior,

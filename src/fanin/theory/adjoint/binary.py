@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from fanin.theory import grid, overlap, places
@@ -19,6 +17,7 @@ from fanin.theory.adjoint.unary import followed
 from fanin.theory.combine import PAIRS, broadcast_axes
 from fanin.theory.law import Law, subsets
 from fanin.theory.levels import sums_of
+from fanin.theory.records import replace
 from fanin.theory.statistic import mean_inverse
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
 from fanin.theory.adjoint.cotangent import Part, base_of_sum, fresh, summed_out, translated
 from fanin.theory.law import FEATURE, Law, subsets
+from fanin.theory.records import replace
 from fanin.theory.statistic import pair_counts
 
 

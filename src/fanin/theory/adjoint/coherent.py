@@ -22,7 +22,6 @@ the variance one, whatever the weights.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
@@ -32,6 +31,7 @@ from fanin.theory.adjoint.unary import SLIGHT
 from fanin.theory.law import Groups, Law, subsets
 from fanin.theory.moments import moments_of
 from fanin.theory.places import POSITION
+from fanin.theory.records import replace
 
 
 def slope(g: Cotangent, removed: float) -> float:

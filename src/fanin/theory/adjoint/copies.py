@@ -7,13 +7,14 @@ what all have in common adds up, the rests cancel, and what each has found on it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from fanin.theory.adjoint import radial
 from fanin.theory.adjoint.cotangent import Cotangent, Part, identity
 from fanin.theory.law import Law
+from fanin.theory.records import replace
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from fanin.graph import Node
 from fanin.theory.adjoint import radial, sequence, spelled
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.law import Law
+from fanin.theory.records import replace
 from fanin.theory.rules.pointwise import SATURATED, alpha_scale
 from fanin.theory.state import Value, as_law
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +27,7 @@ from fanin.theory.adjoint.scale import aligned, scaled_back, settled
 from fanin.theory.adjoint.shared import Uses
 from fanin.theory.failures import FAILURES, reason
 from fanin.theory.law import Law, subsets
+from fanin.theory.records import replace
 from fanin.theory.reuse import Memory
 from fanin.theory.scale import held
 from fanin.theory.state import Value

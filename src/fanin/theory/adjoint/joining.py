@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from fanin.theory import grid
 from fanin.theory.adjoint import radial, roots, sequence, tied
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, both, fresh, identity
 from fanin.theory.law import Law, subsets
+from fanin.theory.records import replace
 
 
 def gathered(law: Law, parts: list[Part], meets: frozenset[int] = frozenset(), last: bool = False) -> Cotangent:

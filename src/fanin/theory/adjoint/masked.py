@@ -8,7 +8,6 @@ the keys that they see.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from fanin.theory.adjoint.cotangent import Cotangent, Part
 from fanin.theory.adjoint.thinned import roots
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import Groups, Law, subsets
+from fanin.theory.records import replace
 from fanin.theory.rules.attention import _prior, seen_by_sample
 from fanin.theory.rules.masked import KEYS, of_some
 from fanin.theory.state import Known, Value

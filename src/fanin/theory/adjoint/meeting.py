@@ -9,14 +9,13 @@ which what the product is added to comes, too.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from fanin.graph import Graph, Kind, Node
 from fanin.theory import grid
 from fanin.theory.adjoint.cotangent import Part, fresh, translated
 from fanin.theory.law import Law, subsets
+from fanin.theory.records import replace
 
 PASSING = frozenset({Kind.POINTWISE, Kind.SUM, Kind.PRODUCT, Kind.DROP})
 LEAST = 1e-2

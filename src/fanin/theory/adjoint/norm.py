@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -17,6 +17,7 @@ from fanin.theory.adjoint.unary import followed
 from fanin.theory.adjoint.weights import ONE, Moments, paired, weight_part
 from fanin.theory.contraction import axis_groups, axis_size
 from fanin.theory.law import FEATURE, Groups, Law, constant, subsets
+from fanin.theory.records import replace
 from fanin.theory.rules import norm as forward
 from fanin.theory.state import Value, as_law
 from fanin.theory.statistic import freedom, mean_inverse, pair_counts, shared_by, shared_moment

@@ -12,8 +12,6 @@ to nothing at these, however small its deviation: ``x^2`` is N there.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from fanin.theory import channels, grid
@@ -22,6 +20,7 @@ from fanin.theory.adjoint.joint import joint_with
 from fanin.theory.adjoint.unary import SLIGHT
 from fanin.theory.law import FEATURE, Law, mehler
 from fanin.theory.levels import sums_of
+from fanin.theory.records import replace
 
 
 def followed(part: Part, g: Cotangent, x: Law, axes: tuple[int, ...]) -> Part:

@@ -18,7 +18,7 @@ as proportional to x.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from fanin.theory import grid
 from fanin.theory.adjoint.cotangent import Cotangent, Part
 from fanin.theory.adjoint.joint import levels_onto
 from fanin.theory.law import FEATURE, Law, mehler, subsets
+from fanin.theory.records import replace
 from fanin.theory.statistic import LOG_T
 
 

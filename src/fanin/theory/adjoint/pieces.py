@@ -7,8 +7,6 @@ of a piece it is at the quantile of the piece's value, for increasing functions 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from scipy.special import ndtri
 
@@ -17,6 +15,7 @@ from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.adjoint.joint import levels_onto
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Groups, Law, subsets
+from fanin.theory.records import replace
 
 
 def of_piece(g: Cotangent, x: Law, axis: int, start: int) -> list[Part] | None:

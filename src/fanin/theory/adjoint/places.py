@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from fanin.graph import Node
@@ -13,6 +11,7 @@ from fanin.theory.adjoint import copies, picked, pieces, radial, sequence, tied,
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, identity
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Law, subsets
+from fanin.theory.records import replace
 from fanin.theory.rules import move as forward
 from fanin.theory.rules.route import SLOT, chances
 from fanin.theory.state import Value, as_law

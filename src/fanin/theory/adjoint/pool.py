@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from scipy.special import ndtri
 
@@ -15,6 +13,7 @@ from fanin.theory.contraction import axis_groups
 from fanin.theory.largest import agreement
 from fanin.theory.largest import chance as chances
 from fanin.theory.law import FEATURE, Groups, Law, subsets
+from fanin.theory.records import replace
 from fanin.theory.rules.maximum import inside
 from fanin.theory.rules.pool import _taps
 from fanin.theory.state import Value, as_law

@@ -16,7 +16,7 @@ correlation; and a parameter that every step reads, gets what they have in commo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from fanin.theory.adjoint.cotangent import Cotangent, Part
 from fanin.theory.latent import ALONG
 from fanin.theory.law import Groups, Law
 from fanin.theory.moments import mean_of
+from fanin.theory.records import replace
 
 SLIGHT = 1e-3
 """Loads below are dropped."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import scale
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part
+from fanin.theory.records import replace
 from fanin.theory.state import Value
 
 Rule = Callable[[Node, Cotangent, tuple[Value, ...]], list[list[Part]]]

@@ -6,14 +6,13 @@ different degrees. A part may then carry a matrix over positions (or runs of the
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from fanin.theory import grid, places
 from fanin.theory.adjoint.cotangent import Cotangent, Part
 from fanin.theory.law import Axis, Law
 from fanin.theory.moments import mean_of
+from fanin.theory.records import replace
 
 POSITION = places.POSITION
 UNEVEN = 1.0

@@ -9,7 +9,7 @@ queries and keys puts it together with what those are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from fanin.theory.concentration import across
 from fanin.theory.contraction import axis_groups
 from fanin.theory.descent import in_common
 from fanin.theory.law import FEATURE, Groups, Law, subsets
+from fanin.theory.records import replace
 from fanin.theory.rules.mix import row_weights
 
 

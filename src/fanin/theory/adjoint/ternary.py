@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from fanin.theory import grid
@@ -12,6 +10,7 @@ from fanin.theory.adjoint.binary import binary
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.adjoint.slopes import Function, derivative
 from fanin.theory.law import Law
+from fanin.theory.records import replace
 from fanin.theory.rules.pointwise import joined
 from fanin.theory.state import Known
 

@@ -12,8 +12,6 @@ and where a part comes to a function of that very latent, ``g f'(z)``, its size 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from fanin.theory import given
@@ -21,6 +19,7 @@ from fanin.theory.adjoint.cotangent import Cotangent, Part
 from fanin.theory.adjoint.joint import joint, joint_with
 from fanin.theory.given import Given, Key, Table
 from fanin.theory.law import Law
+from fanin.theory.records import replace
 
 LEAST = 1e-3  # of a gain
 

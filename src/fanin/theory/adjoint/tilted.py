@@ -85,10 +85,32 @@ class _Row:
         covariance = per * together + np.diag(np.log1p(np.expm1(own) / self.width))
         size, along = np.linalg.eigh(covariance)
         logits = _points(len(size)) @ (along * np.sqrt(np.maximum(size, 0.0)))[:, ::-1].T
-        a = p * np.exp(logits - logits.max(1, keepdims=True))
-        a /= a.sum(1, keepdims=True)
-        b = a * np.exp(own) / (self.width - 1 + np.exp(own))
+        a, b = self.weights(logits, own)
         return self.sums(a, b).mean(1) / np.where(equal > 0, equal, np.inf)
+
+    def weights(self, logits: np.ndarray, own: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+        """Of runs, and of which each key has what it has by itself."""
+        a = self.share * np.exp(logits - logits.max(1, keepdims=True))
+        a /= a.sum(1, keepdims=True)
+        return a, a * np.exp(own) / (self.width - 1 + np.exp(own))
+
+    def alone(self, variance: float) -> np.ndarray:
+        """The same of keys and values that have nothing in common: ``sums`` of ones by themselves."""
+        own = min(variance, LARGEST)
+        size = np.sqrt(np.log1p(np.expm1(own) / self.width))
+        order, logits = np.argsort(size)[::-1], np.empty((2 * POINTS, len(size)))
+        logits[:, order] = _points(len(size)) * size[order]
+        a, b = self.weights(logits, own)
+        equal = _independent(self.share[None], (self.share / self.width)[None])[:, 0]
+        return _independent(a, b).mean(1) / np.where(equal > 0, equal, np.inf)
+
+
+def _independent(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """``sums`` of keys and values that have a mean square of one each, by themselves."""
+    each = a * b
+    w = each.sum(1)
+    of_keys = w - 2 * (each * b).sum(1) + w**2
+    return np.array([of_keys, of_keys])
 
 
 def _seen(rows: Rows, i: int, inner: Logits, k: Pairs) -> _Row | None:
@@ -104,13 +126,11 @@ def _seen(rows: Rows, i: int, inner: Logits, k: Pairs) -> _Row | None:
 def _of_row(row: _Row | None, per: float, variance: float, drawn: float) -> np.ndarray:
     if row is None:
         return np.ones(2)
-    none, one = np.zeros_like(row.k), np.ones(len(row.width))
-    alone = _Row(row.share, row.width, none, none, one, one).passed(variance, 0.0)
-    found = row.passed(per, drawn)
+    alone, found = row.alone(variance), row.passed(per, drawn)
     return np.divide(found, alone, out=np.ones(2), where=(alone > 0) & (found > 0))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=64)
 def _points(dims: int) -> np.ndarray:
     """Points of a Gaussian of that many dimensions, mean zero and variance one: multiples of powers of a golden ratio.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from fanin.theory import grid
@@ -12,6 +10,7 @@ from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.adjoint.joint import joint_with, levels_onto, one_a_level
 from fanin.theory.adjoint.slopes import Function, slope
 from fanin.theory.law import Law
+from fanin.theory.records import replace
 
 SLIGHT = 1e-2
 """Of a mean square: what is as small need not be followed."""

@@ -9,7 +9,7 @@ places where they differ in scale, and a matrix over positions where pairs of th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.adjoint.orthogonal import least
 from fanin.theory.contraction import known_pairs
 from fanin.theory.law import FEATURE, Axis, Groups, Law, subsets
+from fanin.theory.records import replace
 from fanin.theory.state import Known, Value
 
 ALONG = frozenset((places.POSITION,))

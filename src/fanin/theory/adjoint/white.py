@@ -14,11 +14,10 @@ strays the more, the fewer features there are; on the way back this is what beco
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fanin.theory.adjoint.cotangent import Cotangent, Part
 from fanin.theory.adjoint.slopes import Function, is_sum
 from fanin.theory.law import Law
+from fanin.theory.records import replace
 
 
 def left(g: Cotangent, outputs: float, n: float, lost: float) -> float:

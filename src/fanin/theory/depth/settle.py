@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fanin.theory.depth.blocks import Stack, between
 from fanin.theory.law import Law
+from fanin.theory.records import replace
 from fanin.theory.state import SAMPLE, Value
 
 if TYPE_CHECKING:

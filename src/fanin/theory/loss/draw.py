@@ -85,7 +85,7 @@ def _along_positions(law: Law, atoms: list[Atom], size: int, rng: np.random.Gene
 
 def _without_positions(law: Law) -> Law:
     """The law with positions taken as features: what is left of its correlations is between samples."""
-    from dataclasses import replace
+    from fanin.theory.records import replace
 
     axes = tuple(tuple(Atom(a.size, FEATURE if a.group == POSITION else a.group) for a in axis) for axis in law.axes)
     return replace(law, axes=axes)

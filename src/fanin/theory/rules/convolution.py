@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from fanin.graph import Node
 from fanin.theory import border, folds, kurtosis, spread, windows, zero_sum
 from fanin.theory.contraction import about_sums, add_bias, apart, known_pairs, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, Source, gaussian, subsets
+from fanin.theory.records import replace
 from fanin.theory.state import Known
 
 

@@ -8,13 +8,13 @@ over the keys that they see.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
 from fanin.graph import Node
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import Atom, Groups, Law, gaussian
+from fanin.theory.records import replace
 from fanin.theory.rules.mix import _lift
 from fanin.theory.state import Value, as_law
 

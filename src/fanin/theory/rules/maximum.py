@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from fanin.graph import Node
@@ -22,6 +20,7 @@ from fanin.theory.law import (
     levels_of_squares,
 )
 from fanin.theory.places import POSITION
+from fanin.theory.records import replace
 from fanin.theory.rules.convolution import as_conv, tap_sum
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from fanin.theory import overlap, places, windows
 from fanin.theory.combine import apply, binary, renamed
 from fanin.theory.contraction import axis_groups, dense, shifted, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, gaussian, solve_correlation, subsets
+from fanin.theory.records import replace
 from fanin.theory.rows import Columns, columns, laid, mixed_places
 from fanin.theory.state import Value, as_law
 

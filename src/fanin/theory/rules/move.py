@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from fanin.theory import border, ends, given, grid, places, prefix
 from fanin.theory.border import Border
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Atom, Axis, Law, compress, fresh_latent, latent_for, relabel
+from fanin.theory.records import replace
 from fanin.theory.state import Hidden, Known, Modelled, Value, as_law, is_free
 from fanin.theory.windows import MARK, forgotten, roots, shifted
 

@@ -7,8 +7,6 @@ normalization only the mean over features.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from fanin.graph import Node
@@ -16,6 +14,7 @@ from fanin.theory import border, channels, grid, spread, uneven
 from fanin.theory.combine import binary
 from fanin.theory.contraction import axis_groups, axis_size
 from fanin.theory.law import FEATURE, Law, latent_for
+from fanin.theory.records import replace
 from fanin.theory.state import Value, as_law
 from fanin.theory.statistic import freedom, independent, mean_inverse, pair_counts, shared_by, shared_moment
 

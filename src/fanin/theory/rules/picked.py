@@ -8,7 +8,6 @@ left is chance of the rows, half a percent.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -17,6 +16,7 @@ from fanin.theory import grid
 from fanin.theory.combine import matched
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Axis, Law, fresh_latent
+from fanin.theory.records import replace
 
 ROWS = 8192
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,6 +12,7 @@ from fanin.theory import grid, places, prefix
 from fanin.theory.combine import apply, binary, matched, renamed
 from fanin.theory.contraction import axis_groups, axis_size, known_pairs
 from fanin.theory.law import FEATURE, Atom, Law, fresh_latent, gaussian, gaussians, latent_for
+from fanin.theory.records import replace
 from fanin.theory.rules import picked
 from fanin.theory.spread import of_sum
 from fanin.theory.state import Hidden, Known, Value, as_law

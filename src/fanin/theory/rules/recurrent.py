@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,6 +11,7 @@ from fanin.theory import grid, places
 from fanin.theory.combine import matched
 from fanin.theory.contraction import axis_groups, known_pairs
 from fanin.theory.law import FEATURE, Atom, Groups, Law, compress, fresh_latent, latent_for
+from fanin.theory.records import replace
 from fanin.theory.recurrent.lengths import Lengths
 from fanin.theory.recurrent.population import Kernel, Layer, Population, run
 from fanin.theory.state import Known, Modelled, Value, as_law

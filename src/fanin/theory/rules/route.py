@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from scipy.special import betaincinv, ndtri
 from scipy.stats import binom
@@ -12,6 +10,7 @@ from fanin.graph import Node
 from fanin.theory import grid, windows
 from fanin.theory.contraction import axis_groups, axis_size, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, fresh_latent, latent_for, subsets
+from fanin.theory.records import replace
 from fanin.theory.rules import picked
 from fanin.theory.state import Hidden, Known, Modelled, Value, as_law
 

@@ -6,8 +6,6 @@ E[sum_j a_j^2] = A(s^2, n).
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from fanin.graph import Node
@@ -15,6 +13,7 @@ from fanin.theory import grid, overlap
 from fanin.theory.concentration import fluctuating
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Groups, Law, Source, compress, latent_for
+from fanin.theory.records import replace
 from fanin.theory.rules import picked
 from fanin.theory.state import Value, as_law
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from fanin.theory.combine import binary, matched
 from fanin.theory.contraction import axis_groups
 from fanin.theory.latent import Scatter
 from fanin.theory.law import FEATURE, Axis, Groups, Law, compress, constant, fresh_latent, latent_for, subsets
+from fanin.theory.records import replace
 from fanin.theory.spread import Kind, of_mixture
 from fanin.theory.state import Known, Modelled, as_law, free_axes, is_free
 

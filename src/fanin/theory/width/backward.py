@@ -8,7 +8,7 @@ forward fluctuations of the mean of d^2, and by those of u^2 - 1 = sqrt(2) h_2(u
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from fanin.theory import grid, places
 from fanin.theory.adjoint import sequence
 from fanin.theory.adjoint.cotangent import Cotangent, Part, translated
 from fanin.theory.law import Groups, Law, subsets
+from fanin.theory.records import replace
 from fanin.theory.state import Value
 from fanin.theory.width import attention, pairs, statistic
 from fanin.theory.width.rule import Setting

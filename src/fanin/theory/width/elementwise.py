@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from fanin.graph import Kind, Node
 from fanin.theory import grid
 from fanin.theory.law import Law
+from fanin.theory.records import replace
 from fanin.theory.state import Known, Value
 from fanin.theory.width import pairs
 from fanin.theory.width.rule import Inputs, Setting

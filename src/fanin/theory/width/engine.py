@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from fanin.distributions import Distribution
 from fanin.graph import Graph, Kind, Node
 from fanin.signals import Signal
 from fanin.theory.law import Law
+from fanin.theory.records import replace
 from fanin.theory.state import Value
 from fanin.theory.width import interval
 from fanin.theory.width.backward import Behind

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from fanin.graph import Node
 from fanin.theory.law import Law
+from fanin.theory.records import replace
 from fanin.theory.statistic import shared_moment
 from fanin.theory.width import pairs, statistic
 from fanin.theory.width.rule import Inputs, Setting, general

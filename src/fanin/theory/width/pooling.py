@@ -6,13 +6,12 @@ came before the features: by d log E f^2 / d log of that variance, for f the inp
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from fanin.graph import Kind, Node
 from fanin.theory import grid
 from fanin.theory.law import Law, solve_correlation, subsets
+from fanin.theory.records import replace
 from fanin.theory.width import pairs
 from fanin.theory.width.state import NOTHING, STILL, Sources, Spread, by_level, logged, squares
 from fanin.theory.width.weights import drawn

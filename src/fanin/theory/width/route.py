@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from fanin.graph import Node
 from fanin.theory.law import Law, subsets
+from fanin.theory.records import replace
 from fanin.theory.width import pairs, pooling
 from fanin.theory.width.rule import Inputs, Setting, general
 from fanin.theory.width.state import NOTHING, STILL, Spread, of_mean, of_square, squares

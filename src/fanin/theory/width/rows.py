@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import grid
 from fanin.theory.concentration import concentrations, unequal
 from fanin.theory.law import Law, subsets
+from fanin.theory.records import replace
 from fanin.theory.width.rule import Inputs, Setting, before, general, pairs_along
 from fanin.theory.width.state import NOTHING, Spread, of_square, of_variance
 from fanin.theory.width.weights import drawn

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from fanin.graph import Kind, Node
 from fanin.theory.law import Law, subsets
+from fanin.theory.records import replace
 from fanin.theory.width import pairs
 from fanin.theory.width.elementwise import of_one_latent, response
 from fanin.theory.width.rule import Inputs, Setting, before, inherited, share_of

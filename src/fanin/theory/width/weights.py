@@ -9,7 +9,7 @@ projection of the input instead, of which a square matrix keeps all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from fanin.graph import Graph, Kind, Node
 from fanin.graph.questions import parameter_at
 from fanin.theory import grid
 from fanin.theory.law import Groups, Law, subsets
+from fanin.theory.records import replace
 from fanin.theory.rules.convolution import unfold
 from fanin.theory.state import Known, Value
 from fanin.theory.width import pairs
