@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -18,6 +17,7 @@ from fanin.theory.contraction import axis_groups
 from fanin.theory.kurtosis import kurtosis
 from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.padding import same_row
+from fanin.theory.records import replace
 from fanin.theory.rules.convolution import _gather, _spread, patch_pairs, read_by_both, shared_taps, tap_shares, tap_sum
 from fanin.theory.rules.route import met
 from fanin.theory.state import Known, Value, as_law
@@ -26,13 +26,13 @@ from fanin.theory.statistic import mean_inverse
 Pair = Callable[[Groups], float]
 
 
-def _along_its_input(part: Part, g: Cotangent, x: Law, n_in: int) -> Part:
-    """Along x the gradient is R, whatever the weights across it are.
+def _along_its_input(part: Part, g: Cotangent, x: Law, n_in: int, bias: Value | None) -> Part:
+    """Along x the gradient is R, whatever the weights across it are; less what it is along a bias.
 
     R tells the size only where x is what a norm made: behind other functions it knows what is in common, not what is
     added at random.
     """
-    whole = radial.returned(g)
+    whole = radial.beside_bias(radial.returned(g), g.law.second, as_law(bias).second if bias is not None else 0.0)
     if x.latent.sphere != n_in:
         return replace(part, radial=whole)
     size = max(1 + (radial.power(whole) - 1) / n_in, 0.0)
@@ -55,8 +55,9 @@ def dense(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
             *along,
         ]
         parts[a["x"]][0] = replace(parts[a["x"]][0], white=white.behind_weights(g, n_out, n_in, between, lost))
-        if a["bias"] is None and not along:
-            parts[a["x"]] = [_along_its_input(parts[a["x"]][0], g, x, n_in)]
+        if not along:
+            bias = inputs[a["bias"]] if a["bias"] is not None else None
+            parts[a["x"]] = [_along_its_input(parts[a["x"]][0], g, x, n_in, bias)]
     places = tuple(range(len(g.law.shape) - 1))
     count = float(np.prod([g.law.shape[i] for i in places]))
     axes = g.law.axes[:-1]

@@ -12,7 +12,6 @@ Behind a function, ``x f'(x) g`` has a correlation with ``f(x) g``; the rest is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from fanin.theory.adjoint.joint import levels_onto
 from fanin.theory.adjoint.slopes import asked_once, slope
 from fanin.theory.law import FEATURE, Law
 from fanin.theory.moments import mean_of
+from fanin.theory.records import replace
 from fanin.theory.state import Value, as_law
 
 Radial = Mapping[Any, float]
@@ -74,6 +74,11 @@ def returned(g: Cotangent) -> Radial:
     units = max(g.second * g.law.second, 1e-300)
     root = float(np.sqrt(sum(_own(part, g.law) for part in g.parts) / units))
     return {name: root * value for name, value in of(g).items()}
+
+
+def beside_bias(whole: Radial, total: float, bias: float) -> Radial:
+    """``R`` in front of a layer of which a bias is a summand: its share of the whole, and a rest."""
+    return _shared(whole, float(np.sqrt(max(1 - bias / total, 0.0)))) if 0 < bias < total else whole
 
 
 def behind(
@@ -170,15 +175,24 @@ def _summands(g: Cotangent, laws: list[Law], sent: list[list[Part]]) -> list[lis
     x, y = laws
     result, radials = [], each(g)
     one, rest = _one_latent(x, y), identity()
+    mean = y if _less_its_mean(x, y) else x if _less_its_mean(y, x) else None
     for law, parts, sign in zip(laws, sent, (1.0, -1.0), strict=True):
-        if one or len(parts) != len(g.parts) or law.shape != g.law.shape:
+        if mean is law:  # what it has along the signal, the other summand's part lacks
+            result.append([replace(p, radial={}) for p in parts])
+        elif one or len(parts) != len(g.parts) or law.shape != g.law.shape:
             result.append([_unknown(p) for p in parts])
-        elif y.deterministic or x.deterministic:
+        elif y.deterministic or x.deterministic or mean is not None:
             result.append([replace(p, radial=r) for p, r in zip(parts, radials, strict=True)])  # an eps
         else:
             share = _share(g.law.second, law.second, (y if law is x else x).second)
             result.append(_summand(g, parts, radials, share, (rest, sign)))
     return result
+
+
+def _less_its_mean(x: Law, y: Law) -> bool:
+    """Whether y is the mean of x over features: what sums to zero has nothing along it, ``sum (x - m) g = sum x g``."""
+    of = y.latent.mean_of
+    return of is not None and of[:3] == (x.latent.id, x.latent.feature_view, x.latent.place_view)
 
 
 def _share(total: float, own: float, other: float) -> float:
@@ -251,7 +265,10 @@ def weighed(g: Cotangent, x: Law, part: Part) -> Part:
 
 
 def of_length(g: Cotangent, n: float, part: Part) -> Part:
-    """In front of a length over n features, which sends each of them its share ``c x_j / s`` of a number c."""
+    """In front of a length over n features, which sends each of them its share ``c x_j / s`` of a number c.
+
+    So do a variance and a deviation, of what is left of the signal without its mean.
+    """
     return replace(part, radial={k: float(np.sqrt(n)) * v for k, v in of(g).items()}, along=round(n))
 
 

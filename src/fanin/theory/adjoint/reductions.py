@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from fanin.graph import Node
@@ -12,6 +10,7 @@ from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.pool import shared_out, to_the_largest
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Law, subsets
+from fanin.theory.records import replace
 from fanin.theory.rules.pool import _applied, between, mirror
 from fanin.theory.rules.route import SLOT
 from fanin.theory.state import Value, as_law
@@ -50,7 +49,7 @@ def reduce(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
         spread = max(x.second - x.mean**2, 0.0) if op != "norm" else x.second
         slope = 4 * spread / n**2 if op == "var" else spread / (n**2 * value) if op == "std" else spread / value
         part = fresh(profile * slope, dict.fromkeys(ratio, 0.0))
-        return [[radial.of_length(g, n, part) if op == "norm" and along <= {FEATURE} else part]]
+        return [[radial.of_length(g, n, part) if along <= {FEATURE} else part]]
     return [[]]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 
@@ -27,6 +26,7 @@ from fanin.theory.law import (
     latent_for,
 )
 from fanin.theory.places import POSITION
+from fanin.theory.records import replace
 from fanin.theory.rules import maximum, picked
 from fanin.theory.rules.convolution import as_conv, tap_sum
 from fanin.theory.state import Value, as_law
@@ -293,7 +293,8 @@ def _mean_square(x: Law, dims, own: np.ndarray) -> np.ndarray:
 def _with_moments(x: Law, shape, axes, mean: np.ndarray, spread: np.ndarray) -> Law:
     """A mean over features: a number that hardly varies over networks, by place."""
     numbers, level = levels.of_both(mean, np.broadcast_to(spread, mean.shape))
-    latent = fresh_latent({s: x.correlation(s) for s in x.latent.corr})
+    own = (x.latent.id, x.latent.feature_view, x.latent.place_view, 0.0)  # known, though hardly one of n is heard
+    latent = replace(fresh_latent({s: x.correlation(s) for s in x.latent.corr}), mean_of=own)
     if _length(x):  # certain, so that x / statistic stays a function of x's latent
         if numbers.shape[1] > MAX_LEVELS:
             values, level = compress(np.repeat(numbers[0][:, None], grid.POINTS, 1), level)
