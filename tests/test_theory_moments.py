@@ -16,6 +16,7 @@ from fanin.theory.adjoint import slopes
 from fanin.theory.contraction import known_pairs
 from fanin.theory.law import Atom, Law, fresh_latent, uniform_level
 from fanin.theory.levels import of_both, sums_of
+from fanin.theory.mehler import solve_correlation
 from fanin.theory.moments import mean_of, moments_of
 from fanin.theory.rules import convolution
 from fanin.theory.state import Known, reshaped
@@ -159,3 +160,9 @@ def test_known_arrays_in_another_shape_are_not_read_again():
     known = Known(np.arange(6.0).reshape(2, 3), ((), ()))
     other = reshaped(known, (3, 2), ((), ()))
     assert other.key == Known(np.arange(6.0).reshape(3, 2), ((), ())).key != known.key
+
+
+def test_no_correlation_is_solved_for_infinite_moments():
+    """A mask of minus infinity that depends on weights has none; its rows stay as they are."""
+    assert solve_correlation(np.array([1.0, 0.5]), np.inf, np.nan) == 0.0
+    assert solve_correlation(np.array([0.0, 0.5, 0.3]), 0.5, np.nan) == 0.0

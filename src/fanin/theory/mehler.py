@@ -42,7 +42,9 @@ def two_points(r: float, s: float) -> tuple[tuple[float, float], tuple[float, fl
 
 
 def solve_correlation(coefficients: np.ndarray, second: float, target: float) -> float:
-    """The latent correlation at which the pair moment is ``target``; clipped to [-1, 1]."""
+    """The latent correlation at which the pair moment is ``target``; clipped to [-1, 1], zero where none is finite."""
+    if not (math.isfinite(second) and math.isfinite(target)):
+        return 0.0
     a0, a1 = coefficients[0], coefficients[1]
     variance = second - a0**2
     if variance <= 1e-14 * max(second, 1e-300):
