@@ -129,3 +129,24 @@ def test_batch_norm_of_hardly_any_samples(size):
         warnings.simplefilter("error", RuntimeWarning)
         rows = fanin.predict(net, X[:size]).rows
     assert all(row.grad_rms is not None and math.isfinite(row.grad_rms) for row in rows)
+
+
+class Angles(nn.Module):
+    """Angles between two projections of tokens: of cosines, or of numbers that are now and then beyond one."""
+
+    def __init__(self, unit: bool):
+        super().__init__()
+        self.unit = unit
+        self.a, self.b = nn.Linear(64, 64), nn.Linear(64, 64)
+
+    def forward(self, x):
+        a, b = (nn.functional.normalize(y, dim=-1) if self.unit else y for y in (self.a(x), self.b(x)))
+        return torch.acos(a @ b.transpose(-1, -2))
+
+
+def test_a_function_with_bounds_is_held_where_hardly_an_element_is():
+    torch.manual_seed(0)
+    x = torch.randn(8, 16, 64)
+    said, seen = (verb(Angles(True), x).rows[-1] for verb in (fanin.predict, fanin.measure))
+    assert said.rms is not None and abs(said.rms / seen.rms - 1) < 0.01
+    assert fanin.predict(Angles(False), x).rows[-1].rms is None
