@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fanin.theory import border, folds, given, grid, kurtosis, overlap, places, prefix, spread, uneven, windows
+from fanin.theory.doubt import held_at_ends
 from fanin.theory.fewer import PAIRS, Function, fewer
 from fanin.theory.latent import ALONG
 from fanin.theory.law import (
@@ -30,7 +31,7 @@ LEAST = 0.01  # correlation from which on a product is known to be partly one of
 def apply(fn: Function, law: Law) -> Law:
     """f of one law: the same latent, other values."""
     with np.errstate(all="ignore"):
-        values = _held_at_ends(np.asarray(fn(law.values), float))
+        values = held_at_ends(np.asarray(fn(law.values), float))
         if law.loose is not None:
             return law.with_values(values, loose=np.asarray(fn(law.loose), float))
     latent = _unbent(law.latent, law.values, values)
@@ -38,22 +39,6 @@ def apply(fn: Function, law: Law) -> Law:
     values, level = compress(values, law.level) if len(values) > 1 else (values, law.level)
     known = given.regrouped(known, law.level, level, len(values))
     return law.with_values(values, level=level, latent=latent, given=known)
-
-
-BEYOND = 1e-6
-"""Share of elements up to which a law's ends may be where a function is not defined."""
-
-
-def _held_at_ends(values: np.ndarray) -> np.ndarray:
-    """A Gaussian stands for what has bounds (cosines): beyond them, where hardly an element is, the last value is held."""
-    none = np.isnan(values)
-    if not none.any() or np.any(none @ grid.WEIGHT > BEYOND):
-        return values
-    found = values.copy()
-    for row, gone in zip(found, none, strict=True):
-        at = np.flatnonzero(~gone)
-        row[: at[0]], row[at[-1] + 1 :] = row[at[0]], row[at[-1]]
-    return found
 
 
 def _unbent(latent: Latent, before: np.ndarray, after: np.ndarray) -> Latent:
