@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 
 from fanin.theory import border, folds, given, grid, kurtosis, overlap, places, prefix, spread, uneven, windows
-from fanin.theory.doubt import held_at_ends
 from fanin.theory.fewer import PAIRS, Function, fewer
 from fanin.theory.latent import ALONG
 from fanin.theory.law import (
@@ -31,7 +30,7 @@ LEAST = 0.01  # correlation from which on a product is known to be partly one of
 def apply(fn: Function, law: Law) -> Law:
     """f of one law: the same latent, other values."""
     with np.errstate(all="ignore"):
-        values = held_at_ends(np.asarray(fn(law.values), float))
+        values = grid.held_at_ends(np.asarray(fn(law.values), float))
         if law.loose is not None:
             return law.with_values(values, loose=np.asarray(fn(law.loose), float))
     latent = _unbent(law.latent, law.values, values)

@@ -11,7 +11,6 @@ from fanin.theory.state import Unmodelled, Value
 
 ONE_NODE, TAIL = 0.2, 0.05  # shares of a mean square: of one node of the grid, and of its ends beyond TAIL_FROM sigma
 TAIL_FROM = 7.5
-BEYOND = 1e-6  # share of elements up to which a law's ends may be where a function is not defined
 RARE = "its mean square is decided by rare values, or infinite: the figure is a lower bound"
 NOT_A_NUMBER = "not a number for a part of its inputs: a logarithm or root below zero, 0/0, or infinities that cancel"
 
@@ -41,15 +40,3 @@ def _rare(law: Law) -> bool:
         parts *= grid.WEIGHT
         ends = parts[:, :_end].sum(1) + parts[:, -_end:].sum(1)
         return bool(np.any(parts.max(1) / law.seconds > ONE_NODE) or np.any(ends / law.seconds > TAIL))
-
-
-def held_at_ends(values: np.ndarray) -> np.ndarray:
-    """A Gaussian stands for what has bounds (cosines): beyond them, where hardly an element is, the last value holds."""
-    none = np.isnan(values)
-    if not none.any() or np.any(none @ grid.WEIGHT > BEYOND):
-        return values
-    found = values.copy()
-    for row, gone in zip(found, none, strict=True):
-        at = np.flatnonzero(~gone)
-        row[: at[0]], row[at[-1] + 1 :] = row[at[0]], row[at[-1]]
-    return found

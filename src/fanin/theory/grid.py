@@ -106,4 +106,24 @@ def increasing(values: np.ndarray) -> np.ndarray:
     return np.stack(out)
 
 
+BEYOND = 1e-6
+"""Share of elements up to which a law's ends may be where a function is not defined."""
+
+
+def held_at_ends(values: np.ndarray) -> np.ndarray:
+    """A Gaussian stands for what has bounds (cosines): beyond them, where hardly an element is, the last value holds.
+
+    Args:
+        values: (levels, POINTS) of a function that may not be defined at the ends.
+    """
+    none = np.isnan(values)
+    if not none.any() or np.any(none @ WEIGHT > BEYOND):
+        return values
+    found = values.copy()
+    for row, gone in zip(found, none, strict=True):
+        at = np.flatnonzero(~gone)
+        row[: at[0]], row[at[-1] + 1 :] = row[at[0]], row[at[-1]]
+    return found
+
+
 __all__ = ["CDF", "COARSE", "DEGREE", "HERMITE", "POINTS", "WEIGHT", "WEIGHT_COARSE", "Z_COARSE", "Z_UNIT", "ndtri"]
