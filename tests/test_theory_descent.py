@@ -9,6 +9,7 @@ from test_theory_adjoint import errors, hold  # noqa: E402
 from torch import nn  # noqa: E402
 
 import fanin  # noqa: E402
+from fanin.theory import spread  # noqa: E402
 from fanin.theory.descent import ROOT, in_common, renamed  # noqa: E402
 
 WIDTH, SIDE = 48, 12
@@ -62,9 +63,48 @@ def test_one_is_told_from_the_other() -> None:
 
 
 def test_what_two_have_in_common_is_of_the_nearest_that_both_heard() -> None:
-    keys, values = ((5, 1.0), (3, 0.25), (ROOT, 0.1)), ((7, 1.0), (3, 0.04), (ROOT, 0.01))
+    keys, values = ((5, 1.0, 1.0), (3, 0.25, 0.5), (ROOT, 0.1, 0.5)), ((7, 1.0, 1.0), (3, 0.04, 0.5), (ROOT, 0.01, 0.5))
     assert in_common(keys, values) == pytest.approx(0.1)
+    assert in_common(keys, ((3, 0.04, 1.0),)) == pytest.approx(0.05)  # a mean over taps beside none
     assert in_common(keys, keys) == 1.0
     assert in_common(keys, ()) == 1.0  # not followed
     assert in_common(keys[:1], values[:1]) == 0.0
-    assert renamed(keys, lambda i: i + 1) == ((6, 1.0), (4, 0.25), (ROOT, 0.1))
+    assert renamed(keys[1:], lambda i: i + 1) == ((4, 0.25, 0.5), (ROOT, 0.1, 0.5))
+
+
+class Stream(nn.Module):
+    """Attention behind branches that are added to the stream that they read."""
+
+    def __init__(self, width: int = 64, depth: int = 5):
+        super().__init__()
+        self.stem = nn.Linear(192, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth + 1))
+        self.up = nn.ModuleList(nn.Linear(width, 4 * width) for _ in range(depth))
+        self.down = nn.ModuleList(nn.Linear(4 * width, width) for _ in range(depth))
+        self.q, self.k, self.v = (nn.Linear(width, width) for _ in range(3))
+
+    def forward(self, x):
+        x = self.stem(x)
+        for norm, up, down in zip(self.norms, self.up, self.down, strict=False):
+            x = x + 3 * down(nn.functional.gelu(up(norm(x))))
+        x = self.norms[-1](x)
+        return nn.functional.scaled_dot_product_attention(*(f(x)[:, None] for f in (self.q, self.k, self.v)))
+
+
+TOKENS = torch.randn(4, 96, 192, generator=torch.Generator().manual_seed(1))
+
+
+def of_queries(nets: int) -> dict:
+    found = errors(Stream, TOKENS, nets)
+    return {n: found[n] for n in ("q", "k", "v", "q.weight", "k.weight")}
+
+
+def test_branches_agree_as_the_stream_does_that_they_read() -> None:
+    hold(of_queries(24), 0.05)
+
+
+def test_branches_that_agree_for_themselves(monkeypatch) -> None:
+    """A control: deviations of stream and branch added by their squares."""
+    monkeypatch.setattr(spread, "_together", lambda whole, *rest: whole)
+    error, noise = of_queries(8)["q"]
+    assert error < -0.1 - 4 * noise

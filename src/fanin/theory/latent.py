@@ -6,10 +6,12 @@ import functools
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from fanin.theory.records import replace
 
 if TYPE_CHECKING:
     from fanin.theory.border import Border
@@ -56,7 +58,7 @@ class Source:
     share: float = 1.0
     sphere: float = 0.0
     steady: bool = False
-    descent: tuple[tuple[int, float], ...] = ()
+    descent: tuple[tuple[int, float, float], ...] = ()
 
 
 class Scatter(NamedTuple):
@@ -160,7 +162,7 @@ class Latent:
     length_of: tuple[int, tuple, tuple, int] | None = None
     pieces: tuple[int, tuple[tuple[int, Latent], ...]] | None = None
     across: float = 0.0
-    descent: tuple[tuple[int, float], ...] = ()
+    descent: tuple[tuple[int, float, float], ...] = ()
 
     def aligned(self, other: Latent) -> bool:
         """Whether elements at one place are functions of the same z."""
@@ -212,6 +214,11 @@ class Latent:
 def fresh_latent(corr: Mapping[Groups, float]) -> Latent:
     """A latent that nothing else shares."""
     return Latent(next(_fresh), corr)
+
+
+def axis_groups(axis: Axis) -> Groups:
+    """Groups in which two places along an axis differ."""
+    return frozenset(atom.group for atom in axis if atom.size > 1)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy as np
 from fanin.graph import Kind, Node
 from fanin.theory.descent import ROOT, Descent, renamed
 from fanin.theory.law import Latent, Law, fresh_latent
+from fanin.theory.records import replace
 from fanin.theory.state import Known, Value
 
 ROUNDING = 1e-12
@@ -115,8 +116,10 @@ def _descents(latent: Latent) -> Descent:
 
 def _same_descent(a: Descent, b: Descent, names: Names) -> bool:
     """The same shares of tensors that go with each other."""
-    pairs = zip(a, b, strict=False)
-    alike = ((i == ROOT) == (j == ROOT) and names.agree(i, j) and abs(s - t) <= ROUNDING for (i, s), (j, t) in pairs)
+    alike = (
+        (i == ROOT) == (j == ROOT) and names.agree(i, j) and same(rest, others, names)
+        for (i, *rest), (j, *others) in zip(a, b, strict=False)
+    )
     return len(a) == len(b) and all(alike)
 
 

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from fanin.theory import descent, folds, grid, uneven
 from fanin.theory.latent import Scatter
 from fanin.theory.law import FEATURE, Axis, Groups, Law, subsets, two_points
+from fanin.theory.records import replace
 
 PAIRS = 4096  # drawn of known places, to estimate a standard deviation
 _SEED = 0
@@ -49,18 +50,27 @@ def summed(x: Law, n: float, law: Law, channels: float, grouped: bool = False) -
     """
     if x.deterministic or x.second <= 0 or not np.isfinite(x.second):
         return law
-    spread, powers, inherited = {}, Powers.of(x), Scatter()
+    spread, powers, told = {}, Powers.of(x), ()
     left = folds.over_taps(x, law, n / channels, x.spread(x.groups))
     for differ in subsets(law.groups):
         before = pair_deviation(x, differ).times(1 / x.second)
         earlier, own = math.hypot(before.earlier * left.earlier, before.latest * left.latest), before.own * left.latest
-        latest = math.hypot(math.sqrt(chance(x, differ, powers) / n), uneven.along(x) * left.chance)
+        fresh = chance(x, differ, powers) / n
+        latest = math.hypot(math.sqrt(fresh), uneven.along(x) * left.chance)
         own /= math.sqrt(channels)
         inherited = Scatter(before.known * left.known, earlier, 0.0, own, before.single)
+        there = before._replace(own=before.own / math.sqrt(channels))
         latest, own = (0.0, math.hypot(own, latest)) if grouped else (math.hypot(own, latest), 0.0)
         spread[differ] = Scatter(before.known * left.known, earlier, latest, own, before.single)
-    told = descent.summed(x.latent, inherited, spread.get(law.groups, Scatter()))
+        if differ == law.groups:
+            kept = _over(spread[differ].whole, math.hypot(there.whole, math.sqrt(fresh * n / channels)))
+            near = (kept, _over(inherited.whole, there.whole)) if n > channels else (1.0, 1.0)
+            told = descent.summed(x.latent, inherited, spread[differ], near)
     return replace(law, latent=replace(law.latent, spread=spread, reach=left.reach, descent=told))
+
+
+def _over(kept: float, whole: float) -> float:
+    return min(kept / whole, 1.0) if whole > 0 else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +158,40 @@ def _another(at: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def of_sum(law: Law, parts: Sequence[Law]) -> dict[Groups, Scatter]:
-    """Spread of the correlations of a sum of independent parts: pair moments add, and so do squares of deviations."""
+    """Spread of the correlations of a sum of independent parts: pair moments add, and so do squares of deviations.
+
+    Of two parts that have heard of one tensor the deviations add that are its (see ``descent``).
+    """
     spread = {}
     for differ in subsets(law.groups):
         grows = slope(law, differ)
         each = [pair_deviation(part, differ) for part in parts]
         whole = Scatter(*(math.hypot(*kind) for kind in zip(*each, strict=True)))
+        if len(parts) == 2:
+            whole = _together(whole, parts, each, differ)
         spread[differ] = whole.times(1 / grows) if grows > 0 else Scatter()
     return spread
+
+
+def _together(whole: Scatter, parts: Sequence[Law], each: Sequence[Scatter], differ: Groups) -> Scatter:
+    """With twice the product of what both parts have of the nearest tensor that both have heard, or are."""
+    lines = [((p.latent.id, 1.0, 1.0), *p.latent.descent) for p in parts]
+    found = descent.met(lines[0], lines[1])
+    if found is None or found.id == descent.ROOT or parts[0].latent.id == parts[1].latent.id:
+        return whole
+    sizes = []
+    for part, scatter, share in zip(parts, each, found.shares, strict=True):
+        if part.latent.id == found.id:
+            features = math.prod(a.size for axis in part.axes for a in axis if a.group == FEATURE)
+            fresh = chance(part, differ, Powers.of(part)) / features * part.second**2
+            sizes.append(math.sqrt(scatter.known**2 + scatter.earlier**2 + scatter.latest**2 + fresh))
+        else:
+            sizes.append(scatter.whole * math.sqrt(share))
+    cross = 2 * found.alike * sizes[0] * sizes[1]
+    known = math.prod(_over(s.known, size) for s, size in zip(each, sizes, strict=True))
+    return whole._replace(
+        known=math.sqrt(whole.known**2 + cross * known), earlier=math.sqrt(whole.earlier**2 + cross * (1 - known))
+    )
 
 
 def slope(law: Law, differ: Groups) -> float:
