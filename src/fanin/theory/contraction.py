@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from fanin.theory import folds, grid, kurtosis, places, spread, uneven, zero_sum
+from fanin.theory.latent import axis_groups
 from fanin.theory.law import (
     FEATURE,
     Atom,
@@ -39,11 +40,6 @@ def axis_size(axis: Axis) -> int:
     for atom in axis:
         size *= atom.size
     return size
-
-
-def axis_groups(axis: Axis) -> Groups:
-    """Groups in which two places along an axis differ."""
-    return frozenset(atom.group for atom in axis if atom.size > 1)
 
 
 def mean_over(profile: np.ndarray, axis: int) -> np.ndarray:
@@ -93,7 +89,9 @@ def dense(x: Value, weight: Law, bias: Law | None, out_first: bool) -> Law:
     if isinstance(x, Known):
         law = dense_known(x, weight, in_axis)
     else:
-        x = as_law(x)
+        from fanin.theory import flattened  # which reads borders, and these axes
+
+        x = flattened.scattered(as_law(x))
         shape = (*x.shape[:-1], size_out)
         axes = (*x.axes[:-1], (Atom(size_out, FEATURE),))
         out_axis = 1 - in_axis

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border, ends, given, grid, places, prefix
+from fanin.theory import border, ends, flattened, given, grid, places, prefix
 from fanin.theory.border import Border
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Atom, Axis, Law, compress, fresh_latent, latent_for, relabel
@@ -308,7 +308,7 @@ def cat(node: Node, *inputs: Value) -> Value:
     axis = node.attrs["axis"] % len(node.shape)
     if node.attrs["how"] == "cat":
         inputs = _featured(inputs, axis)
-    laws = [forgotten(as_law(v)) for v in inputs if 0 not in v.shape]
+    laws = [flattened.scattered(forgotten(as_law(v))) for v in inputs if 0 not in v.shape]
     if node.attrs["how"] == "stack":
         laws = [_unsqueezed(law, axis) for law in laws]
     if len(laws) == 1:
