@@ -9,19 +9,22 @@ others one. A latent may then carry a correlation for every two kinds, for each 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from fanin.theory import grid
-from fanin.theory.law import Groups, Latent, Law, compress, latent_for, relabel, subsets
+from fanin.theory import channels, grid
+from fanin.theory.law import FEATURE, Groups, Latent, Law, compress, latent_for, relabel, subsets
 from fanin.theory.places import POSITION, solved_alone, solved_pairs
 from fanin.theory.records import replace
 
 EDGE = {1: 6, 2: 3, 3: 1}
 """How many places next to each end are told apart, by the number of axes."""
+
+FEW = 8
+"""Kinds of features whose pair moments are each taken for themselves; of more the root mean square of coefficients."""
 
 Pairs = Mapping[Groups, np.ndarray]
 """By groups: (kinds, kinds) for places that differ, (kinds,) for the same place of two samples."""
@@ -120,30 +123,62 @@ def squares(law: Law, sizes: tuple[int, ...]) -> np.ndarray:
 
 def pairs(law: Law, sizes: tuple[int, ...]) -> dict[Groups, np.ndarray]:
     """E[x x'] of the same feature at places of every two kinds, for every set of groups in which they differ."""
-    share, border = shares(law, sizes), carried(law)
-    found = {}
-    for differ in subsets(law.groups):
-        r = border.corr[differ] if border is not None and differ in border.corr else law.correlation(differ)
-        known = law.spread(differ).certain
-        if known and not law.gaussian:
-            step = np.minimum(known, 1 - np.abs(r))
-            found[differ] = (_moments(law, share, differ, r + step) + _moments(law, share, differ, r - step)) / 2
-        else:
-            found[differ] = _moments(law, share, differ, r)
-    return found
+    return {differ: _between(law, sizes, differ) for differ in subsets(law.groups)}
 
 
-def _moments(law: Law, share: np.ndarray, differ: Groups, r: np.ndarray | float) -> np.ndarray:
+def _between(law: Law, sizes: tuple[int, ...], differ: Groups) -> np.ndarray:
+    """The same for one set of groups: the mean over kinds of features, of which pieces have latents of their own."""
+    told = features(law)
+    if told is not None and len(told.laws) <= FEW:
+        return sum(
+            (w * _between(one, sizes, differ) for w, one in zip(told.shares, told.laws, strict=True)), np.zeros(())
+        )
+    border = carried(law)
+    r = border.corr[differ] if border is not None and differ in border.corr else law.correlation(differ)
+    known = law.spread(differ).certain
+    if known and not law.gaussian:
+        step = np.minimum(known, 1 - np.abs(r))
+        return (_moments(law, sizes, differ, r + step) + _moments(law, sizes, differ, r - step)) / 2
+    return _moments(law, sizes, differ, r)
+
+
+@lru_cache(maxsize=64)  # as with shares
+def features(law: Law) -> channels.Kinds | None:
+    """The kinds of features of a map, such as pieces of a concatenation; None where all are of one law.
+
+    Two places of one feature are of one piece: the mean product of two pieces' laws is not what they have in common.
+    """
+    own = [i for i, axis in enumerate(law.axes) if any(a.group == FEATURE and a.size > 1 for a in axis)]
+    if not any(law.level.shape[i] > 1 for i in own):
+        return None
+    return channels.kinds(law, tuple(i for i in range(len(law.shape)) if i not in own))
+
+
+def by_kind(law: Law, sizes: tuple[int, ...], of_levels: Callable[[Law], np.ndarray]) -> np.ndarray:
+    """Means over levels of numbers at each kind of place; where features differ the root mean square of theirs."""
+    told = features(law)
+    if told is None:
+        return shares(law, sizes) @ of_levels(law)
+    each = [w * (shares(one, sizes) @ of_levels(one)) ** 2 for w, one in zip(told.shares, told.laws, strict=True)]
+    return np.sqrt(sum(each, np.zeros(())))
+
+
+def _deviations(law: Law) -> np.ndarray:
+    return np.sqrt(np.maximum(law.seconds - law.means**2, 0))
+
+
+def _moments(law: Law, sizes: tuple[int, ...], differ: Groups, r: np.ndarray | float) -> np.ndarray:
     """Mehler's sums: of one place's own levels, or of what is mean over the levels of either place."""
     r = np.asarray(r, float)
     if POSITION not in differ:
+        share = shares(law, sizes)
         power = np.broadcast_to(r, len(share))[:, None] ** np.arange(law.coefficients.shape[1])
         inner = ((share @ law.coefficients**2) * power).sum(1)
         tail = share @ np.maximum(law.seconds - (law.coefficients**2).sum(1), 0)
         return inner + tail * np.maximum(power[:, 1], 0) ** (1.5 * power.shape[1])
-    mean = share @ law.coefficients
+    mean = by_kind(law, sizes, lambda one: one.coefficients)
     if law.gaussian:
-        deviation = share @ np.sqrt(np.maximum(law.seconds - law.means**2, 0))
+        deviation = by_kind(law, sizes, _deviations)
         return np.outer(mean[:, 0], mean[:, 0]) + np.outer(deviation, deviation) * r
     out = mean[:, 0, None] * mean[:, 0]
     term, power = np.empty_like(out), np.ones_like(out)
@@ -152,7 +187,8 @@ def _moments(law: Law, share: np.ndarray, differ: Groups, r: np.ndarray | float)
         np.multiply(c[:, None], c, out=term)
         term *= power
         out += term
-    left = np.sqrt(np.maximum(grid.expectation((share @ law.values) ** 2) - (mean**2).sum(1), 0))
+    squares = grid.expectation(by_kind(law, sizes, lambda one: one.values) ** 2)
+    left = np.sqrt(np.maximum(squares - (mean**2).sum(1), 0))
     return out + np.outer(left, left) * np.maximum(r, 0) ** (1.5 * mean.shape[1])
 
 
@@ -176,30 +212,21 @@ def pair(law: Law, differ: Groups) -> float | None:
     border = carried(law)
     if border is None or differ not in border.corr:
         return None
-    sizes = border.sizes
-    share, r = shares(law, sizes), border.corr[differ]
-    known = law.spread(differ).certain
-    if known and not law.gaussian:
-        step = np.minimum(known, 1 - np.abs(r))
-        both = (_moments(law, share, differ, r + step) + _moments(law, share, differ, r - step)) / 2
-        return mean_pair(both, sizes)
-    return mean_pair(_moments(law, share, differ, r), sizes)
+    return mean_pair(_between(law, border.sizes, differ), border.sizes)
 
 
 def with_pairs(law: Law, wanted: Pairs, sizes: tuple[int, ...]) -> Law:
     """The law with the latent's correlations at which its pair moments are ``wanted``, kind by kind and in the mean."""
     if sizes_of(law) != sizes:
         return law
-    share = shares(law, sizes)
-    coefficients = share @ law.coefficients
-    variance = np.maximum(share @ law.seconds - coefficients[:, 0] ** 2, 0)
-    corr = {s: _correlation(law, share, coefficients, variance, w) for s, w in wanted.items()}
+    corr = {s: _correlation(law, sizes, w) for s, w in wanted.items()}
     means = {s: mean_pair(w, sizes) for s, w in wanted.items()}
     plain = latent_for(law, lambda s: means[s], frozenset().union(*means)) if means else law.latent
     return replace(law, latent=replace(law.latent, corr={**law.latent.corr, **plain.corr}, border=Border(sizes, corr)))
 
 
-def _correlation(law: Law, share, coefficients: np.ndarray, variance: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def _correlation(law: Law, sizes: tuple[int, ...], wanted: np.ndarray) -> np.ndarray:
+    share, coefficients = shares(law, sizes), by_kind(law, sizes, lambda one: one.coefficients)
     mean = coefficients[:, 0]
     if wanted.ndim == 1:
         squares = np.sqrt(np.maximum(share @ law.coefficients**2, 0))
@@ -210,11 +237,11 @@ def _correlation(law: Law, share, coefficients: np.ndarray, variance: np.ndarray
         else:
             r = solved_alone(squares, (squares[:, 1:] ** 2).sum(1), wanted)
     elif law.gaussian:
-        deviation = share @ np.sqrt(np.maximum(law.seconds - law.means**2, 0))
+        deviation = by_kind(law, sizes, _deviations)
         spread = np.outer(deviation, deviation)
         r = (wanted - np.outer(mean, mean)) / np.where(spread > 0, spread, np.inf)
     else:
-        r = solved_pairs(coefficients, variance, wanted)
+        r = solved_pairs(coefficients, np.maximum(share @ law.seconds - mean**2, 0), wanted)
     return np.clip(np.where(np.isfinite(r), r, 1.0), -1, 1)
 
 

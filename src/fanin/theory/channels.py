@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fanin.theory.contraction import axis_groups
-from fanin.theory.latent import Latent
+from fanin.theory.latent import Latent, axis_groups
 from fanin.theory.law import FEATURE, Atom, Law, compress, latent_for
 from fanin.theory.records import replace
 
