@@ -314,8 +314,15 @@ def _same_radial(a: Any, b: Any, bases: Names) -> bool:
     if a.radial is None or b.radial is None:
         return a.radial is b.radial
     pairs = list(zip(a.radial.items(), b.radial.items(), strict=False))
-    alike = all(_agree(i, j, bases) and abs(x - y) <= ROUNDING * max(1.0, abs(y)) for (i, x), (j, y) in pairs)
+    alike = all(_agree(i, j, bases) and _close(x, y) for (i, x), (j, y) in pairs)
     return alike and len(a.radial) == len(b.radial)
+
+
+def _close(x: Any, y: Any) -> bool:
+    """Whether two numbers, or numbers by positions, are equal but for rounding."""
+    if x is y:
+        return True
+    return np.shape(x) == np.shape(y) and bool(np.all(np.abs(x - y) <= ROUNDING * np.maximum(1.0, np.abs(y))))
 
 
 def _agree(a: Any, b: Any, bases: Names) -> bool:

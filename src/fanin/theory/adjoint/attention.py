@@ -138,9 +138,12 @@ def _logits(node: Node, q: Law, k: Law, inputs) -> tuple[float, float, float]:
 def _lost(g: Cotangent, rows: Rows, out: Pairs) -> np.ndarray:
     """Share of what a row's cotangent had along its result ``y`` that a norm behind has taken, row by row.
 
-    It is known in the mean over rows; a row's own is its part of a stream whose rest is as large everywhere.
+    Where it is known in the mean over rows, a row's own is its part of a stream whose rest is as large everywhere.
     """
-    left = min(radial.power(radial.of(g)), 1.0)
+    found = radial.power(radial.of(g))
+    if np.shape(found) == np.shape(rows.counts):
+        return np.maximum(1 - found, 0.0)
+    left = min(radial.mean_power(g), 1.0)
     mean = float(rows.queries @ out.own / rows.queries.sum())
     return out.own * (1 - left) / np.maximum(out.own * (1 - left) + mean * left, 1e-300)
 

@@ -54,7 +54,7 @@ def met(part: Part, copies: float, gain: float) -> Part:
     """
     if part.radial is None:
         return part
-    found: dict[int, float] = {}
+    found: dict[int, radial.Amount] = {}
     for name, value in part.radial.items():
         if isinstance(name, Each):
             found[name.name] = found.get(name.name, 0.0) + value * copies / float(np.sqrt(gain))

@@ -127,9 +127,9 @@ def _merged(law: Law, parts: list[Part]) -> Part:
     matrix = common.matrix if common.matrix is not None else sequence.correlation(Cotangent(law, tuple(parts)))
     whole = Cotangent(law, tuple(parts))
     second = sum((p.second for p in parts), np.zeros(())) + common.more
-    met = float(np.mean(_crossed(law, parts))) / total if total else 0.0
-    if met:
-        second = np.maximum(second + _crossed(law, parts), 0.0)
+    alone, crossed = second, _crossed(law, parts)
+    if crossed.any():
+        second = np.maximum(second + crossed, 0.0)
     merged = fresh(second, common.ratio, matrix=matrix, balanced=both(*parts))
     known = any(p.radial is not None for p in parts)
     return replace(
@@ -141,5 +141,5 @@ def _merged(law: Law, parts: list[Part]) -> Part:
         given=tied.merged(law, parts, means),
         loads=common.loads,
         beside=common.beside,
-        radial=radial.regrouped(radial.of(whole), 1 + met) if known else None,
+        radial=radial.regrouped(radial.of(whole), radial.grown(law, alone, second)) if known else None,
     )

@@ -35,7 +35,7 @@ def _along_its_input(part: Part, g: Cotangent, x: Law, n_in: int, bias: Value | 
     whole = radial.beside_bias(radial.returned(g), g.law.second, as_law(bias).second if bias is not None else 0.0)
     if x.latent.sphere != n_in:
         return replace(part, radial=whole)
-    size = max(1 + (radial.power(whole) - 1) / n_in, 0.0)
+    size = max(1 + (float(np.mean(radial.power(whole))) - 1) / n_in, 0.0)
     return replace(part, second=part.second * size, radial=radial.regrouped(whole, size))
 
 

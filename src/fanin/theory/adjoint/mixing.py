@@ -163,7 +163,7 @@ def softmax(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Pa
         return [[_of_open(g, out, _centred(g, out, groups, n), float(row.mean()))]]
     if FEATURE in groups:
         drawn = picked.of_softmax(out) if len(out.values) == 1 else 0.0
-        left = np.maximum(1 - row * radial.power(radial.of(g)), 0)
+        left = np.maximum(1 - row * radial.mean_power(g), 0)
         second = _over_rows(g, n, drawn) if drawn else _of_features(g) * left
         return [[fresh(second, _centred(g, out, groups, n))]]
     second = weight2 * g.profile() * own * np.maximum(1 - row, 0)
@@ -183,7 +183,7 @@ def _of_features(g: Cotangent) -> np.ndarray:
 
 def _of_open(g: Cotangent, out: Law, ratio: dict[Groups, float], few: float) -> Part:
     """``a_j (g_j - p sum_k a_k g_k)`` at every a, zero where an entry is shut out; ``few`` is E[sum a^2]."""
-    a, power = out.values, radial.power(radial.of(g))
+    a, power = out.values, radial.mean_power(g)
     left = min(power, 1.0)
     squares = a**2 * np.maximum(1 - 2 * left * a + left * few, 0) * (1 - _in_common(power, few))
     of = [squares if p.values is None else squares * p.values**2 for p in g.parts]
@@ -203,7 +203,7 @@ def _over_rows(g: Cotangent, n: int, variance: float) -> np.ndarray:
     A row that has chosen does not turn: the mean of the product is far from the product of the means.
     """
     z, a = picked.rows(n, variance)
-    power, few = radial.power(radial.of(g)), float(np.mean((a**2).sum(1)))
+    power, few = radial.mean_power(g), float(np.mean((a**2).sum(1)))
     left = min(power, 1.0)
     total = np.zeros((1,) * len(g.law.shape))
     for part in g.parts:

@@ -138,13 +138,13 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
     beside, more = _beside_signal(g, gained), 2 - min(signal.second, 1.0)
     removed_signal = _mean_pair(g, axes, groups, beside.pair) * more
     if features_only:  # a norm behind may have taken both away before
-        along = radial.power(radial.of(g))
-        removed_mean, removed_signal = removed_mean * min(along, 1.0), removed_signal * along
-        removed_mean += sum(p.common * p.mean_profile(g.law) for p in g.parts) if centred else 0.0
-    keep = max(1 - (removed_mean + removed_signal) / second, 0.0)
-    if features_only:
-        part = replace(_per_place(g, x, axes, eps, centred, keep * scale2), radial={}, mirrored=g.mirrored)
+        along = radial.by_profile(g)
+        removed = removed_mean * np.minimum(along, 1.0) + removed_signal * along
+        removed = removed + (sum(p.common * p.mean_profile(g.law) for p in g.parts) if centred else 0.0)
+        left = np.maximum(1 - removed / second, 0.0)
+        part = replace(_per_place(g, x, axes, eps, centred, left * scale2), radial={}, mirrored=g.mirrored)
         return replace(part, same=_on_its_base(part, g, x, gained))
+    keep = max(1 - (removed_mean + removed_signal) / second, 0.0)
     shared = shared_moment(x, axes, groups) if centred else 0.0
     variance = max(x.second - shared + (uneven.shortfall(x) if centred else 0.0), 0.0)
     f = freedom(x, axes, groups, shared if centred else None)
@@ -216,7 +216,7 @@ def _mean_pair(g: Cotangent, axes, groups: int, pair) -> float:
     return total
 
 
-def _per_place(g: Cotangent, x: Law, axes, eps: float, centred: bool, factor: float) -> Part:
+def _per_place(g: Cotangent, x: Law, axes, eps: float, centred: bool, factor: float | np.ndarray) -> Part:
     mean, second = x.profile(x.means), x.profile(x.seconds)
     inside = tuple(i for i in axes if mean.shape[i] > 1)
     if inside:

@@ -5,7 +5,9 @@ a layer without a bias has ``x . W^T g = (W x) . g``, and both factors of ``h = 
 A gated unit's two branches so return the same number to the tokens that they read, ``E R^2`` doubles where the gate is
 linear, and with it the gradient of the deviation that a normalization spelled out divides by.
 
-``R`` is kept in units of what independence gives, as coefficients on independent random numbers of variance one.
+``R`` is kept in units of what independence gives, as coefficients on independent random numbers of variance one. A
+coefficient is one number, or one for every run of positions: behind causal attention the first tokens are most of the
+stream that they are added to, and the last hardly any.
 Behind a function, ``x f'(x) g`` has a correlation with ``f(x) g``; the rest is a number of its own.
 """
 
@@ -17,16 +19,16 @@ from typing import Any
 import numpy as np
 
 from fanin.graph import Kind, Node
-from fanin.theory import grid
+from fanin.theory import grid, places
+from fanin.theory.adjoint.amounts import Amount, as_profile, by_place, fitting, level_weights, one_number
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, identity
 from fanin.theory.adjoint.joint import levels_onto
 from fanin.theory.adjoint.slopes import asked_once, slope
 from fanin.theory.law import FEATURE, Law
-from fanin.theory.moments import mean_of
 from fanin.theory.records import replace
 from fanin.theory.state import Value, as_law
 
-Radial = Mapping[Any, float]
+Radial = Mapping[Any, Amount]
 """By identity, of a number or of one of copies (``copies``)."""
 
 
@@ -37,42 +39,57 @@ def of(g: Cotangent) -> Radial:
 
 def each(g: Cotangent) -> list[Radial]:
     """``R`` of every part, in units of its own."""
-    return [{identity(): 1.0} if part.radial is None else part.radial for part in g.parts]
+    return [{identity(): 1.0} if part.radial is None else fitting(part.radial, g.law) for part in g.parts]
 
 
 def _together(g: Cotangent, radials: Sequence[Radial]) -> Radial:
-    own = [_own(part, g.law) for part in g.parts]
-    total = max(sum(own), 1e-300)
-    if len(radials) == 1 and own[0] == total:
+    if len(radials) == 1:
         return radials[0]
-    found: dict[int, float] = {}
+    own = [_own(part, g.law) for part in g.parts]
+    total = np.maximum(sum(own), 1e-300)
+    found: dict[Any, Amount] = {}
     for radial, square in zip(radials, own, strict=True):
-        root = float(np.sqrt(square / total))
+        root = np.sqrt(square / total)
         for name, value in radial.items():
             found[name] = found.get(name, 0.0) + root * value
     return found
 
 
-def power(radial: Radial) -> float:
+def power(radial: Radial) -> Amount:
     """``E R^2`` over what independent features give."""
-    return sum(v * v for v in radial.values())
+    return sum((v * v for v in radial.values()), 0.0)
 
 
-def _own(part: Part, law: Law) -> float:
+def mean_power(g: Cotangent) -> float:
+    """The same of all places together."""
+    found = power(of(g))
+    if np.ndim(found) == 0:
+        return float(found)
+    own = np.broadcast_to(sum(_own(part, g.law) for part in g.parts), np.shape(found))
+    weight = own * places.runs(places.length(g.law) or 1).width
+    return float(weight @ found / max(weight.sum(), 1e-300))
+
+
+def by_profile(g: Cotangent) -> Amount:
+    """The same place by place, to multiply a profile of the tensor by."""
+    return as_profile(power(of(g)), g.law)
+
+
+def _own(part: Part, law: Law) -> Amount:
     """E[x^2 g^2] of one part."""
     squares = law.values**2 if part.values is None else law.values**2 * part.values**2
-    return mean_of(part.second * grid.expectation(squares)[law.level])
+    return by_place(law, part.second * grid.expectation(squares)[law.level])
 
 
 def elsewhere(radial: Radial) -> Radial:
     """The same of other places, whose numbers are independent of those here."""
-    return {identity(): float(np.sqrt(power(radial)))}
+    return {identity(): one_number(np.sqrt(power(radial)))}
 
 
 def returned(g: Cotangent) -> Radial:
     """``R`` in front of a layer without a bias or of dropout, whose own units are ``n E x^2 E g^2``."""
-    units = max(g.second * g.law.second, 1e-300)
-    root = float(np.sqrt(sum(_own(part, g.law) for part in g.parts) / units))
+    units = by_place(g.law, g.profile()) * by_place(g.law, g.law.profile(g.law.seconds))
+    root = np.sqrt(sum(_own(part, g.law) for part in g.parts) / np.maximum(units, 1e-300))
     return {name: root * value for name, value in of(g).items()}
 
 
@@ -131,7 +148,7 @@ def _factors(g: Cotangent, laws: list[Law], sent: list[list[Part]], signs: tuple
     return result
 
 
-def _times(radial: Radial, factor: float) -> Radial:
+def _times(radial: Radial, factor: Amount) -> Radial:
     return {name: factor * value for name, value in radial.items()}
 
 
@@ -144,9 +161,10 @@ def _one_latent(x: Law, y: Law) -> bool:
 
 def _as_gradient(own: Cotangent, whole: Radial) -> Part:
     """The gradient of what all features share: ``R`` itself, of all parts together."""
+    whole = fitting(whole, own.law)
     size = power(whole)
-    root = float(np.sqrt(size))
-    unit = {name: v / root for name, v in whole.items()} if size > 0 else {}
+    unit = _times(whole, 1 / np.sqrt(np.maximum(size, 1e-300))) if np.any(size > 0) else {}
+    size = as_profile(size, own.law)
     if len(own.parts) != 1:
         return replace(fresh(own.profile() * size, own.ratios()), radial=unit)
     part = own.parts[0]
@@ -166,7 +184,8 @@ def _of_shared(g: Cotangent, law: Law, parts: list[Part], whole: Radial) -> Part
     if copied == {0} or len(copied) > 1:
         return _as_gradient(own, whole)
     (k,) = copied
-    size = max(1 + (power(whole) - together(g.law, k) / g.law.second) / k, 0.0)
+    whole = {name: one_number(value) for name, value in whole.items()}
+    size = max(1 + float(power(whole) - together(g.law, k) / g.law.second) / k, 0.0)
     return replace(fresh(own.profile() * size, own.ratios()), radial=_times(whole, size**-0.5) if size > 0 else {})
 
 
@@ -184,7 +203,7 @@ def _summands(g: Cotangent, laws: list[Law], sent: list[list[Part]]) -> list[lis
         elif y.deterministic or x.deterministic or mean is not None:
             result.append([replace(p, radial=r) for p, r in zip(parts, radials, strict=True)])  # an eps
         else:
-            share = _share(g.law.second, law.second, (y if law is x else x).second)
+            share = _share(*(by_place(v, v.profile(v.seconds)) for v in (g.law, law, y if law is x else x)))
             result.append(_summand(g, parts, radials, share, (rest, sign)))
     return result
 
@@ -195,22 +214,23 @@ def _less_its_mean(x: Law, y: Law) -> bool:
     return of is not None and of[:3] == (x.latent.id, x.latent.feature_view, x.latent.place_view)
 
 
-def _share(total: float, own: float, other: float) -> float:
+def _share(total: Amount, own: Amount, other: Amount) -> Amount:
     """Correlation of a summand with the sum, E[x s] / sqrt(E x^2 E s^2), by the law of cosines: both may have means."""
-    return float(np.clip((total + own - other) / (2 * np.sqrt(max(total * own, 1e-300))), -1, 1))
+    return np.clip((total + own - other) / (2 * np.sqrt(np.maximum(total * own, 1e-300))), -1, 1)
 
 
 def _summand(
-    g: Cotangent, parts: list[Part], radials: list[Radial], share: float, rest: tuple[int, float]
+    g: Cotangent, parts: list[Part], radials: list[Radial], share: Amount, rest: tuple[int, float]
 ) -> list[Part]:
     """The parts that a summand gets, with one rest, to which each adds as much as it has of the mean square.
 
     What one summand has beside its share of the whole, the other lacks.
     """
-    own = np.array([_own(part, g.law) for part in g.parts])
-    roots = rest[1] * np.sqrt((1 - share**2) * own / max(own.sum(), 1e-300))
+    own = [_own(part, g.law) for part in g.parts]
+    total = np.maximum(sum(own), 1e-300)
+    roots = [rest[1] * np.sqrt((1 - share**2) * one / total) for one in own]
     return [
-        replace(sent, radial={k: share * v for k, v in radial.items()} | {rest[0]: float(root)})
+        replace(sent, radial={k: share * v for k, v in radial.items()} | {rest[0]: root})
         for sent, radial, root in zip(parts, radials, roots, strict=True)
     ]
 
@@ -222,8 +242,8 @@ def piece(g: Cotangent, part: Part, share: float, rest: tuple[int, float]) -> Pa
     return replace(part, radial=kept | {rest[0]: rest[1] * float(np.sqrt(1 - share))})
 
 
-def _shared(whole: Radial, share: float) -> Radial:
-    return {name: share * value for name, value in whole.items()} | {identity(): float(np.sqrt(1 - share**2))}
+def _shared(whole: Radial, share: Amount) -> Radial:
+    return {name: share * value for name, value in whole.items()} | {identity(): np.sqrt(1 - share**2)}
 
 
 def averaged(g: Cotangent, x: Law, part: Part, axes: Sequence[int]) -> Part:
@@ -259,8 +279,8 @@ def weighed(g: Cotangent, x: Law, part: Part) -> Part:
         return part
     k, d = x.shape[-1], g.law.shape[-1]
     natural = d * g.law.second * g.second / (k * x.second * part.mean_second)
-    whole = _times(of(g), float(np.sqrt(natural)))
-    size = max(1 + (power(whole) - natural) / k, 0.0)
+    whole = {name: float(np.sqrt(natural)) * one_number(value) for name, value in of(g).items()}
+    size = max(1 + float(power(whole) - natural) / k, 0.0)
     return replace(part, second=part.second * size, radial=_times(whole, size**-0.5) if size > 0 else {})
 
 
@@ -291,8 +311,8 @@ def _beside_along(law: Law, parts: Sequence[Part]) -> np.ndarray:
     size, whole = {id(p): p.profile(law) for p in parts}, np.zeros((1,) * len(law.shape))
     for one, other in ((a, b) for a in parts for b in parts if a.along and a is not b and not b.along):
         if one.radial is not None and other.radial is not None:
-            common = sum(value * other.radial.get(name, 0.0) for name, value in one.radial.items())
-            whole = whole + 2 * common / one.along * np.sqrt(size[id(one)] * size[id(other)])
+            common = sum(value * other.radial.get(name, 0.0) for name, value in fitting(one.radial, law).items())
+            whole = whole + 2 * as_profile(common, law) / one.along * np.sqrt(size[id(one)] * size[id(other)])
     return whole
 
 
@@ -311,13 +331,18 @@ def _beside_shared(law: Law, parts: Sequence[Part]) -> np.ndarray:
             if other is one or other.alike or other.radial is None:
                 continue
             common = sum(value / unit * other.radial.get(name, 0.0) for name, value in one.radial.items())
-            whole += 2 * common * np.sqrt(size[id(other)] * size[id(one)] / one.alike)
+            whole += 2 * float(np.mean(common)) * np.sqrt(size[id(other)] * size[id(one)] / one.alike)
     return whole * law.means[law.level] / law.rms
 
 
-def regrouped(radial: Radial, factor: float) -> Radial:
+def grown(law: Law, was: np.ndarray, now: np.ndarray) -> Amount:
+    """By what one mean square is larger than another, as one number or place by place."""
+    return by_place(law, now) / np.maximum(by_place(law, was), 1e-300)
+
+
+def regrouped(radial: Radial, factor: Amount) -> Radial:
     """The same ``R`` beside a mean square that is that many times as large."""
-    root = float(np.sqrt(factor)) if factor > 0 else np.inf
+    root = np.sqrt(np.where(np.asarray(factor) > 0, factor, np.inf))
     return {name: value / root for name, value in radial.items()}
 
 
@@ -325,18 +350,18 @@ def without_form(part: Part, law: Law, plain: Part) -> Radial | None:
     """The same ``R`` in the units of a part that no longer follows the latent."""
     if part.radial is None:
         return None
-    root = float(np.sqrt(_own(part, law) / max(_own(plain, law), 1e-300)))
-    return {name: root * value for name, value in part.radial.items()}
+    root = np.sqrt(_own(part, law) / np.maximum(_own(plain, law), 1e-300))
+    return {name: root * value for name, value in fitting(part.radial, law).items()}
 
 
 def added(law: Law, a: Part, b: Part, both: Part) -> Radial | None:
     """``R`` of two parts on one base, which are one part now."""
     if a.radial is None or b.radial is None:
         return None
-    found: dict[int, float] = {}
+    found: dict[Any, Amount] = {}
     for part in (a, b):
-        root = float(np.sqrt(_own(part, law) / max(_own(both, law), 1e-300)))
-        for name, value in part.radial.items():  # type: ignore[union-attr]
+        root = np.sqrt(_own(part, law) / np.maximum(_own(both, law), 1e-300))
+        for name, value in fitting(part.radial, law).items():  # type: ignore[arg-type]
             found[name] = found.get(name, 0.0) + root * value
     return found
 
@@ -362,12 +387,12 @@ def _through(fn: Callable[..., np.ndarray], g: Cotangent, x: Law) -> Radial | No
         after = g.law.values if len(g.law.values) == len(x.values) else np.asarray(fn(x.values), float)
     form2 = sum((p.mean_second * _form_squared(p, g.law, x) for p in g.parts), np.zeros_like(x.values))
     before = x.values * slope(fn, x.values)
-    mean = lambda v: float(x.level_weight @ grid.expectation(form2 * v))  # noqa: E731
-    both, scale = mean(before * after), float(np.sqrt(max(mean(before**2) * mean(after**2), 0.0)))
-    if not 0 < scale < np.inf:
+    weight = level_weights(x)
+    mean = lambda v: weight @ grid.expectation(form2 * v)  # noqa: E731
+    both, scale = mean(before * after), np.sqrt(np.maximum(mean(before**2) * mean(after**2), 0.0))
+    if not np.all((scale > 0) & (scale < np.inf)):
         return None
-    share = float(np.clip(both / scale, -1, 1))
-    return _shared(of(g), share)
+    return _shared(of(g), np.clip(both / scale, -1, 1))
 
 
 def _form_squared(part: Part, out: Law, x: Law) -> np.ndarray | float:
