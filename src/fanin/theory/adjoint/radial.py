@@ -242,8 +242,14 @@ def piece(g: Cotangent, part: Part, share: float, rest: tuple[int, float]) -> Pa
     return replace(part, radial=kept | {rest[0]: rest[1] * float(np.sqrt(1 - share))})
 
 
+FAINT = 1e-3
+"""Coefficients below which a number counts as part of the rest: a thousand layers would remember as many."""
+
+
 def _shared(whole: Radial, share: Amount) -> Radial:
-    return {name: share * value for name, value in whole.items()} | {identity(): np.sqrt(1 - share**2)}
+    found = {name: share * value for name, value in whole.items() if np.max(np.abs(share * value)) > FAINT}
+    lost = share**2 * power(whole) - power(found)
+    return found | {identity(): np.sqrt(np.maximum(1 - share**2 + lost, 0.0))}
 
 
 def averaged(g: Cotangent, x: Law, part: Part, axes: Sequence[int]) -> Part:
