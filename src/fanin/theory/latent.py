@@ -221,11 +221,6 @@ def axis_groups(axis: Axis) -> Groups:
     return frozenset(atom.group for atom in axis if atom.size > 1)
 
 
-def axis_groups(axis: Axis) -> Groups:
-    """Groups in which two places along an axis differ."""
-    return frozenset(atom.group for atom in axis if atom.size > 1)
-
-
 @functools.lru_cache(maxsize=1024)
 def subsets(groups: Groups) -> tuple[Groups, ...]:
     """All non-empty subsets, small ones first."""
