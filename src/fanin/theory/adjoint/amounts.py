@@ -40,10 +40,13 @@ def as_profile(amount: Amount, law: Law) -> Amount:
 
 def fitting(amounts: Mapping[Any, Amount], law: Law) -> Mapping[Any, Amount]:
     """Of positions that the tensor does not have one number."""
-    if all(np.ndim(v) == 0 for v in amounts.values()):
+    shapes = {getattr(v, "shape", ()) for v in amounts.values()}
+    if shapes <= {()}:
         return amounts
     size = places.length(law)
     runs = 0 if size is None else len(places.runs(size).index)
+    if shapes <= {(), (runs,)}:
+        return amounts
     return {n: v if np.ndim(v) == 0 or np.size(v) == runs else one_number(v) for n, v in amounts.items()}
 
 
