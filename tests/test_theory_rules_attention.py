@@ -13,6 +13,7 @@ from test_theory_statistics import compared, normal  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+import fanin  # noqa: E402
 from fanin.distributions import Normal  # noqa: E402
 from fanin.theory.concentration import along_logits, let_through  # noqa: E402
 from fanin.theory.rules.attention import concentration  # noqa: E402
@@ -207,3 +208,27 @@ def test_what_a_softmax_lets_through_along_its_logits(variance, n):
         error = drawn.std() / np.sqrt(len(drawn)) / base
         assert abs(said - drawn.mean() / base) < 4 * error + 1e-5
         assert variance < 1 or abs(drawn.mean() / base - 1) > 4 * error
+
+
+class Bare(nn.Module):
+    """Attention whose values are its keys, and with ``all`` its queries, too."""
+
+    def __init__(self, shared: str):
+        super().__init__()
+        self.shared, self.first, self.other = shared, nn.Linear(64, 64), nn.Linear(64, 64)
+        nn.init.normal_(self.first.weight, 0, 0.3 * 64**-0.5)
+
+    def forward(self, x):
+        y = self.first(x)
+        return F.scaled_dot_product_attention(y if self.shared == "all" else self.other(x), y, y)
+
+
+@pytest.mark.parametrize("shared", ["all", "keys and values"])
+def test_operands_that_are_one_tensor(shared):
+    """They are modelled, and marked where a token's logit with itself counts as any other's."""
+    torch.manual_seed(1234)
+    batch, name = torch.randn(4, 24, 64), "/scaled_dot_product_attention"
+    row = fanin.predict(Bare(shared), batch)[name]
+    measured = np.mean([fanin.measure(Bare(shared), batch)[name].rms for _ in range(8)])
+    assert abs(row.rms / measured - 1) < 0.06
+    assert ("queries are keys" in row.note) == (shared == "all")

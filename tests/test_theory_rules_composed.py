@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -115,3 +116,32 @@ def test_rows_of_a_codebook_that_weights_choose():
         said, seen = fanin.predict(model, X), fanin.measure(model, X)
         error = said.rows[-1].rms / seen.rows[-1].rms - 1
         assert abs(error) < 4 / (2 * N) ** 0.5 and bool(said.rows[-1].note) == (scale > 0)
+
+
+class Resized(nn.Module):
+    """A class token and those of an image of another size, whose kernel has a bias, and attention over all of them."""
+
+    def __init__(self, mode: str):
+        super().__init__()
+        self.mode, self.tokens = mode, nn.Conv2d(3, 192, 8, 8)
+        nn.init.uniform_(self.tokens.bias, -0.3, 0.3)
+        self.first = nn.Parameter(torch.zeros(1, 1, 192))
+        self.norm, self.last = nn.LayerNorm(192), nn.Linear(192, 192)
+
+    def forward(self, x):
+        if self.mode == "pool":
+            x = nn.functional.avg_pool2d(x, 2)
+        elif self.mode != "none":
+            x = nn.functional.interpolate(x, size=(48, 48), mode=self.mode)
+        x = self.tokens(x).flatten(2).transpose(1, 2)
+        x = self.last(self.norm(torch.cat([self.first.expand(len(x), -1, -1), x], 1)))
+        return F.scaled_dot_product_attention(*x.unflatten(2, (2, 96)).transpose(1, 2).split(32, -1))
+
+
+@pytest.mark.parametrize("mode", ["none", "pool", "bicubic", "bilinear", "nearest"])
+def test_places_of_an_image_that_was_resized_are_still_places(mode):
+    torch.manual_seed(1234)
+    batch = torch.randn(4, 3, 64, 64)
+    measured = [fanin.measure(Resized(mode), batch)["/scaled_dot_product_attention"].rms for _ in range(8)]
+    said = fanin.predict(Resized(mode), batch)["/scaled_dot_product_attention"].rms
+    assert abs(said / np.mean(measured) - 1) < 3 * np.std(measured) / np.mean(measured) / 7**0.5 + 0.02

@@ -286,7 +286,10 @@ def _known_axes(node: Node, inputs, shape):
 
 
 def _axes_like(node: Node, inputs, shape=None):
-    """Axes of an elementwise or unknown operation: those of the inputs where sizes agree, counted from the right."""
+    """Axes of an elementwise or unknown operation: those of the inputs where sizes agree, counted from the right.
+
+    Places of a batch whose axis has another size (an image that is interpolated) are still what they were.
+    """
     shape = node.shape if shape is None else shape
     fresh = list(free_axes(shape))
     for i in range(len(shape)):
@@ -295,6 +298,10 @@ def _axes_like(node: Node, inputs, shape=None):
             if offset >= 0 and v.shape[offset] == shape[i] and shape[i] > 1:
                 fresh[i] = v.axes[offset]
                 break
+        else:
+            whole = next((v for v in inputs if getattr(v, "from_batch", False) and len(v.shape) == len(shape)), None)
+            if whole is not None and whole.shape[i] > 1 and shape[i] > 1:
+                fresh[i] = move.resized(whole.axes[i], shape[i])
     return tuple(fresh)
 
 

@@ -6,8 +6,8 @@ inputs have in common, their mean behind a ReLU, is not heard:
     E[y^2] = v (sum_i x_i^2 - 1/(n - 1) sum_(i != k) x_i x_k) = n v (q - p),
 
 ``p`` the mean product of two inputs. Most of it is the square of the mean of a feature; taps of a kernel that read one
-feature at several places have more in common, ``1 - (T - 1)/(n - 1) c`` of what is left. At a border only the share t of
-the weights reads inputs, and they do not sum to zero: two outputs, which have the share u in common, get
+feature at several places have more in common, ``1 - (T - 1)/(n - 1) c`` of what is left. At a border only the share t
+of the weights reads inputs, and they do not sum to zero: two outputs, which have the share u in common, get
 ``n v p (u - t t')``. The gradient of such a weight has the same mean in common over inputs, and the norm takes it away.
 """
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
+
 from fanin.frameworks.torch.arguments import Arguments, Built, Row
+from fanin.frameworks.torch.chain import Chain
 from fanin.graph import Kind
 
 
@@ -64,12 +68,32 @@ def _softmax(log: bool) -> Row:
 def _attention(a: Arguments) -> Built:
     d = a.size("query")[-1]
     scale = a.get("scale")
-    return Kind.ATTENTION, {
+    attrs = {
         "scale": float(scale) if scale is not None else d**-0.5,
         "causal": bool(a["is_causal"]),
         "dropout": float(a["dropout_p"]),
         "mask": a.at("attn_mask"),
     }
+    operands = [a.given(name) for name in ("query", "key", "value")]
+    return (Kind.ATTENTION, attrs) if len(set(operands)) == 3 else _of_one_tensor(a, attrs, operands)
+
+
+def _of_one_tensor(a: Arguments, attrs: dict, operands: list[int]) -> Chain:
+    """Attention whose queries, keys or values are one tensor: copies, since rules tell operands apart by position."""
+    chain, inputs = Chain(a), []
+    for x in operands:
+        inputs.append(x if x not in inputs else chain.expand(x, chain.shapes[x]))
+    if attrs["mask"] is not None:
+        inputs.append(attrs["mask"])
+        attrs = {**attrs, "mask": 3}
+
+    def run(*arrays: np.ndarray) -> np.ndarray:
+        q, k, v, *rest = (torch.from_numpy(np.array(array, order="C")) for array in arrays)
+        mask, attend = rest[0] if rest else None, torch.nn.functional.scaled_dot_product_attention
+        return attend(q, k, v, mask, is_causal=attrs["causal"], scale=attrs["scale"]).numpy()
+
+    chain.add(Kind.ATTENTION, attrs, inputs, a.shape, run)
+    return chain
 
 
 def _grouped(a: Arguments) -> Built:

@@ -66,6 +66,8 @@ def attention(node: Node, *inputs: Value) -> Law:
         law = shifted(law, v.mean)
     for source in (q, k, v):
         law = law if source.exact else law.marked(source.note)
+    if q.latent.id == k.latent.id and not q.deterministic:
+        law = law.marked("queries are keys: what a token's logit with itself has more than others is left out")
     return law
 
 

@@ -190,7 +190,8 @@ def expand(node: Node, value):
     return tuple(out), level.reshape((1,) * lead + level.shape)
 
 
-def _resized(axis: Axis, n: int) -> Axis:
+def resized(axis: Axis, n: int) -> Axis:
+    """An axis of n places of what it had."""
     group = next((a.group for a in axis if a.size > 1), next((a.group for a in axis), FEATURE))
     return (Atom(n, group),) if n > 1 else ()
 
@@ -201,7 +202,7 @@ def _taken(node: Node, value, index) -> tuple[tuple[Axis, ...], np.ndarray]:
     if level.shape[axis] > 1:
         level = level[(slice(None),) * axis + (index,)]
     axes = list(value.axes)
-    axes[axis] = _resized(axes[axis], node.shape[axis])
+    axes[axis] = resized(axes[axis], node.shape[axis])
     return tuple(axes), level
 
 
@@ -228,7 +229,7 @@ def gather(node: Node, value):
     if level.shape[axis] > 1:
         level = level.take(index if index is not None else np.zeros(1, int), axis)
     axes = list(value.axes)
-    axes[axis] = _resized(axes[axis], node.shape[axis])
+    axes[axis] = resized(axes[axis], node.shape[axis])
     return tuple(axes), level
 
 
@@ -268,7 +269,7 @@ def pad(node: Node, value):
     """Padding; a filled border becomes levels of its own, copies of the signal keep theirs."""
     widths = node.attrs["widths"]
     level = _level(value)
-    axes = tuple(_resized(a, n) for a, n in zip(value.axes, node.shape, strict=True))
+    axes = tuple(resized(a, n) for a, n in zip(value.axes, node.shape, strict=True))
     if all(level.shape[i] == 1 for i, w in enumerate(widths) if any(w)):
         return axes, level
     full = [
@@ -304,7 +305,7 @@ def cat(node: Node, *inputs: Value) -> Value:
     """Concatenation or stacking: a mixture of laws by place, on a latent of its own."""
     if any(isinstance(v, Hidden) for v in inputs):
         axes = next(v.axes for v in inputs if isinstance(v, Hidden))
-        return Hidden(node.shape, tuple(_resized(a, n) for a, n in zip(axes, node.shape, strict=False)))
+        return Hidden(node.shape, tuple(resized(a, n) for a, n in zip(axes, node.shape, strict=False)))
     axis = node.attrs["axis"] % len(node.shape)
     if node.attrs["how"] == "cat":
         inputs = _featured(inputs, axis)
@@ -350,7 +351,7 @@ def _cat_axes(node: Node, laws: list[Law], axis: int) -> tuple[Axis, ...]:
     for i, n in enumerate(node.shape):
         best = max((law.axes[i] for law in laws), key=rank)
         stacked = node.attrs["how"] == "stack" and i == axis
-        axes.append((Atom(n, FEATURE),) if stacked else _resized(best, n) if i == axis else best)
+        axes.append((Atom(n, FEATURE),) if stacked else resized(best, n) if i == axis else best)
     return tuple(axes)
 
 

@@ -47,9 +47,9 @@ def pool(node: Node, *inputs: Value) -> Law:
 
 
 def _resized(axis: Axis, n: int) -> Axis:
-    from fanin.theory.rules.move import _resized as resize
+    from fanin.theory.rules.move import resized
 
-    return resize(axis, n)
+    return resized(axis, n)
 
 
 def _taps(node: Node, x: Law, first: int) -> np.ndarray:
