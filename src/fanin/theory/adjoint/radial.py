@@ -20,7 +20,17 @@ import numpy as np
 
 from fanin.graph import Kind, Node
 from fanin.theory import grid, places
-from fanin.theory.adjoint.amounts import Amount, as_profile, by_place, fitting, level_weights, one_number
+from fanin.theory.adjoint.amounts import (
+    Amount,
+    Amounts,
+    as_profile,
+    by_place,
+    fitting,
+    level_weights,
+    one_number,
+    summed,
+    table,
+)
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, identity
 from fanin.theory.adjoint.joint import levels_onto
 from fanin.theory.adjoint.slopes import asked_once, slope
@@ -32,32 +42,29 @@ Radial = Mapping[Any, Amount]
 """By identity, of a number or of one of copies (``copies``)."""
 
 
-def of(g: Cotangent) -> Radial:
+def of(g: Cotangent) -> Amounts:
     """``R`` of all parts together; a part that does not know of it has independent features."""
     return _together(g, each(g))
 
 
-def each(g: Cotangent) -> list[Radial]:
+def each(g: Cotangent) -> list[Amounts]:
     """``R`` of every part, in units of its own."""
-    return [{identity(): 1.0} if part.radial is None else fitting(part.radial, g.law) for part in g.parts]
+    return [table({identity(): 1.0}) if part.radial is None else fitting(part.radial, g.law) for part in g.parts]
 
 
-def _together(g: Cotangent, radials: Sequence[Radial]) -> Radial:
+def _together(g: Cotangent, radials: Sequence[Amounts]) -> Amounts:
     if len(radials) == 1:
         return radials[0]
     own = [_own(part, g.law) for part in g.parts]
     total = np.maximum(sum(own), 1e-300)
-    found: dict[Any, Amount] = {}
-    for radial, square in zip(radials, own, strict=True):
-        root = np.sqrt(square / total)
-        for name, value in radial.items():
-            found[name] = found.get(name, 0.0) + root * value
-    return found
+    if not radials:
+        return table({})
+    return summed([radial.times(np.sqrt(square / total)) for radial, square in zip(radials, own, strict=True)])
 
 
 def power(radial: Radial) -> Amount:
     """``E R^2`` over what independent features give."""
-    return sum((v * v for v in radial.values()), 0.0)
+    return table(radial).power()
 
 
 def mean_power(g: Cotangent) -> float:
@@ -90,7 +97,7 @@ def returned(g: Cotangent) -> Radial:
     """``R`` in front of a layer without a bias or of dropout, whose own units are ``n E x^2 E g^2``."""
     units = by_place(g.law, g.profile()) * by_place(g.law, g.law.profile(g.law.seconds))
     root = np.sqrt(sum(_own(part, g.law) for part in g.parts) / np.maximum(units, 1e-300))
-    return {name: root * value for name, value in of(g).items()}
+    return _times(of(g), root)
 
 
 def beside_bias(whole: Radial, total: float, bias: float) -> Radial:
@@ -148,8 +155,8 @@ def _factors(g: Cotangent, laws: list[Law], sent: list[list[Part]], signs: tuple
     return result
 
 
-def _times(radial: Radial, factor: Amount) -> Radial:
-    return {name: factor * value for name, value in radial.items()}
+def _times(radial: Radial, factor: Amount) -> Amounts:
+    return table(radial).times(factor)
 
 
 def _one_latent(x: Law, y: Law) -> bool:
@@ -220,7 +227,7 @@ def _share(total: Amount, own: Amount, other: Amount) -> Amount:
 
 
 def _summand(
-    g: Cotangent, parts: list[Part], radials: list[Radial], share: Amount, rest: tuple[int, float]
+    g: Cotangent, parts: list[Part], radials: Sequence[Amounts], share: Amount, rest: tuple[int, float]
 ) -> list[Part]:
     """The parts that a summand gets, with one rest, to which each adds as much as it has of the mean square.
 
@@ -230,7 +237,7 @@ def _summand(
     total = np.maximum(sum(own), 1e-300)
     roots = [rest[1] * np.sqrt((1 - share**2) * one / total) for one in own]
     return [
-        replace(sent, radial={k: share * v for k, v in radial.items()} | {rest[0]: root})
+        replace(sent, radial=_times(radial, share) | {rest[0]: root})
         for sent, radial, root in zip(parts, radials, roots, strict=True)
     ]
 
@@ -238,8 +245,7 @@ def _summand(
 def piece(g: Cotangent, part: Part, share: float, rest: tuple[int, float]) -> Part:
     """Of one of two tensors side by side along features: its share, and a rest that the other lacks."""
     root = float(np.sqrt(share))
-    kept = {name: root * value for name, value in returned(g).items()}
-    return replace(part, radial=kept | {rest[0]: rest[1] * float(np.sqrt(1 - share))})
+    return replace(part, radial=_times(returned(g), root) | {rest[0]: rest[1] * float(np.sqrt(1 - share))})
 
 
 FAINT = 1e-3
@@ -247,8 +253,9 @@ FAINT = 1e-3
 
 
 def _shared(whole: Radial, share: Amount) -> Radial:
-    found = {name: share * value for name, value in whole.items() if np.max(np.abs(share * value)) > FAINT}
-    lost = share**2 * power(whole) - power(found)
+    every = _times(whole, share)
+    found = every.kept(np.abs(every.rows).max(1) > FAINT)
+    lost = every.power() - found.power()
     return found | {identity(): np.sqrt(np.maximum(1 - share**2 + lost, 0.0))}
 
 
@@ -264,9 +271,9 @@ def averaged(g: Cotangent, x: Law, part: Part, axes: Sequence[int]) -> Part:
     n = float(np.prod([x.shape[i] for i in axes]))
     if features - set(axes):
         factor = float(np.sqrt(together(x, n) / x.second))
-        return replace(part, radial={name: factor * value for name, value in of(g).items()}, copied=round(n))
+        return replace(part, radial=_times(of(g), factor), copied=round(n))
     factor = float(np.sqrt(n * (x.level_weight @ x.means**2) / x.second))
-    return replace(part, radial={name: factor * value for name, value in of(g).items()}, alike=round(n))
+    return replace(part, radial=_times(of(g), factor), alike=round(n))
 
 
 def together(x: Law, n: float) -> float:
@@ -295,7 +302,7 @@ def of_length(g: Cotangent, n: float, part: Part) -> Part:
 
     So do a variance and a deviation, of what is left of the signal without its mean.
     """
-    return replace(part, radial={k: float(np.sqrt(n)) * v for k, v in of(g).items()}, along=round(n))
+    return replace(part, radial=_times(of(g), np.sqrt(n)), along=round(n))
 
 
 def over_copies(part: Part, sent: Part, law: Law, out: Law) -> Part:
@@ -348,8 +355,7 @@ def grown(law: Law, was: np.ndarray, now: np.ndarray) -> Amount:
 
 def regrouped(radial: Radial, factor: Amount) -> Radial:
     """The same ``R`` beside a mean square that is that many times as large."""
-    root = np.sqrt(np.where(np.asarray(factor) > 0, factor, np.inf))
-    return {name: value / root for name, value in radial.items()}
+    return _times(radial, 1 / np.sqrt(np.where(np.asarray(factor) > 0, factor, np.inf))[()])
 
 
 def without_form(part: Part, law: Law, plain: Part) -> Radial | None:
@@ -357,19 +363,15 @@ def without_form(part: Part, law: Law, plain: Part) -> Radial | None:
     if part.radial is None:
         return None
     root = np.sqrt(_own(part, law) / np.maximum(_own(plain, law), 1e-300))
-    return {name: root * value for name, value in fitting(part.radial, law).items()}
+    return _times(fitting(part.radial, law), root)
 
 
 def added(law: Law, a: Part, b: Part, both: Part) -> Radial | None:
     """``R`` of two parts on one base, which are one part now."""
     if a.radial is None or b.radial is None:
         return None
-    found: dict[Any, Amount] = {}
-    for part in (a, b):
-        root = np.sqrt(_own(part, law) / np.maximum(_own(both, law), 1e-300))
-        for name, value in fitting(part.radial, law).items():  # type: ignore[arg-type]
-            found[name] = found.get(name, 0.0) + root * value
-    return found
+    root = lambda part: np.sqrt(_own(part, law) / np.maximum(_own(both, law), 1e-300))  # noqa: E731
+    return summed([fitting(a.radial, law).times(root(a)), fitting(b.radial, law).times(root(b))])
 
 
 def _of_length(law: Law, out: Law) -> bool:
