@@ -229,7 +229,7 @@ def _independent(shared: Law, fn: Function, both: given.Operands, pair: str, mom
     law = uneven.of_sum(kurtosis.of_sum(law, x, y), x, y) if pair == "sum" else law
     law = border.combined(law, x, y, pair) if pair in ("sum", "product") else law
     if pair != "sum":
-        law = replace(law, latent=replace(law.latent, terms=_with_rest(law.latent, handed))) if handed else law
+        law = replace(law, latent=replace(law.latent, terms=with_rest(law.latent, handed))) if handed else law
         return places.multiplied(law, x, y, law.second / untied[1] if untied and untied[1] > 0 else 1.0)
     law = replace(law, latent=replace(law.latent, terms=terms, source=overlap.beside(x, y), **_held(law, x, y)))
     law = replace(law, latent=replace(law.latent, mirrored=_mirrored(law, x, y)))
@@ -288,9 +288,9 @@ def _handed_on(law: Law, values: tuple[np.ndarray, np.ndarray], factors: tuple[L
     return found if sum(c**2 for c in found.values()) <= 1 else {}
 
 
-def _with_rest(latent: Latent, handed: dict[tuple, float]) -> dict[tuple, float]:
+def with_rest(latent: Latent, handed: dict[tuple, float]) -> dict[tuple, float]:
     """What a latent is made of: what was handed on to it, and itself for the rest."""
-    rest = float(np.sqrt(1 - sum(c**2 for c in handed.values())))
+    rest = float(np.sqrt(max(1 - sum(c**2 for c in handed.values()), 0.0)))
     return handed | {(latent.id, latent.feature_view, latent.place_view): rest}
 
 

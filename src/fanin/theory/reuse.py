@@ -365,7 +365,7 @@ def _again(
         return {(names.there.get(key[0], key[0]), *key[1:]): g for key, g in p.given.items()}
 
     def again(p: Any) -> Any:
-        of, size = p.same and again(p.same), p.second * factor
+        of, size = tuple(again(one) for one in p.same), p.second * factor
         told = {"radial": named(p.radial), "divided": divided(p), "chosen": chosen(p), "given": given(p)}
         if p.loads or p.beside:
             told["loads"] = {base(i): value for i, value in p.loads.items()}

@@ -15,6 +15,7 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
+from scipy.stats import chi2
 
 from fanin.theory import border, grid
 from fanin.theory.law import FEATURE, Groups, Law
@@ -139,3 +140,16 @@ def mean_inverse(variance: float, eps: float, f: float) -> float:
     t = np.exp(LOG_T) / variance
     with np.errstate(under="ignore", over="ignore"):
         return float(np.trapezoid(t * np.exp(-eps * t - f / 2 * np.log1p(2 * t * variance / f)), LOG_T))
+
+
+def straightness(variance: float, eps: float, degrees: float) -> float:
+    """Correlation of what is left of x by its mean with ``(x - mean) / sqrt(s^2 + eps)``.
+
+    Elements of another statistic are divided by another number: ``E[s^2 / r] / sqrt(E[s^2] E[s^2 / r^2])``, with
+    r^2 = s^2 + eps and s^2 chi squared of so many degrees of freedom. All of one length are wholly along x.
+    """
+    if not np.isfinite(degrees):
+        return 1.0
+    s2 = variance * chi2.ppf((np.arange(256) + 0.5) / 256, degrees) / degrees
+    r = np.sqrt(s2 + eps)
+    return float(np.mean(s2 / r) / np.sqrt(np.mean(s2) * np.mean(s2 / r**2)))

@@ -80,8 +80,8 @@ class Part:
         mirrored: as of a latent, its correlation with what is at minus the index.
         chosen: what the gradient of a row of attention's weights or logits is made of (``spelled``).
         exponent: power of four that the mean square is to be multiplied by; rules see parts without one.
-        same: the part on the base that it was made of, in front of a norm over features, which keeps all but 1/n:
-            where it meets that base again, on a skip over the norm, both add before they are squared.
+        same: what it is as a sum of parts on the bases that it was made of, and of a rest, in front of a norm or of
+            means over windows: where it meets such a base again, on a skip, both add before they are squared.
         awaited: whether its base is met again before the next weights (``meeting``), so that it stays apart until then.
         given: how the mean square goes with a latent that a factor was a function of (``tied``).
         common: of a weight's gradient, what those of two inputs of one output have in common, over its mean square.
@@ -106,7 +106,7 @@ class Part:
     along: int = 0
     mirrored: float = 0.0
     chosen: Chosen | None = None
-    same: Part | None = None
+    same: tuple[Part, ...] = ()
     awaited: bool = False
     given: Mapping[tuple, Given] = field(default_factory=dict)
     common: float = 0.0

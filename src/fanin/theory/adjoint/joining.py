@@ -46,10 +46,12 @@ def gathered(law: Law, parts: list[Part], meets: frozenset[int] = frozenset(), l
 
 def _recognized(parts: list[Part]) -> list[Part]:
     """Parts on the bases that they were made of where others are on these, too; else on their own."""
-    if all(p.same is None for p in parts):
+    if not any(p.same for p in parts):
         return parts
-    bases = [p.base if p.same is None else p.same.base for p in parts]
-    return [p if p.same is None else p.same if bases.count(p.same.base) > 1 else replace(p, same=None) for p in parts]
+    bases = [{one.base for one in p.same or (p,)} for p in parts]
+    met = [any(own & other for j, other in enumerate(bases) if j != i) for i, own in enumerate(bases)]
+    own = lambda p, met: (p,) if not p.same else p.same if met else (replace(p, same=()),)  # noqa: E731
+    return [one for p, is_met in zip(parts, met, strict=True) for one in own(p, is_met)]
 
 
 def _factor(old: Part, part: Part) -> Part | None:

@@ -12,6 +12,7 @@ from fanin.theory import channels, grid, uneven
 from fanin.theory.adjoint import coherent, opened, radial, sequence
 from fanin.theory.adjoint.aligned import across_features
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Divided, Part, fresh
+from fanin.theory.adjoint.itself import by_level, onto_its_bases
 from fanin.theory.adjoint.joint import levels_onto
 from fanin.theory.adjoint.unary import followed
 from fanin.theory.adjoint.weights import ONE, Moments, paired, weight_part
@@ -163,6 +164,10 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
 
     ratio = {s: float(np.clip((g.pair(s) - taken(s)) / left, -1, 1)) for s in subsets(x.groups)}
     part = fresh(g.profile() * keep * factor, ratio, balanced=_removed(x, axes) if centred else frozenset())
+    if _one_gain(gained):
+        part = replace(
+            part, same=onto_its_bases(part, g, x, np.sign(1.0 if gained.gain is None else gained.gain.mean), keep)
+        )
     if not part.balanced:
         return part
     part = opened.followed(part, g, x, axes)
@@ -233,29 +238,25 @@ def _per_place(g: Cotangent, x: Law, axes, eps: float, centred: bool, factor: fl
     return fresh(g.profile() * scale, g.ratios(), matrix=sequence.correlation(g, x))
 
 
-def _on_its_base(part: Part, g: Cotangent, x: Law, gained: Gained) -> Part | None:
+def _on_its_base(part: Part, g: Cotangent, x: Law, gained: Gained) -> tuple[Part, ...]:
     """The part in front of a norm as a multiple, at every level, of the one behind it, which it is but for 1/n."""
     gain = constant((), (), 1.0) if gained.gain is None else gained.gain
     onto = levels_onto(g.law, x)
     one = g.parts[0]
-    if len(g.parts) != 1 or one.base == ALIGNED or onto is None or not (gain.deterministic and len(gain.values) == 1):
-        return None
+    if len(g.parts) != 1 or one.base == ALIGNED or onto is None or not _one_gain(gained):
+        return ()
     behind = np.broadcast_to(one.profile(g.law), part.profile(x).shape)
     ratio = part.profile(x) / np.where(behind > 0, behind, np.inf)
-    factor = _by_level(ratio, x)
+    factor = by_level(ratio, x)
     if factor is None:
-        return None
+        return ()
     values = np.sqrt(factor)[:, None] * (np.ones((1, grid.POINTS)) if one.values is None else one.values[onto])
-    return replace(followed(one, np.sign(gain.mean) * values, x), radial={}, met=0.0, heard=0.0, white=0.0)
+    return (replace(followed(one, np.sign(gain.mean) * values, x), radial={}, met=0.0, heard=0.0, white=0.0),)
 
 
-def _by_level(profile: np.ndarray, x: Law) -> np.ndarray | None:
-    """What a profile is at every level of a law; None where places of one level differ."""
-    shape = np.broadcast_shapes(profile.shape, x.level.shape)
-    level, profile = np.broadcast_to(x.level, shape).ravel(), np.broadcast_to(profile, shape).ravel()
-    found = np.zeros(len(x.values))
-    found[level] = profile
-    return found if np.allclose(found[level], profile, rtol=1e-6, atol=0) else None
+def _one_gain(gained: Gained) -> bool:
+    """Whether all features have one known gain."""
+    return gained.gain is None or (gained.gain.deterministic and len(gained.gain.values) == 1)
 
 
 def _more_than_inverse(x: Law, axes, eps: float, centred: bool) -> float:

@@ -8,6 +8,7 @@ from scipy.special import ndtri
 from fanin.graph import Node
 from fanin.theory import grid
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
+from fanin.theory.adjoint.itself import onto_its_bases
 from fanin.theory.adjoint.linear import adjoint_taps
 from fanin.theory.contraction import axis_groups
 from fanin.theory.largest import agreement
@@ -36,7 +37,9 @@ def pool(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
         divisor = n if node.attrs.get("count_pad", True) else taps
         reads = [adjoint_taps(np.broadcast_to(1 / divisor**k, taps.shape), conv_like, kernel) for k in (1, 2)]
         second = adjoint_taps(profile / divisor**2, conv_like, kernel)
-        return [[_of_means(g, x, along, second, reads, taps / divisor)]]
+        part = _of_means(g, x, along, second, reads, taps / divisor)
+        same = node.shape == x.shape
+        return [[replace(part, same=onto_its_bases(part, g, x, 1.0, part.mean_second / g.second))] if same else [part]]
     r = 0.0 if mean else inside(node, x, along)
     ratio = shared_out(g, x, along, float(np.mean(taps)), n_in, n_out, mean)
     if mean:

@@ -26,7 +26,7 @@ def aligned(parts: Sequence[Part]) -> tuple[list[Part], int]:
 
 def _everywhere(part: Part, change: Callable[[Part], Part]) -> Part:
     """The part changed, and itself on the base that it was made of."""
-    return change(part) if part.same is None else replace(change(part), same=change(part.same))
+    return replace(change(part), same=tuple(change(one) for one in part.same)) if part.same else change(part)
 
 
 def _times(part: Part, power: int) -> Part:

@@ -11,12 +11,20 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import border, channels, grid, spread, uneven
-from fanin.theory.combine import binary
+from fanin.theory.combine import binary, with_rest
 from fanin.theory.contraction import axis_groups, axis_size
 from fanin.theory.law import FEATURE, Law, latent_for
 from fanin.theory.records import replace
 from fanin.theory.state import Value, as_law
-from fanin.theory.statistic import freedom, independent, mean_inverse, pair_counts, shared_by, shared_moment
+from fanin.theory.statistic import (
+    freedom,
+    independent,
+    mean_inverse,
+    pair_counts,
+    shared_by,
+    shared_moment,
+    straightness,
+)
 
 
 def norm(node: Node, *inputs: Value) -> Law:
@@ -84,12 +92,13 @@ def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = Tru
         return of_one_length(law, x, axes, centred)
     less = lambda s: shared_by(x, s, axes, groups) if centred else 0.0  # noqa: E731
     pair = lambda s: max((x.pair(s) - less(s)) * scale**2, -wanted)  # noqa: E731
-    law = replace(
-        law,
-        latent=replace(
-            latent_for(law, pair, law.groups), uneven=told, source=x.latent.source, descent=x.latent.descent
-        ),
-    )
+    latent = latent_for(law, pair, law.groups)
+    left = variance / (x.second - x.mean**2) if variance and x.second > x.mean**2 else 0.0
+    degrees = freedom(x, axes, groups, shared if centred else None) if left else np.inf
+    alike = straightness(variance, eps, degrees) * np.sqrt(min(left, 1.0))
+    terms = with_rest(latent, {key: c * alike for key, c in x.latent.made_of.items()}) if alike else {}
+    told = {"uneven": told, "source": x.latent.source, "descent": x.latent.descent, "terms": terms}
+    law = replace(law, latent=replace(latent, **told))
     if centred and FEATURE not in reduced and reduced >= x.groups:
         law = border.centred(law, x, shared, wanted, float(scale))
     if not x.latent.spread or wanted <= 0:

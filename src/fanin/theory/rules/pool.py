@@ -11,7 +11,7 @@ from scipy.special import gammaincinv
 
 from fanin.graph import Node
 from fanin.theory import border, grid, levels, prefix, windows
-from fanin.theory.combine import apply, matched
+from fanin.theory.combine import apply, matched, with_rest
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import (
     FEATURE,
@@ -123,8 +123,9 @@ def _averaged(
         return base if not differ & over else whole**2 * x.pair(differ | over)
 
     law = gaussians(shape, axes, np.asarray(mean), second - np.asarray(mean) ** 2)
-    latent = replace(latent_for(law, pair, law.groups), mean_of=_mean_of(x, law))
-    return replace(law, latent=latent, exact=x.exact, note=x.note)
+    latent, of = latent_for(law, pair, law.groups), _mean_of(x, law)
+    terms = {} if of is None else with_rest(latent, {key: c * of[-1] for key, c in x.latent.made_of.items()})
+    return replace(law, latent=replace(latent, mean_of=of, terms=terms), exact=x.exact, note=x.note)
 
 
 def _mean_of(x: Law, law: Law) -> tuple[int, tuple, tuple, float] | None:
