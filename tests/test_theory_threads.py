@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -47,3 +49,16 @@ def test_functions_in_pieces_and_of_constants_are_the_function():
     assert np.array_equal(fn(same, same), same * same)
     assert np.array_equal(fn(same, x), same * x)
     assert fn(2.0, 3.0) == 6.0
+
+
+def test_searches_for_cycles_are_rarer_while_a_graph_is_read_and_as_before_afterwards():
+    before = gc.get_threshold()
+    with threads.rarely_collected():
+        assert gc.get_threshold() == (threads.ALLOCATIONS, *before[1:])
+    assert gc.get_threshold() == before
+    gc.set_threshold(0, *before[1:])  # switched off by the user
+    try:
+        with threads.rarely_collected():
+            assert gc.get_threshold()[0] == 0
+    finally:
+        gc.set_threshold(*before)

@@ -30,7 +30,7 @@ from fanin.theory.reuse import Memory
 from fanin.theory.rules import attention, convolution, move, noise, norm, pointwise, pool, recurrent, route, write
 from fanin.theory.state import Hidden, Known, Unmodelled, Value, batch_axes, feature_axes, free_axes
 from fanin.theory.surrogate import measured
-from fanin.theory.threads import one_thread
+from fanin.theory.threads import one_thread, rarely_collected
 from fanin.theory.tokens import as_tokens, batch_of_tokens, normalized_batch, of_features, tables_of_tokens
 from fanin.theory.width import Widths
 
@@ -92,6 +92,7 @@ class Interpreter:
         return self.signals(gradients=gradients)
 
     @one_thread()
+    @rarely_collected()
     @np.errstate(all="ignore")  # what overflows is infinite in its row
     def forward(self) -> None:
         """Interpret every node in order."""
@@ -100,6 +101,7 @@ class Interpreter:
             self.values[node.id] = echo.heard(node, self.values, self._value(node))
 
     @one_thread()
+    @rarely_collected()
     @np.errstate(all="ignore")
     def signals(self, *, gradients: bool = True) -> Signals:
         """Read the graph in reverse and collect the rows."""

@@ -1,8 +1,9 @@
-"""One thread for linear algebra: the theory's matrices are small, and threads that wait for each other cost more."""
+"""While a graph is interpreted: one thread for small matrices of linear algebra, and few searches for cycles."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -28,6 +29,28 @@ def _controls() -> tuple[Callable[[], int], Callable[[int], None]] | None:
         if get is not None and set_ is not None:
             return get, set_
     return None
+
+
+ALLOCATIONS = 20_000
+"""Objects made and not freed after which Python looks for cycles while a graph is interpreted."""
+
+
+@contextmanager
+def rarely_collected() -> Iterator[None]:
+    """Python's search for cycles less often; as before afterwards.
+
+    Laws and cotangents live as long as the graph is read: to look through all of them after every 700 new ones takes a
+    tenth of the time. Who has switched the search off, or made it rarer still, keeps that.
+    """
+    before = gc.get_threshold()
+    if not 0 < before[0] < ALLOCATIONS:
+        yield
+        return
+    gc.set_threshold(ALLOCATIONS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @contextmanager

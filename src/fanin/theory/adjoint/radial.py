@@ -59,7 +59,9 @@ def _together(g: Cotangent, radials: Sequence[Amounts]) -> Amounts:
     total = np.maximum(sum(own), 1e-300)
     if not radials:
         return table({})
-    return summed([radial.times(np.sqrt(square / total)) for radial, square in zip(radials, own, strict=True)])
+    return _remembered(
+        summed([radial.times(np.sqrt(square / total)) for radial, square in zip(radials, own, strict=True)])
+    )
 
 
 def power(radial: Radial) -> Amount:
@@ -248,15 +250,29 @@ def piece(g: Cotangent, part: Part, share: float, rest: tuple[int, float]) -> Pa
     return replace(part, radial=_times(returned(g), root) | {rest[0]: rest[1] * float(np.sqrt(1 - share))})
 
 
-FAINT = 1e-3
+FAINT = 5e-3
 """Coefficients below which a number counts as part of the rest: a thousand layers would remember as many."""
+MANY = 32
+"""Numbers that are remembered whatever their size."""
 
 
 def _shared(whole: Radial, share: Amount) -> Radial:
-    every = _times(whole, share)
-    found = every.kept(np.abs(every.rows).max(1) > FAINT)
-    lost = every.power() - found.power()
-    return found | {identity(): np.sqrt(np.maximum(1 - share**2 + lost, 0.0))}
+    found = _times(whole, share)
+    kept = _loud(found)
+    lost = found.power() - kept.power()
+    return kept | {identity(): np.sqrt(np.maximum(1 - share**2 + lost, 0.0))}
+
+
+def _loud(found: Amounts) -> Amounts:
+    return found.kept(np.abs(found.rows).max(1) > FAINT)
+
+
+def _remembered(found: Amounts) -> Amounts:
+    """A stream that a hundred layers were added to: what is faint together, as one number that nothing else has."""
+    kept = _loud(found) if len(found) > MANY else found
+    if len(found) - len(kept) < 2:
+        return found
+    return kept | {identity(): np.sqrt(np.maximum(found.power() - kept.power(), 0.0))}
 
 
 def averaged(g: Cotangent, x: Law, part: Part, axes: Sequence[int]) -> Part:

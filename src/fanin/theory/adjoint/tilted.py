@@ -27,7 +27,7 @@ POINTS = 128
 """And as many opposite ones."""
 EVEN = 6
 """Directions along which points are laid out evenly; drawn once along all others."""
-ROWS = 12
+ROWS = 8
 """Rows that are looked at; the others lie between."""
 SLIGHT = 0.01
 """Variance of logits below which weights are as good as equal."""
