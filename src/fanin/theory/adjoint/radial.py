@@ -250,7 +250,7 @@ def piece(g: Cotangent, part: Part, share: float, rest: tuple[int, float]) -> Pa
     return replace(part, radial=_times(returned(g), root) | {rest[0]: rest[1] * float(np.sqrt(1 - share))})
 
 
-FAINT = 5e-3
+FAINT = 1e-3
 """Coefficients below which a number counts as part of the rest: a thousand layers would remember as many."""
 MANY = 32
 """Numbers that are remembered whatever their size."""
