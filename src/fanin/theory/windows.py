@@ -22,7 +22,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fanin.theory.latent import Scatter
+from fanin.graph import Node
+from fanin.theory.latent import Scatter, axis_groups
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, subsets
 from fanin.theory.records import replace
 
@@ -132,6 +133,19 @@ def across(values: Mapping[Groups, float], how: Sequence[Laid]) -> dict[Groups, 
             found[s] = inside * one + (1 - inside) * two
             found[s | {mark}] = between * one + (1 - between) * two
     return found
+
+
+def touched(node: Node, law: Law) -> bool:
+    """Whether places move across windows: along an axis that has them, or one of which the node does not say."""
+    a = node.attrs
+    if "axis" in a:
+        axes = [a["axis"] % len(law.shape)]
+    elif "widths" in a:
+        axes = [i for i, w in enumerate(a["widths"]) if any(w)]
+    else:
+        axes = list(a.get("axes", range(len(law.shape))))
+    windowed = roots(frozenset(g for g in law.groups if g.endswith(MARK)))
+    return any(roots(axis_groups(law.axes[i])) & windowed for i in axes)
 
 
 def shifted(law: Law, shifts: Mapping[int, int]) -> Law:

@@ -7,6 +7,7 @@ import numpy as np
 from fanin.theory import grid
 from fanin.theory.adjoint import radial, roots, sequence, tied
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, both, fresh, identity
+from fanin.theory.adjoint.crossed import crossed
 from fanin.theory.law import Law, subsets
 from fanin.theory.records import replace
 
@@ -115,7 +116,7 @@ def _plus(a: np.ndarray | None, b: np.ndarray | None, law: Law) -> np.ndarray:
 
 
 def _crossed(law: Law, parts: list[Part]) -> np.ndarray:
-    return radial.crossed(law, parts) if any(p.alike or p.along for p in parts) else np.zeros((1,) * len(law.shape))
+    return crossed(law, parts) if any(p.alike or p.along for p in parts) else np.zeros((1,) * len(law.shape))
 
 
 def _merged(law: Law, parts: list[Part]) -> Part:
@@ -129,9 +130,9 @@ def _merged(law: Law, parts: list[Part]) -> Part:
     matrix = common.matrix if common.matrix is not None else sequence.correlation(Cotangent(law, tuple(parts)))
     whole = Cotangent(law, tuple(parts))
     second = sum((p.second for p in parts), np.zeros(())) + common.more
-    alone, crossed = second, _crossed(law, parts)
-    if crossed.any():
-        second = np.maximum(second + crossed, 0.0)
+    alone, more = second, _crossed(law, parts)
+    if more.any():
+        second = np.maximum(second + more, 0.0)
     merged = fresh(second, common.ratio, matrix=matrix, balanced=both(*parts))
     known = any(p.radial is not None for p in parts)
     return replace(

@@ -13,7 +13,7 @@ from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Atom, Axis, Law, compress, fresh_latent, latent_for, relabel
 from fanin.theory.records import replace
 from fanin.theory.state import Hidden, Known, Modelled, Value, as_law, is_free
-from fanin.theory.windows import MARK, forgotten, roots, shifted
+from fanin.theory.windows import forgotten, shifted, touched
 
 STAYING = ("reshape", "permute", "expand", "same")
 """Moves that leave places what they are."""
@@ -35,25 +35,12 @@ def move(node: Node, *inputs: Modelled) -> Value:
         return value
     if isinstance(value, Law) and how == "roll":
         value = shifted(value, dict(zip(node.attrs["axes"], node.attrs["shifts"], strict=True)))
-    elif isinstance(value, Law) and how not in STAYING and _across(node, value):
+    elif isinstance(value, Law) and how not in STAYING and touched(node, value):
         value = forgotten(value)
     axes, level = HOW[how](node, value)
     if isinstance(value, Hidden):
         return Hidden(node.shape, axes)
     return _viewed(node, value, axes, level)
-
-
-def _across(node: Node, law: Law) -> bool:
-    """Whether places move across windows: along an axis that has them, or one of which the node does not say."""
-    a = node.attrs
-    if "axis" in a:
-        touched = [a["axis"] % len(law.shape)]
-    elif "widths" in a:
-        touched = [i for i, w in enumerate(a["widths"]) if any(w)]
-    else:
-        touched = list(a.get("axes", range(len(law.shape))))
-    windowed = roots(frozenset(g for g in law.groups if g.endswith(MARK)))
-    return any(roots(axis_groups(law.axes[i])) & windowed for i in touched)
 
 
 def _viewed(node: Node, law: Law, axes: tuple[Axis, ...], level: np.ndarray) -> Law:
