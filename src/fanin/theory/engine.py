@@ -159,7 +159,7 @@ class Interpreter:
             return Hidden(node.shape, _axes_like(node, inputs))
         truth = node.dtype == "bool" and node.kind is Kind.POINTWISE  # comparisons: a law of zeros and ones
         if not node.is_float and node.kind is not Kind.MOVE and not truth:
-            return Hidden(node.shape, _axes_like(node, inputs))
+            return route.places(node, inputs[0], _axes_like(node, inputs))
         rule = RULES.get(node.kind)
         if rule is None:
             return self._unknown(node, inputs, f"{node.op} has no rule")

@@ -65,11 +65,29 @@ def once(value: Known) -> Known:
 
 
 @dataclass(frozen=True)
+class Ranked:
+    """Of places that were picked by rank: what was ranked along which axis, and from which end.
+
+    Attributes:
+        of: the latent and its views of what was ranked, and whether that rises with its latent.
+    """
+
+    of: tuple
+    axis: int
+    largest: bool
+
+
+@dataclass(frozen=True)
 class Hidden:
-    """Integers or booleans that depend on weights (the experts a router picks): shape and axes, values unknown."""
+    """Integers or booleans that depend on weights (the experts a router picks): shape and axes, values unknown.
+
+    Attributes:
+        ranked: of places, the ranks that they are of, best first.
+    """
 
     shape: tuple[int, ...]
     axes: tuple[Axis, ...]
+    ranked: Ranked | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from fanin.theory.adjoint import (
     norm,
     places,
     pool,
+    ranks,
     recurrent,
     reductions,
 )
@@ -70,7 +71,7 @@ RULES: dict[Kind, Rule] = {
     Kind.ATTENTION: attention.attention,
     Kind.POOL: pool.pool,
     Kind.REDUCE: reductions.reduce,
-    Kind.ROUTE: places.route,
+    Kind.ROUTE: ranks.route,
     Kind.MOVE: places.move,
 }
 

@@ -7,34 +7,14 @@ import numpy as np
 from fanin.graph import Node
 from fanin.theory import places as lengths
 from fanin.theory import windows
-from fanin.theory.adjoint import copies, picked, pieces, radial, sequence, tied, write
+from fanin.theory.adjoint import copies, picked, pieces, radial, ranks, sequence, tied, write
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, identity
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Law, subsets
 from fanin.theory.records import replace
 from fanin.theory.rules import move as forward
-from fanin.theory.rules.route import SLOT, chances
-from fanin.theory.state import Value, as_law
-
-
-def route(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
-    """What was picked gets its gradient, the rest none."""
-    x = as_law(inputs[0])
-    axis = node.attrs["axis"] % len(x.shape)
-    n, k = x.shape[axis], node.shape[axis]
-    profile, share = g.profile(), k / n
-    slots = np.moveaxis(np.broadcast_to(profile, _wide(profile.shape, axis, k)), axis, -1).reshape(-1, k).mean(0)
-    profile = profile.mean(axis, keepdims=True) if profile.shape[axis] > 1 else profile
-    ratio = {s: r * share for s, r in g.ratios().items()}
-    if len(x.values) > 1 or not (np.diff(x.values[0]) > 0).all() or not slots.any():
-        return [[fresh(profile * share, ratio)]]
-    ranks = chances(n, k, bool(node.attrs.get("largest", True)))
-    part = fresh(profile, ratio, np.sqrt(slots / slots.mean() @ ranks)[None])
-    return [[replace(part, radial=radial.of(g))]]
-
-
-def _wide(shape: tuple[int, ...], axis: int, n: int) -> tuple[int, ...]:
-    return (*shape[:axis], n, *shape[axis + 1 :])
+from fanin.theory.rules.route import SLOT
+from fanin.theory.state import Value
 
 
 def move(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
@@ -48,6 +28,8 @@ def move(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     result: list[list[Part]] = [[] for _ in inputs]
     if not isinstance(x, Law):
         return result
+    if (part := ranks.taken(node, g, inputs)) is not None:
+        return [[part], *result[1:]]
     back, g = BACK[how], _in_words(g, x)
     known = [picked.picked(node, part, g.law, x, inputs) if how in ("index", "take") else None for part in g.parts]
     result[0] = [k or back(node, part, g.law, x) for k, part in zip(known, g.parts, strict=True)]

@@ -6,13 +6,13 @@ import numpy as np
 from scipy.special import betaincinv, ndtri
 from scipy.stats import binom
 
-from fanin.graph import Node
+from fanin.graph import Kind, Node
 from fanin.theory import grid, windows
 from fanin.theory.contraction import axis_groups, axis_size, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, fresh_latent, latent_for, subsets
 from fanin.theory.records import replace
 from fanin.theory.rules import picked
-from fanin.theory.state import Hidden, Known, Modelled, Value, as_law
+from fanin.theory.state import Hidden, Known, Modelled, Ranked, Value, as_law
 
 SLOT = "slot"  # the experts that one token is sent to: never the same one
 
@@ -20,12 +20,16 @@ SLOT = "slot"  # the experts that one token is sent to: never the same one
 def top(node: Node, *inputs: Value) -> Law:
     """The k largest of n along an axis: the j-th largest of n independent ones is F^-1 of a Beta(n - j + 1, j)."""
     x = as_law(inputs[0])
-    axis = node.attrs["axis"] % len(x.shape)
-    n, k = x.shape[axis], node.shape[axis]
+    axis, largest = node.attrs["axis"] % len(x.shape), bool(node.attrs.get("largest", True))
+    return _slots(x, axis, node.shape, largest)
+
+
+def _slots(x: Law, axis: int, shape: tuple[int, ...], largest: bool) -> Law:
+    """The first of every row by rank, a level each."""
+    n, k = x.shape[axis], shape[axis]
     values = x.values if len(x.values) == 1 else (x.level_weight @ x.values)[None]
     values = grid.increasing(values)[0]
-    ranks = np.arange(1, k + 1) if node.attrs.get("largest", True) else np.arange(n, n - k, -1)
-    largest, s2 = bool(node.attrs.get("largest", True)), picked.of_softmax(x)
+    ranks, s2 = np.arange(1, k + 1) if largest else np.arange(n, n - k, -1), picked.of_softmax(x)
     if largest and s2 and len(x.values) == 1 and axis_groups(x.axes[axis]) == {FEATURE}:
         rows = np.stack([picked.formed(slot) for slot in picked.drawn(n, k, s2).T])
     else:
@@ -33,8 +37,40 @@ def top(node: Node, *inputs: Value) -> Law:
     level = np.arange(k, dtype=np.int32).reshape([k if i == axis else 1 for i in range(len(x.shape))])
     axes = tuple((Atom(k, FEATURE),) if i == axis else a for i, a in enumerate(x.axes))
     latent = replace(fresh_latent(x.latent.corr), picked=n if largest else 0, source=x.latent.source)
-    law = Law(node.shape, axes, rows, level, latent, x.exact, x.note)
+    law = Law(shape, axes, rows, level, latent, x.exact, x.note)
     return law.marked("order statistics of independent entries") if len(x.values) > 1 else law
+
+
+def places(node: Node, x: Value, axes: tuple[Axis, ...]) -> Hidden:
+    """Where the first of every row by rank stand; they are hidden, but not of what they are the ranks."""
+    if node.kind is not Kind.ROUTE or not isinstance(x, Law):
+        return Hidden(node.shape, axes)
+    axis, largest = node.attrs["axis"] % len(x.shape), bool(node.attrs.get("largest", True))
+    up = rises(x, axis)
+    return Hidden(node.shape, axes, None if up is None else Ranked((_whose(x), up), axis, largest))
+
+
+def _whose(x: Law) -> tuple:
+    return x.latent.id, x.latent.feature_view, x.latent.place_view
+
+
+def rises(x: Law, axis: int) -> bool | None:
+    """Whether a row's elements, of one law, all rise or all fall with their latent; None where they do neither."""
+    steps = np.diff(x.values)
+    if x.level.shape[axis] > 1 or not np.isfinite(steps).all() or not steps.any():
+        return None
+    return True if (steps >= 0).all() else False if (steps <= 0).all() else None
+
+
+def ranked(x: Law, where: Value, axis: int) -> bool | None:
+    """Whether the places are those of a row's largest, or smallest; None where they are not ranks of these elements.
+
+    They are where what was ranked is another function of the same latent: a router's weights behind its choice.
+    """
+    found = where.ranked if isinstance(where, Hidden) else None
+    if found is None or found.axis != axis or found.of[0] != _whose(x) or (up := rises(x, axis)) is None:
+        return None
+    return found.largest == (up == found.of[1])
 
 
 def _order_statistic(n: int, j: int) -> np.ndarray:
@@ -168,6 +204,9 @@ def take(node: Node, *inputs: Modelled) -> Value:
     if isinstance(x, Hidden) or (isinstance(x, Known) and not node.is_float):
         return Hidden(node.shape, places.axes)
     law = as_law(x)
+    largest = ranked(law, places, axis)
+    if largest is not None:
+        return _slots(law, axis, node.shape, largest)
     axes = tuple(
         (Atom(n, next((t.group for t in a if t.size > 1), FEATURE)),) if n > 1 else ()
         for a, n in zip(law.axes, node.shape, strict=True)
