@@ -55,10 +55,23 @@ def test_searches_for_cycles_are_rarer_while_a_graph_is_read_and_as_before_after
     before = gc.get_threshold()
     with threads.rarely_collected():
         assert gc.get_threshold() == (threads.ALLOCATIONS, *before[1:])
+        assert gc.get_freeze_count()
     assert gc.get_threshold() == before
+    assert not gc.get_freeze_count()
     gc.set_threshold(0, *before[1:])  # switched off by the user
     try:
         with threads.rarely_collected():
             assert gc.get_threshold()[0] == 0
     finally:
         gc.set_threshold(*before)
+
+
+def test_objects_that_were_frozen_stay_so():
+    gc.freeze()
+    try:
+        count = gc.get_freeze_count()
+        with threads.rarely_collected():
+            assert gc.get_freeze_count() == count
+        assert gc.get_freeze_count() == count
+    finally:
+        gc.unfreeze()

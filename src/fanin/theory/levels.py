@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fanin.theory import grid
+from fanin.theory.moments import moments_of
 
 MAX_LEVELS = 160  # of known numbers, such as biases that grow with distance
 MAX_VARIANCES = 48  # of random elements that differ in scale
@@ -18,8 +19,9 @@ def compress(values: np.ndarray, level: np.ndarray, limit: int | None = None) ->
         return values, np.zeros((1,) * level.ndim, np.int32)
     weight = np.bincount(level.ravel(), minlength=count).astype(float)
     with np.errstate(all="ignore"):
-        mean, second = grid.expectation(values), grid.expectation(values**2)
-        slope = values @ (grid.WEIGHT * grid.Z_UNIT)  # tells z from -z, whose laws agree but not their places' signs
+        own = moments_of(values)
+        mean, second = own.means, own.seconds
+        slope = own.slopes  # tells z from -z, whose laws agree but not their places' signs
         rms = np.sqrt(second)
         key = np.round(np.stack([np.log(np.maximum(rms, 1e-300)), mean / rms, slope / rms]), 5)  # to five digits each
     key = np.nan_to_num(key)
@@ -29,6 +31,8 @@ def compress(values: np.ndarray, level: np.ndarray, limit: int | None = None) ->
         limit = MAX_LEVELS if finite.size and np.ptp(finite) > 0 else MAX_VARIANCES
     if group.max() + 1 > limit:
         group = _bins(mean, second, slope, weight, limit)
+    if (group[1:] > group[:-1]).all() and weight.all():  # none are merged, or moved
+        return values, _thin(level.astype(np.int32, copy=False))
     merged, group = _merge(values, second, weight, group)
     level = group[level].astype(np.int32)
     return merged, _thin(level)

@@ -181,13 +181,13 @@ def solved_pairs(coefficients: np.ndarray, variance: np.ndarray, wanted: np.ndar
     """Correlations of every two places at which Mehler's sums are the pair moments wanted, (places, places)."""
     n = len(coefficients)
     c = coefficients.T[: _degree(coefficients) + 1]
-    if not np.array_equal(wanted, wanted.T):
-        terms = (c[:, :, None] * c[:, None, :]).reshape(len(c), -1)
-        return solved(terms, np.sqrt(np.outer(variance, variance)).ravel(), wanted.ravel()).reshape(n, n)
-    terms = np.concatenate([c[:, k, None] * c[:, k:] for k in range(n)], axis=1)  # every two places once
-    i, j = _upper(n)
+    i, j = _upper(n)  # every two places once, and again where rounding tells them from the same two the other way round
+    again = np.flatnonzero(wanted[i, j] != wanted[j, i])
+    rows, columns = np.concatenate([i, j[again]]), np.concatenate([j, i[again]])
+    found = solved(c[:, rows] * c[:, columns], np.sqrt(variance[rows] * variance[columns]), wanted[rows, columns])
     out = np.empty((n, n))
-    out[i, j] = out[j, i] = solved(terms, np.sqrt(variance[i] * variance[j]), wanted[i, j])
+    out[j, i] = found[: len(i)]
+    out[rows, columns] = found
     return out
 
 
@@ -220,7 +220,7 @@ def solved(terms: np.ndarray, spread: np.ndarray, wanted: np.ndarray, *, apart: 
     """
     going: bool | np.ndarray = True
     up = wanted >= terms[0]
-    end = _series(terms, np.where(up, 1.0, -1.0))[0]
+    end = _sum_of_series(terms, np.where(up, 1.0, -1.0))
     beyond = np.where(up, wanted >= end, wanted <= end)
     low = np.where(up, np.where(beyond, 1.0, 0.0), -1.0)
     high = np.where(up, 1.0, np.where(beyond, -1.0, 0.0))
@@ -250,6 +250,15 @@ def _series(terms: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         value *= r
         value += term
     return value, slope
+
+
+def _sum_of_series(terms: np.ndarray, r: np.ndarray) -> np.ndarray:
+    """The power series alone."""
+    value = terms[-1].copy()
+    for term in terms[-2::-1]:
+        value *= r
+        value += term
+    return value
 
 
 def _holding(latent: Latent, r: np.ndarray, size: int) -> Latent:

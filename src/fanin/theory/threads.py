@@ -40,17 +40,22 @@ def rarely_collected() -> Iterator[None]:
     """Python's search for cycles less often; as before afterwards.
 
     Laws and cotangents live as long as the graph is read: to look through all of them after every 700 new ones takes a
-    tenth of the time. Who has switched the search off, or made it rarer still, keeps that.
+    tenth of the time. What was there before (the framework, the model, its graph) is not looked through at all. Who has
+    switched the search off, or made it rarer still, or has objects frozen, keeps that.
     """
-    before = gc.get_threshold()
+    before, frozen = gc.get_threshold(), gc.get_freeze_count()
     if not 0 < before[0] < ALLOCATIONS:
         yield
         return
     gc.set_threshold(ALLOCATIONS, *before[1:])
+    if not frozen:
+        gc.freeze()
     try:
         yield
     finally:
         gc.set_threshold(*before)
+        if not frozen:
+            gc.unfreeze()
 
 
 @contextmanager
