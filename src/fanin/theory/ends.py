@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fanin.theory import places, spread
+from fanin.theory import places, spread, turns
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import Groups, Law, subsets
 from fanin.theory.records import replace
@@ -37,6 +37,7 @@ def joined(out: Law, laws: Sequence[Law], sizes: Sequence[int], named: Names, ax
         named: of every piece what it calls groups of the result.
     """
     out = scattered(out, laws, sizes, named, axis)
+    out = replace(out, latent=replace(out.latent, turned=turns.end_to_end(laws, sizes)))
     beside = frozenset((places.POSITION,))
     pairs = [law.pair(name(beside)) for law, name in zip(laws, named, strict=True)]
     size = places.length(out)
@@ -61,8 +62,8 @@ def joined(out: Law, laws: Sequence[Law], sizes: Sequence[int], named: Names, ax
 
 
 def scattered(out: Law, laws: Sequence[Law], sizes: Sequence[int], named: Names, axis: int) -> Law:
-    """The concatenation with the scatter that pieces have, where any has some."""
-    if not any(law.latent.spread for law in laws):
+    """The concatenation with the scatter that pieces have, where any has some; of turned ones it was not followed."""
+    if not any(law.latent.spread for law in laws) or any(law.latent.turned != 1.0 for law in laws):
         return out
     share, along, found = np.array(sizes) / sum(sizes), axis_groups(out.axes[axis]), {}
     for differ in subsets(out.groups):

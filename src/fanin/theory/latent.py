@@ -138,6 +138,7 @@ class Latent:
             differ.
         pieces: of a concatenation of features: its axis, and of every piece how many they are and its latent.
         descent: the tensors that the agreement of its places stems from, nearest first (see ``descent``).
+        turned: what turns by place have left of that agreement, in the mean over pairs (see ``turns``).
     """
 
     id: int
@@ -163,6 +164,7 @@ class Latent:
     pieces: tuple[int, tuple[tuple[int, Latent], ...]] | None = None
     across: float = 0.0
     descent: tuple[tuple[int, float, float], ...] = ()
+    turned: float = 1.0
 
     def aligned(self, other: Latent) -> bool:
         """Whether elements at one place are functions of the same z."""

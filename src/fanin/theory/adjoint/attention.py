@@ -81,7 +81,8 @@ def attention(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[
         inner = sums.logits(r, of_v)
         if not rest:
             r = replace(r, tilted=tilted.factors(r, inner, of_k, *_logits(node, q, k, inputs)))
-        found[0][rest] = _times(sums.queries(r, cotangent, inner, of_k, 0.0 if rest else agreed), scale2)
+        by_chance = 0.0 if rest else agreed * k.latent.turned
+        found[0][rest] = _times(sums.queries(r, cotangent, inner, of_k, by_chance), scale2)
         found[1][rest] = _times(sums.keys(r, cotangent, inner, of_q), scale2 * shared * spread)
         found[2][rest] = _times(sums.values(r, cotangent), shared * spread)
     parts: list[list[Part]] = [[] for _ in inputs]

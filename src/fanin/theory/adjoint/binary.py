@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fanin.theory import grid, overlap, places
+from fanin.theory import grid, overlap, places, turns
 from fanin.theory.adjoint import roots, sequence, tied
 from fanin.theory.adjoint.aligned import to_summand
 from fanin.theory.adjoint.broadcast import unbroadcast
@@ -105,7 +105,8 @@ def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     if part.values is None and is_product(fn):
         lead = out.level.ndim - y.level.ndim
         square = y.seconds[y.level].reshape((1,) * lead + y.level.shape)
-        return fresh(part.second * square, _ratios_with(part, out, x, y, fn), matrix=_matrix_with(part, out, y))
+        sent = fresh(part.second * square, _ratios_with(part, out, x, y, fn), matrix=_matrix_with(part, out, y))
+        return replace(sent, met=part.met * turns.left_by(y)) if part.met else sent
     of_x, of_y, of_out, share = joint(out, x, y)
     if len(of_x) > PAIRS:
         keep = np.argsort(-share * x.level_weight[of_x], kind="stable")[:PAIRS]

@@ -295,6 +295,7 @@ def _apart(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
             if cut is not None:
                 matrix, words[frozenset((sequence.POSITION,))] = cut
         part = fresh(piece, words, matrix=matrix, balanced=g.balanced & value.groups)
+        part = replace(part, met=g.met * _pairs_kept(axis_groups(g.law.axes[axis]) - {FEATURE}, value, g.law))
         if len(g.parts) == 1 and g.parts[0].divided is not None and not stacked:
             part = replace(part, divided=g.parts[0].divided.piece(len(result), value.latent.id))
         if features and len(inputs) == 2:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border, ends, flattened, given, grid, places, prefix
+from fanin.theory import border, ends, flattened, given, grid, places, prefix, turns
 from fanin.theory.border import Border
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Atom, Axis, Law, compress, fresh_latent, latent_for, relabel
@@ -313,7 +313,7 @@ def cat(node: Node, *inputs: Value) -> Value:
         return ends.joined(out, laws, sizes, named, axis)
     out = places.mixed(out, laws, sizes)
     pieces = tuple(zip(sizes, (law.latent for law in laws), strict=True))
-    return replace(out, latent=replace(out.latent, pieces=(axis, pieces)))
+    return replace(out, latent=replace(out.latent, pieces=(axis, pieces), turned=turns.mean(laws, sizes)))
 
 
 def _featured(inputs: tuple[Value, ...], axis: int) -> tuple[Value, ...]:

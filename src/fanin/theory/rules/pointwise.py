@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import grid, places, prefix
+from fanin.theory import grid, places, prefix, turns
 from fanin.theory.combine import apply, binary, matched, renamed
 from fanin.theory.contraction import axis_groups, axis_size, known_pairs
 from fanin.theory.law import FEATURE, Atom, Law, fresh_latent, gaussian, gaussians, latent_for
@@ -160,14 +160,14 @@ def total(node: Node, *inputs: Value) -> Law:
     alpha = node.attrs.get("alpha", 1.0)
     if alpha != 1:
         y = replace(apply(lambda v: alpha * v, y), prefix=prefix.times(y.prefix, alpha))
-    return binary(np.add, x, y, node.shape, pair="sum")
+    return turns.of_sum(binary(np.add, x, y, node.shape, pair="sum"), (x, y))
 
 
 def product(node: Node, *inputs: Value) -> Law:
     """x * y."""
     x, y = laid_out(inputs)
     table = any(isinstance(v, Known) and not law.deterministic for v, law in zip(inputs, (x, y), strict=True))
-    return binary(np.multiply, x, y, node.shape, pair="product", moments_only=table)
+    return turns.of_product(binary(np.multiply, x, y, node.shape, pair="product", moments_only=table), x, y)
 
 
 def laid_out(inputs: tuple[Value, ...], *, rows: bool = False) -> list[Law]:
