@@ -100,10 +100,19 @@ STEP = 1 / 32  # of nodes in the log of the variance: cubics between them are go
 
 def _for_many(table: Table, variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
     counts = np.maximum(np.asarray(counts, float), 1)
-    distinct = np.unique(counts)
+    distinct, at, nodes = _distinct(counts.tobytes())
+    found = np.exp(np.interp(at, nodes, _log_at(table, float(variance), distinct, sphere)))
+    return found.reshape(counts.shape)
+
+
+@lru_cache(maxsize=64)
+def _distinct(counts: bytes) -> tuple[tuple[float, ...], np.ndarray, np.ndarray]:
+    """Row lengths that a table is asked for, the same in every layer; logarithms of all lengths, and of these."""
+    lengths = np.frombuffer(counts)
+    distinct = np.unique(lengths)
     if len(distinct) > 24:
         distinct = np.unique(np.round(np.geomspace(distinct[0], distinct[-1], 48)))
-    return np.exp(np.interp(np.log(counts), np.log(distinct), _log_at(table, float(variance), tuple(distinct), sphere)))
+    return tuple(distinct), np.log(lengths), np.log(distinct)
 
 
 def _log_at(table: Table, variance: float, distinct: tuple[float, ...], sphere: float = 0.0) -> np.ndarray:

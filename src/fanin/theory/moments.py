@@ -50,8 +50,8 @@ class Moments:
         """E[(f - E f)^2], centred first so that huge means (masks) leave no rounding behind."""
         with np.errstate(over="ignore", invalid="ignore"):
             centred = self.values - self.means[:, None]
-            centred = np.where(np.abs(centred) > 1e-12 * np.abs(self.means[:, None]), centred, 0.0)
-            return grid.expectation(centred**2)
+            kept = np.abs(centred) > 1e-12 * np.abs(self.means[:, None])
+            return grid.expectation((centred if kept.all() else np.where(kept, centred, 0.0)) ** 2)
 
     @cached_property
     def slopes(self) -> np.ndarray:

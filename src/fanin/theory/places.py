@@ -90,7 +90,9 @@ def pair_matrix(law: Law, size: int) -> np.ndarray:
     mean = coefficients[:, 0]
     if law.gaussian:
         deviation = share @ np.sqrt(np.maximum(law.seconds - law.means**2, 0))
-        out = np.outer(mean, mean) + np.outer(deviation, deviation) * r
+        out = np.multiply.outer(deviation, deviation)
+        out *= r
+        out += np.multiply.outer(mean, mean)
     else:
         out = mehler_sum(coefficients, r).copy()
     np.fill_diagonal(out, second)
@@ -115,15 +117,17 @@ _sums: deque[tuple[bytes, np.ndarray, np.ndarray]] = deque(maxlen=8)
 
 def _mehler_sum(coefficients: np.ndarray, r: np.ndarray) -> np.ndarray:
     size = np.abs(coefficients).max(0)
-    counts = np.flatnonzero(size > 1e-9 * size.max())
+    counting = size > 1e-9 * size.max()
+    counts = np.flatnonzero(counting)
     out = np.zeros_like(r)
     if not len(counts):
         return out
-    term = np.empty_like(r)
-    for n in range(int(counts[-1]), -1, -1):
-        out *= r
-        if size[n] > 1e-9 * size.max():
-            out += np.multiply(coefficients[:, n, None], coefficients[:, n], out=term)
+    term, columns, last = np.empty_like(r), coefficients.T.copy(), int(counts[-1])
+    for n in range(last, -1, -1):
+        if n < last:
+            out *= r
+        if counting[n]:
+            out += np.multiply.outer(columns[n], columns[n], out=term)
     return out
 
 
@@ -147,10 +151,15 @@ def with_matrix(law: Law, wanted: np.ndarray, size: int) -> Law:
     variance = np.maximum(share @ law.seconds - mean**2, 0)
     if law.gaussian:
         deviation = share @ np.sqrt(np.maximum(law.seconds - law.means**2, 0))
-        r = (wanted - np.outer(mean, mean)) / np.maximum(np.outer(deviation, deviation), 1e-300)
+        scale = np.multiply.outer(deviation, deviation)
+        np.maximum(scale, 1e-300, out=scale)
+        r = np.multiply.outer(mean, mean)
+        np.subtract(wanted, r, out=r)
+        r /= scale
     else:
         r = solved_pairs(coefficients, variance, wanted)
-    r = np.clip(np.where(np.isfinite(r), r, 1.0), -1, 1)
+    r[~np.isfinite(r)] = 1.0
+    r.clip(-1, 1, out=r)
     np.fill_diagonal(r, 1.0)
     return replace(law, latent=_holding(law.latent, r, size))
 
@@ -263,14 +272,20 @@ def _sum_of_series(terms: np.ndarray, r: np.ndarray) -> np.ndarray:
 
 def _holding(latent: Latent, r: np.ndarray, size: int) -> Latent:
     """The latent with its matrix, and its one number for positions as the matrix's mean."""
-    width = runs(size).width
+    width, pairs = runs(size).width, _widths_of_pairs(size)
     near = neighbours(r)
-    pairs = np.outer(width, width)
     inside = width * (width - 1)
     total = (pairs * r).sum() - (width**2 * np.diag(r)).sum() + (inside * near).sum()
     count = size * (size - 1)
     corr = {**latent.corr, frozenset((POSITION,)): float(total / count) if count else 1.0}
     return replace(latent, matrix=r, corr=corr)
+
+
+@lru_cache(maxsize=8)
+def _widths_of_pairs(size: int) -> np.ndarray:
+    """Of how many pairs of positions every two runs are made."""
+    width = runs(size).width
+    return np.multiply.outer(width, width)
 
 
 def neighbours(matrix: np.ndarray) -> np.ndarray:
@@ -297,14 +312,15 @@ def summed(law: Law, *parts: Law, cross: tuple[Law, float] | None = None) -> Law
     size = carried(*parts)
     if size is None or not _fit(size, law, *parts):
         return law
-    total = np.zeros(())
+    n = len(runs(size).index)
+    total = np.zeros((n, n))
     means = [weights(p, size) @ p.means for p in parts]
     for part in parts:
-        total = total + pair_matrix(part, size)
+        total += pair_matrix(part, size)
     for i in range(len(parts)):
         for j in range(len(parts)):
             if i != j:
-                total = total + np.outer(means[i], means[j])
+                total += np.multiply.outer(means[i], means[j])
     if cross is not None and _fit(size, law, cross[0]):
         total = total + cross[1] * correlations(cross[0], size)
     return with_matrix(law, total, size)
@@ -319,7 +335,9 @@ def multiplied(law: Law, x: Law, y: Law, tied: float = 1.0) -> Law:
     size = carried(x, y)
     if size is None or not _fit(size, law, x, y):
         return law
-    return with_matrix(law, tied * pair_matrix(x, size) * pair_matrix(y, size), size)
+    both = tied * pair_matrix(x, size)
+    both *= pair_matrix(y, size)
+    return with_matrix(law, both, size)
 
 
 def mixed(law: Law, parts: Sequence[Law], sizes: Sequence[int]) -> Law:
@@ -338,9 +356,11 @@ def scaled(law: Law, x: Law) -> Law:
         return law
     inner = pair_matrix(x, size)
     root = np.sqrt(np.maximum(np.diag(inner), 1e-300))
-    r = inner / np.outer(root, root)
+    r = np.multiply.outer(root, root)
+    np.divide(inner, r, out=r)
     np.fill_diagonal(r, 1.0)
-    return replace(law, latent=_holding(law.latent, np.clip(r, -1, 1), size))
+    r.clip(-1, 1, out=r)
+    return replace(law, latent=_holding(law.latent, r, size))
 
 
 def mixing(allowed: np.ndarray) -> np.ndarray:

@@ -152,6 +152,14 @@ def _alike(a: Node, b: Node) -> bool:
     return (a.kind, a.op, a.shape, a.dtype) == (b.kind, b.op, b.shape, b.dtype) and same(a.attrs, b.attrs, Names())
 
 
+def _near(a: tuple[Value, ...], b: tuple[Value, ...]) -> bool:
+    """Whether laws have equal correlations between places, which tell layers apart, before all else is compared."""
+    laws = (
+        (x.latent.corr, y.latent.corr) for x, y in zip(a, b, strict=False) if isinstance(x, Law) and isinstance(y, Law)
+    )
+    return all(x is y or same(x, y, Names()) for x, y in laws)
+
+
 def _hint(node: Node, inputs: tuple[Value, ...], more: tuple = ()) -> tuple:
     """Equal for nodes that may be alike; much cheaper than comparing them."""
     laws = [v for v in inputs if isinstance(v, Law)]
@@ -172,7 +180,12 @@ class Memory:
             return solve()
         hint = _hint(node, inputs)
         before, names = self.solved.get(hint), Names()
-        if before is not None and _alike(before[0], node) and same(before[1], inputs, names):
+        if (
+            before is not None
+            and _near(before[1], inputs)
+            and _alike(before[0], node)
+            and same(before[1], inputs, names)
+        ):
             again = next((new for old, new in zip(before[1], inputs, strict=True) if old is before[2]), None)
             if again is not None or not (_skips(node, before[1]) or _skips(node, inputs)):
                 self.reused += 1
@@ -190,6 +203,7 @@ class Memory:
         before, names, bases = self.solved.get(hint), Names(), Names()
         if (
             before is not None
+            and _near((*before[1], before[2].law), (*inputs, g.law))
             and _alike(before[0], node)
             and same((*before[1], before[2].law), (*inputs, g.law), names)
         ):

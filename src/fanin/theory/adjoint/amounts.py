@@ -51,8 +51,10 @@ class Amounts(Mapping[Any, Amount]):
         more = table(other)
         if any(name in other for name in self.names):
             return table({**self, **more})
-        wide = max(self.rows.shape[1], more.rows.shape[1])
-        rows = [np.broadcast_to(t.rows, (len(t), wide)) for t in (self, more)]
+        rows = [self.rows, more.rows]
+        if self.rows.shape[1] != more.rows.shape[1]:
+            wide = max(self.rows.shape[1], more.rows.shape[1])
+            rows = [np.broadcast_to(t.rows, (len(t), wide)) for t in (self, more)]
         return Amounts(self.names + more.names, np.concatenate(rows))
 
     def times(self, factor: Amount) -> Amounts:
@@ -73,6 +75,8 @@ def table(amounts: Mapping[Any, Amount]) -> Amounts:
     """Coefficients as one table."""
     if isinstance(amounts, Amounts):
         return amounts
+    if all(isinstance(v, float) for v in amounts.values()):
+        return Amounts(tuple(amounts), np.array([*amounts.values()], float)[:, None])
     wide = max((np.size(v) for v in amounts.values()), default=1)
     rows = np.array([np.broadcast_to(v, wide) for v in amounts.values()], float).reshape(len(amounts), wide)
     return Amounts(tuple(amounts), rows)
@@ -96,7 +100,7 @@ def by_place(law: Law, profile: np.ndarray) -> Amount:
     if size is None or profile.size == 1:
         return mean_of(profile)
     found = sequence.by_position(profile, law.axes, size)
-    return found if np.ptp(found) > APART * np.mean(found) else mean_of(profile)
+    return found if found.max() - found.min() > APART * mean_of(found) else mean_of(profile)
 
 
 def as_profile(amount: Amount, law: Law) -> Amount:

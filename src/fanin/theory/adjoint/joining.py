@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from fanin.theory import grid
@@ -34,7 +36,7 @@ def gathered(law: Law, parts: list[Part], meets: frozenset[int] = frozenset(), l
         by_base = {base: replace(p, awaited=False) if p.awaited else p for base, p in by_base.items()}
     means = {id(p): p.mean_profile(law) for p in by_base.values()}
     slight = 1e-2 * sum(means.values())  # what hardly counts need not follow the latent
-    if np.abs(_crossed(law, list(by_base.values()))).max() > slight:
+    if _beside_each_other(by_base.values()) and np.abs(crossed(law, list(by_base.values()))).max() > slight:
         return Cotangent(law, (_merged(law, [_without_form(p, law) for p in by_base.values()]),), meets)
     parts = [_without_form(p, law) if means[id(p)] < slight else p for p in by_base.values()]
     parts = [replace(p, along=0) if p.along else p for p in map(roots.flat, parts)]
@@ -116,7 +118,12 @@ def _plus(a: np.ndarray | None, b: np.ndarray | None, law: Law) -> np.ndarray:
 
 
 def _crossed(law: Law, parts: list[Part]) -> np.ndarray:
-    return crossed(law, parts) if any(p.alike or p.along for p in parts) else np.zeros((1,) * len(law.shape))
+    return crossed(law, parts) if _beside_each_other(parts) else np.zeros((1,) * len(law.shape))
+
+
+def _beside_each_other(parts: Iterable[Part]) -> bool:
+    """Whether features may have numbers in common."""
+    return any(p.alike or p.along for p in parts)
 
 
 def _merged(law: Law, parts: list[Part]) -> Part:

@@ -67,7 +67,7 @@ def settled(part: Part, power: int) -> Part:
 
 def _settled(part: Part, power: int) -> Part:
     power += part.exponent
-    size = float(np.max(part.second)) if part.second.size else 0.0
+    size = float(part.second.max()) if part.second.size else 0.0
     if power == 0 and (size == 0 or 2.0 ** -(2 * scale.WINDOW) < size < 2.0 ** (2 * scale.WINDOW)):
         return part
     if size == 0 or not np.isfinite(size):

@@ -49,7 +49,10 @@ def laid_out(values: np.ndarray, law: Law, size: int) -> np.ndarray:
 
 def pair_matrix(g: Cotangent, size: int) -> np.ndarray:
     """E[g_i g_j] of the same feature at two positions of a sample, (runs, runs); the diagonal is the mean square."""
-    return sum((_part_pairs(p, g.law, size) for p in g.parts), np.zeros((len(places.runs(size).index),) * 2))
+    total = np.zeros((len(places.runs(size).index),) * 2)
+    for part in g.parts:
+        total += _part_pairs(part, g.law, size)
+    return total
 
 
 def _part_pairs(part: Part, law: Law, size: int) -> np.ndarray:
@@ -59,9 +62,10 @@ def _part_pairs(part: Part, law: Law, size: int) -> np.ndarray:
     if r is None or len(r) != n:
         alike = part.ratio.get(frozenset((POSITION,)), 0.0)
         r = alike + (1 - alike) * np.eye(n)
-    out = np.outer(root, root) * r
+    out = np.multiply.outer(root, root)
+    out *= r
     if part.values is not None:
-        out = out * _function_pairs(part, law, size)
+        out *= _function_pairs(part, law, size)
     np.fill_diagonal(out, by_position(part.profile(law), law.axes, size))
     return out
 
@@ -140,8 +144,10 @@ def correlation(g: Cotangent, to: Law | None = None) -> np.ndarray | None:
 
 def normalized(pairs: np.ndarray) -> np.ndarray:
     """Pair moments as correlations."""
-    root = np.sqrt(np.maximum(np.diag(pairs), 1e-300))
-    r = np.clip(pairs / np.outer(root, root), -1, 1)
+    root = np.sqrt(np.maximum(pairs.diagonal(), 1e-300))
+    r = np.multiply.outer(root, root)
+    np.divide(pairs, r, out=r)
+    r.clip(-1, 1, out=r)
     np.fill_diagonal(r, 1.0)
     return r
 

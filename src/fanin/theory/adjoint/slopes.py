@@ -90,11 +90,11 @@ def derivative(fn: Function, values: np.ndarray, *others: np.ndarray) -> np.ndar
 def _difference(fn: Function, values: np.ndarray, *others: np.ndarray) -> np.ndarray:
     """Central difference of a function in its first argument."""
     step = np.maximum(np.abs(values), 1e-3 * (np.sqrt(mean_of(np.minimum(values**2, 1e60))) + 1e-30)) * 1e-5
-    change, size = _change(fn, values, others, step)
+    change, up = _change(fn, values, others, step)
     found = change / (2 * step)
     narrow = step < NARROW
     if narrow.any():  # 1 + w at w = 0: the function changes by no more than rounding
-        lost = narrow & (np.abs(change) <= 1e-9 * size)
+        lost = narrow & (np.abs(change) <= 1e-9 * np.abs(up))
         if lost.any():
             step = np.maximum(step, NARROW)
             found = np.where(lost, _change(fn, values, others, step)[0] / (2 * step), found)
@@ -102,10 +102,10 @@ def _difference(fn: Function, values: np.ndarray, *others: np.ndarray) -> np.nda
 
 
 def _change(fn: Function, values: np.ndarray, others, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """By how much a function differs between a step up and a step down, and its size."""
+    """By how much a function differs between a step up and a step down, and what it is up there."""
     with np.errstate(all="ignore"):
         up, down = np.asarray(fn(values + step, *others)), np.asarray(fn(values - step, *others))
-        return up - down, np.abs(up)
+        return up - down, up
 
 
 def partial(fn: Function, values: np.ndarray, other: np.ndarray) -> np.ndarray:

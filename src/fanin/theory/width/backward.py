@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -296,6 +297,16 @@ def _agreement(law: Law, part: Part, differ: Groups) -> float:
     if len(part.matrix) != len(runs.index):
         return mean
     share = runs.width * sequence.by_position(part.profile(law), law.axes, size)
-    weight = np.outer(share, share)
+    weight, whole = _pairs_of(share.tobytes())
+    squares = part.matrix**2
+    squares *= weight
+    return float(squares.sum() / whole) if whole > 0 else mean
+
+
+@lru_cache(maxsize=8)  # a tensor and its views ask in turn
+def _pairs_of(share: bytes) -> tuple[np.ndarray, float]:
+    """Weights of pairs of different places, and their sum."""
+    one = np.frombuffer(share)
+    weight = np.outer(one, one)
     np.fill_diagonal(weight, 0.0)
-    return float((weight * part.matrix**2).sum() / weight.sum()) if weight.sum() > 0 else mean
+    return weight, weight.sum()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import numpy as np
 
@@ -139,6 +140,7 @@ def powers(law: Law, wander: Wander, of: Callable[[Groups], float] | None = None
 _DEGREES = np.arange(DEGREES + 1)
 
 
+@lru_cache(maxsize=64)  # a tensor and its views ask in turn; nothing may be written to it
 def about(r: float, variance: float) -> np.ndarray:
     """E of rho^k for k = 0 .. DEGREES, rho a deviation above or below r, as far as there is room."""
     if r == 1.0 and variance <= 0:
