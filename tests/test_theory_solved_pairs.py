@@ -40,3 +40,13 @@ def test_levels_of_which_none_are_alike_are_left_alone():
     for other, of in ((np.concatenate([values, values[:1]]), np.array([0, 1, 2, 3])), (values, np.array([0, 1, 1]))):
         merged, where = compress(other, of)  # two alike, and one that no place has
         assert len(merged) < len(other) and np.allclose(merged[where], other[of])
+
+
+def test_places_of_one_law_have_one_coefficient_a_degree():
+    coefficients, r = drawn()
+    one = np.repeat(coefficients[:1], len(coefficients), 0)
+    assert np.allclose(places.mehler_sum(one, r), series(one, r))
+    assert np.allclose(places.mehler_sum(coefficients, r), series(coefficients, r))
+    assert not np.allclose(series(one, r), series(coefficients, r))
+    found = places.solved_pairs(one, (one**2)[:, 1:].sum(1), series(one, r))
+    assert np.allclose(found, r, atol=1e-8)

@@ -9,6 +9,7 @@ the law of one coordinate (``(1 + cos)/2`` is Beta((d - 1)/2, (d - 1)/2)), whose
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from math import factorial
@@ -125,7 +126,7 @@ def _log_at(table: Table, variance: float, distinct: tuple[float, ...], sphere: 
         return _log_node(table, variance, distinct, sphere)
     rows = [_log_node(table, float(np.exp(STEP * (first + i))), distinct, sphere) for i in range(4)]
     x = at - first
-    weights = [np.prod([(x - j) / (i - j) for j in range(4) if j != i]) for i in range(4)]
+    weights = [math.prod([(x - j) / (i - j) for j in range(4) if j != i]) for i in range(4)]
     return np.tensordot(weights, np.stack(rows), 1)
 
 

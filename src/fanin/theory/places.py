@@ -123,12 +123,19 @@ def _mehler_sum(coefficients: np.ndarray, r: np.ndarray) -> np.ndarray:
     if not len(counts):
         return out
     term, columns, last = np.empty_like(r), coefficients.T.copy(), int(counts[-1])
+    alike = _alike(coefficients)
     for n in range(last, -1, -1):
         if n < last:
             out *= r
         if counting[n]:
-            out += np.multiply.outer(columns[n], columns[n], out=term)
+            c = columns[n]
+            out += c[0] * c[0] if alike else np.multiply.outer(c, c, out=term)
     return out
+
+
+def _alike(coefficients: np.ndarray) -> bool:
+    """Whether all places have one law, so that a degree has one coefficient."""
+    return bool((coefficients == coefficients[:1]).all())
 
 
 def carried(*laws: Law) -> int | None:
@@ -193,7 +200,8 @@ def solved_pairs(coefficients: np.ndarray, variance: np.ndarray, wanted: np.ndar
     i, j = _upper(n)  # every two places once, and again where rounding tells them from the same two the other way round
     again = np.flatnonzero(wanted[i, j] != wanted[j, i])
     rows, columns = np.concatenate([i, j[again]]), np.concatenate([j, i[again]])
-    found = solved(c[:, rows] * c[:, columns], np.sqrt(variance[rows] * variance[columns]), wanted[rows, columns])
+    terms = c[:, :1] ** 2 if _alike(coefficients) else c[:, rows] * c[:, columns]
+    found = solved(terms, np.sqrt(variance[rows] * variance[columns]), wanted[rows, columns])
     out = np.empty((n, n))
     out[j, i] = found[: len(i)]
     out[rows, columns] = found
@@ -220,7 +228,7 @@ def _degree(coefficients: np.ndarray) -> int:
 
 
 def solved(terms: np.ndarray, spread: np.ndarray, wanted: np.ndarray, *, apart: bool = False) -> np.ndarray:
-    """Invert power series, given as (degrees, series): Newton's steps, kept within a bracket by bisection.
+    """Invert power series, given as (degrees, series or 1): Newton's steps, kept within a bracket by bisection.
 
     Args:
         spread: what each series has beyond its first term at one.
@@ -252,7 +260,7 @@ def solved(terms: np.ndarray, spread: np.ndarray, wanted: np.ndarray, *, apart: 
 
 def _series(terms: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A power series and its derivative, by Horner's rule."""
-    value, slope = terms[-1].copy(), np.zeros_like(r)
+    value, slope = np.full_like(r, terms[-1]), np.zeros_like(r)
     for term in terms[-2::-1]:
         slope *= r
         slope += value
@@ -263,7 +271,7 @@ def _series(terms: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _sum_of_series(terms: np.ndarray, r: np.ndarray) -> np.ndarray:
     """The power series alone."""
-    value = terms[-1].copy()
+    value = np.full_like(r, terms[-1])
     for term in terms[-2::-1]:
         value *= r
         value += term

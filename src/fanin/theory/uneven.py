@@ -105,18 +105,18 @@ def _power(a: np.ndarray, p: int, b: np.ndarray, q: int) -> np.ndarray:
 @lru_cache(maxsize=256)
 def _neighbours(excess: float, power: int) -> np.ndarray:
     """Weights of ``f_i^(p - k) (f_j - f_i)^k`` in the mean over z of ``f(L z)^p``: (p + 1, i, lengths)."""
+    cell, t = _cells(excess)
+    count = (grid.POINTS - 1) * len(t)
+    found = [np.bincount(cell, (comb(power, k) * t**k * grid.WEIGHT).ravel(), count) for k in range(power + 1)]
+    return np.stack(found).reshape(power + 1, len(t), -1).transpose(0, 2, 1).copy()
+
+
+@lru_cache(maxsize=8)  # several powers are asked for in turn
+def _cells(excess: float) -> tuple[np.ndarray, np.ndarray]:
+    """In which cell of the grid every ``L z`` lies, all lengths in one row, and how far it is to the next."""
     length, _ = lengths(max(excess, 0.0))
     left, t = grid.between(length[:, None] * grid.Z_UNIT)
-    cell = left + (grid.POINTS - 1) * np.arange(len(length))[:, None]
-    found = [
-        np.bincount(
-            cell.ravel(),
-            (comb(power, k) * t**k * grid.WEIGHT).ravel(),
-            (grid.POINTS - 1) * len(length),
-        )
-        for k in range(power + 1)
-    ]
-    return np.stack(found).reshape(power + 1, len(length), -1).transpose(0, 2, 1).copy()
+    return (left + (grid.POINTS - 1) * np.arange(len(length))[:, None]).ravel(), t
 
 
 def summed(law: Law, x: Law, weight: Law, n: float, left: float, group: float | None = None) -> Law:
