@@ -14,6 +14,7 @@ from fanin.theory.adjoint.aligned import across_features
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Divided, Part, fresh
 from fanin.theory.adjoint.itself import by_level, onto_its_bases
 from fanin.theory.adjoint.joint import levels_onto
+from fanin.theory.adjoint.thinned import thinned
 from fanin.theory.adjoint.unary import followed
 from fanin.theory.adjoint.weights import ONE, Moments, paired, weight_part
 from fanin.theory.contraction import axis_groups, axis_size
@@ -234,8 +235,9 @@ def _per_place(g: Cotangent, x: Law, axes, eps: float, centred: bool, factor: fl
     if part is not None and part.values is not None:
         onto = levels_onto(g.law, x)
         if onto is not None:  # the same latent on both sides: the gradient still follows the signal
-            return fresh(part.second * scale, part.ratio, part.values[onto], part.matrix)
-    return fresh(g.profile() * scale, g.ratios(), matrix=sequence.correlation(g, x))
+            return fresh(part.second * scale, thinned(part, part.second * scale, x), part.values[onto], part.matrix)
+    whole = fresh(g.profile(), g.ratios())
+    return fresh(whole.second * scale, thinned(whole, whole.second * scale, x), matrix=sequence.correlation(g, x))
 
 
 def _on_its_base(part: Part, g: Cotangent, x: Law, gained: Gained) -> tuple[Part, ...]:
