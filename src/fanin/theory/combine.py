@@ -6,13 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fanin.theory import border, folds, given, grid, kurtosis, overlap, places, prefix, spread, uneven, windows
+from fanin.theory import border, folds, given, grid, kurtosis, overlap, places, prefix, spread, uneven
 from fanin.theory.fewer import PAIRS, Function, fewer
 from fanin.theory.latent import ALONG
 from fanin.theory.law import (
-    FEATURE,
-    Atom,
-    Axis,
     Groups,
     Latent,
     Law,
@@ -22,7 +19,7 @@ from fanin.theory.law import (
     subsets,
 )
 from fanin.theory.records import replace
-from fanin.theory.state import is_free
+from fanin.theory.words import broadcast_axes
 
 LEAST = 0.01  # correlation from which on a product is known to be partly one of its factors
 
@@ -50,80 +47,6 @@ def _unbent(latent: Latent, before: np.ndarray, after: np.ndarray) -> Latent:
     left = grid.expectation(y**2) - both**2 / np.maximum(squares, 1e-300)
     straight = np.all(left <= 1e-6 * grid.expectation(y**2))
     return latent if straight else replace(latent, sphere=0, held=0.0, level=0.0)
-
-
-def broadcast_axes(shape: tuple[int, ...], laws: tuple[Law, ...]) -> tuple[tuple[Axis, ...], list[Law]]:
-    """Axes of the broadcast result, and the laws in its words.
-
-    An axis takes the meaning that says most: a place (sample, position) over a feature, a feature over a constant's
-    own. A constant's axis takes the place's name; a weight's axis along places (position embeddings) becomes that
-    place, with independent latents along it.
-    """
-    ndim = len(shape)
-    axes = []
-    for i in range(ndim):
-        candidates = [law.axes[i - ndim] if ndim - i <= len(law.axes) else () for law in laws]
-        axes.append(_best([a for a in candidates if _size(a) == shape[i] and shape[i] > 1], shape[i]))
-    return tuple(axes), [_in_words_of(law, tuple(axes)) for law in laws]
-
-
-def _best(candidates: list[Axis], size: int) -> Axis:
-    if not candidates:
-        return (Atom(size, FEATURE),) if size > 1 else ()
-    rank = lambda a: 0 if is_free(a.group) else 1 if a.group == FEATURE else 2 + a.group.count(windows.MARK)  # noqa: E731
-    return max(candidates, key=lambda axis: max(rank(a) for a in axis))
-
-
-def _size(axis: Axis) -> int:
-    size = 1
-    for atom in axis:
-        size *= atom.size
-    return size
-
-
-def _in_words_of(law: Law, axes: tuple[Axis, ...]) -> Law:
-    """The law with its free and feature axes named as the result's places are."""
-    names: dict[str, str] = {}
-    own = list(law.axes)
-    gained: set[str] = set()
-    finer = False
-    for i, axis in enumerate(own):
-        whole = axes[i - len(own)]
-        groups = {a.group for a in axis if a.size > 1}
-        target = {a.group for a in whole if a.size > 1}
-        if not groups or groups == target or _size(axis) != _size(whole):
-            continue
-        if all(is_free(g) for g in groups):
-            names |= dict.fromkeys(groups, whole[0].group)
-            own[i] = whole
-        elif groups == {FEATURE} and FEATURE not in target:
-            own[i] = whole
-            gained |= target
-        elif windows.roots(frozenset(target)) == groups:
-            own[i] = whole
-            finer = True
-    if tuple(own) == law.axes:
-        return law
-    if finer:
-        return windows.worded(law, tuple(own))
-    corr = {frozenset(names.get(g, g) for g in key): r for key, r in law.latent.corr.items()}
-    law = replace(law, axes=tuple(own), latent=replace(law.latent, corr=corr))
-    if not gained:
-        return law
-    corr = {s: 0.0 if s & gained else law.correlation(s) for s in subsets(law.groups)}
-    return replace(law, latent=replace(law.latent, corr=corr))
-
-
-def renamed(law: Law, names: dict[str, str]) -> Law:
-    """The law with groups renamed, in its axes and in the correlations of its latent."""
-    names = {a: b for a, b in names.items() if a != b}
-    if not names:
-        return law
-    axes = tuple(tuple(Atom(a.size, names.get(a.group, a.group)) for a in axis) for axis in law.axes)
-    own = lambda key: frozenset(names.get(g, g) for g in key)  # noqa: E731
-    corr = {own(key): r for key, r in law.latent.corr.items()}
-    spread = {own(key): s for key, s in law.latent.spread.items()}
-    return replace(law, axes=axes, latent=replace(law.latent, corr=corr, spread=spread))
 
 
 def binary(fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "", *, moments_only: bool = False) -> Law:

@@ -47,6 +47,7 @@ class Source:
         share: of the logits' variance within a row, that of queries and keys; a drawn bias has the rest.
         sphere: of keys and logits, the dimensions of the sphere that keys lie on; 0 where they differ in length.
         steady: of logits, whether the length of queries is divided out.
+        cut: of softmax weights, whether some of a row were left out, so that the rest sums to less than one (sinks).
         descent: of logits and softmax weights, where the agreement of keys stems from (see ``descent``).
     """
 
@@ -58,6 +59,7 @@ class Source:
     share: float = 1.0
     sphere: float = 0.0
     steady: bool = False
+    cut: bool = False
     descent: tuple[tuple[int, float, float], ...] = ()
 
 

@@ -72,17 +72,36 @@ def passed(variance: float, counts: np.ndarray, source: Source | None) -> dict[s
 
 def beside(x: Law, y: Law) -> Source | None:
     """Of a sum what one summand was made of, where it holds the logits of queries and keys and the other a bias."""
-    scores = [law for law in (x, y) if law.latent.source is not None and law.latent.source.terms]
-    if len(scores) != 1 or not scores[0].axes:
+    score = _of_scores([x, y])
+    if score is None or not score.axes:
         return None
-    (score,) = scores
-    own, whole = _own(score), _own(x) + _own(y)
+    keys = score.shape[-1]
+    own, whole = _own(score, keys), _own(x, keys) + _own(y, keys)
     made = score.latent.source
     return replace(made, share=made.share * own / whole) if made is not None and own > 0 else None
 
 
-def _own(law: Law) -> float:
-    """Variance beyond what all places along the last axis, the keys, have in common."""
+def joined(laws: list[Law]) -> Source | None:
+    """Of rows laid end to end the same, where all but one are numbers of their own (sinks)."""
+    score = _of_scores(laws)
+    return score.latent.source if score is not None else None
+
+
+def cut(source: Source | None) -> Source | None:
+    """Of a piece of softmax weights."""
+    return replace(source, cut=True) if source is not None and source.variance else source
+
+
+def _of_scores(laws: list[Law]) -> Law | None:
+    """The one that holds logits of queries and keys; None where there are more, or none."""
+    scores = [law for law in laws if law.latent.source is not None and law.latent.source.terms]
+    return scores[0] if len(scores) == 1 else None
+
+
+def _own(law: Law, keys: int) -> float:
+    """Variance beyond what all places along the last axis, the keys, have in common: a row's maximum has none."""
+    if keys > 1 and law.shape and law.shape[-1] == 1:
+        return 0.0
     along = frozenset(t.group for t in law.axes[-1] if t.size > 1) if law.axes else frozenset()
     return (law.second - law.mean**2) * (1 - max(law.correlation(along), 0.0) if along else 1.0)
 

@@ -19,10 +19,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fanin.theory.combine import broadcast_axes
 from fanin.theory.latent import ALONG
 from fanin.theory.law import Law
 from fanin.theory.records import replace
+from fanin.theory.words import broadcast_axes
 
 
 def left_by(table: Law) -> float:

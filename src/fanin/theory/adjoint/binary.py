@@ -14,11 +14,12 @@ from fanin.theory.adjoint.meeting import split
 from fanin.theory.adjoint.slopes import Function, derivative, is_product, is_sum, partial
 from fanin.theory.adjoint.thinned import thinned
 from fanin.theory.adjoint.unary import followed
-from fanin.theory.combine import PAIRS, broadcast_axes
+from fanin.theory.combine import PAIRS
 from fanin.theory.law import Law, subsets
 from fanin.theory.levels import sums_of
 from fanin.theory.records import replace
 from fanin.theory.statistic import mean_inverse
+from fanin.theory.words import broadcast_axes
 
 
 def binary(fn: Function, g: Cotangent, x: Law, y: Law, meets: bool = False) -> list[Part]:

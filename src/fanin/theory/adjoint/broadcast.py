@@ -9,6 +9,7 @@ import numpy as np
 from fanin.theory.adjoint.cotangent import Part, base_of_sum, fresh, summed_out, translated
 from fanin.theory.law import FEATURE, Law, subsets
 from fanin.theory.records import replace
+from fanin.theory.rules.route import ROW, SLOT
 from fanin.theory.statistic import pair_counts
 
 
@@ -19,6 +20,7 @@ def unbroadcast(part: Part, out: Law, x: Law) -> Part:
     names = {s: translated(s, x.axes, out.axes) for s in subsets(x.groups)}
     if not spread:
         ratio = {s: part.ratio.get(t, 0.0) for s, t in names.items()}
+        ratio |= {s: _of_any(out, x, s, part.ratio) for s in ratio if s == {ROW}}
         second = part.second.reshape(part.second.shape[lead:]) if lead else part.second
         return replace(part, second=second, ratio=ratio, balanced=part.balanced & x.groups)
     groups = frozenset(a.group for i in spread for a in out.axes[i] if a.size > 1)
@@ -31,6 +33,14 @@ def unbroadcast(part: Part, out: Law, x: Law) -> Part:
         summed = replace(fresh(second, ratio, matrix=part.matrix, balanced=kept), radial=part.radial, met=part.met)
         return replace(summed, base=base_of_sum(part.base, groups), awaited=True) if part.awaited else summed
     return fresh(second, ratio, part.values)  # copies are of one element: its function is that of their sum
+
+
+def _of_any(out: Law, x: Law, differ, ratio) -> float:
+    """Correlation of any two places along the axes that x tells apart by one name: of pairs however they differ."""
+    lead = len(out.shape) - len(x.shape)
+    axes = tuple(i + lead for i, axis in enumerate(x.axes) if {a.group for a in axis} == differ)
+    pairs = [(groups, p) for groups, p in pair_counts(out, axes) if groups]
+    return sum(p * ratio.get(groups, 0.0) for groups, p in pairs if groups != {SLOT}) / sum(p for _, p in pairs)
 
 
 def _multiplicity(out: Law, spread: tuple[int, ...], groups, ratio: Callable) -> float:

@@ -119,7 +119,7 @@ def backward(
             continue
         if parts is None:
             continue
-        parts, power = aligned(parts)
+        parts, power = aligned([p for p in parts if p.second.any()] or parts[:1])  # a row's maximum hears nothing
         g = gathered(law, parts, meets.get(node.id, frozenset()), last=len(graph.users[node.id]) > 1)
         if uses is not None:
             uses.gathered(parts, g)

@@ -154,7 +154,6 @@ def softmax(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Pa
     groups = axis_groups(x.axes[axis])
     out = g.law
     n = x.shape[axis]
-    own = max(1 - (_ratio(g.pair(groups), g.second) if FEATURE not in groups else 0.0), 0.0)
     if node.attrs.get("log"):
         return [[fresh(g.profile() * (1 - 1 / n), g.ratios(), balanced=groups - {FEATURE})]]
     weight2 = out.profile(out.seconds)
@@ -166,12 +165,33 @@ def softmax(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Pa
         left = np.maximum(1 - row * radial.mean_power(g), 0)
         second = _over_rows(g, n, drawn) if drawn else _of_features(g) * left
         return [[fresh(second, _centred(g, out, groups, n))]]
-    second = weight2 * g.profile() * own * np.maximum(1 - row, 0)
+    second = _let_through(g, out, weight2, row, axis)
     through = float(np.mean(row * np.maximum(1 - row, 0)))
     heard = g.heard * float(np.mean(np.maximum(1 - row, 0))) / through if g.heard and through > 0 else 0.0
     part = replace(fresh(second, _centred(g, out, groups, n), balanced=groups - {FEATURE}), heard=heard)
     chosen = g.parts[0].chosen if len(g.parts) == 1 else None
     return [[part if chosen is None else spelled.behind_softmax(part, chosen, g.parts[0].mean_second)]]
+
+
+def _let_through(g: Cotangent, out: Law, weight2: np.ndarray, row: np.ndarray, axis: int) -> np.ndarray:
+    """E[a_j^2 (g_j - sum_k a_k g_k)^2] by place, of ``g_j = m_j (sqrt(r) c + sqrt(1 - r) e_j)`` with one c for a row.
+
+    What a row has in common drops out where it is the same at all of its places: weights that are left out (sinks)
+    have no gradient of their own, and take back what the others have in common.
+    """
+    groups, n, square = axis_groups(out.axes[axis]), out.shape[axis], g.profile()
+    if square.shape[axis] == 1:
+        own = max(1 - _ratio(g.pair(groups), g.second), 0.0)
+        return weight2 * square * own * np.maximum(1 - row, 0)
+    size = np.sqrt(square)
+    pairs = float(np.mean(size.sum(axis) ** 2 - square.sum(axis)))
+    common = float(np.clip(g.pair(groups) * n * (n - 1) / pairs, 0, 1)) if pairs > 0 else 0.0
+    mean = out.profile(out.means)
+    mean = np.broadcast_to(mean, np.broadcast_shapes(mean.shape, square.shape))
+    taken = (mean * size).sum(axis, keepdims=True)
+    heard = (np.broadcast_to(weight2, mean.shape) * square).sum(axis, keepdims=True)
+    apart = np.maximum(square * (1 - 2 * row) + heard, 0)
+    return weight2 * (common * (size - taken) ** 2 + (1 - common) * apart)
 
 
 def _of_features(g: Cotangent) -> np.ndarray:

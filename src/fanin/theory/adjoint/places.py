@@ -7,13 +7,13 @@ import numpy as np
 from fanin.graph import Node
 from fanin.theory import places as lengths
 from fanin.theory import windows
-from fanin.theory.adjoint import copies, picked, pieces, radial, ranks, sequence, tied, write
+from fanin.theory.adjoint import copies, picked, pieces, radial, ranks, sequence, spelled, tied, write
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, identity
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Law, subsets
 from fanin.theory.records import replace
 from fanin.theory.rules import move as forward
-from fanin.theory.rules.route import SLOT
+from fanin.theory.rules.route import ROW, SLOT
 from fanin.theory.state import Value
 
 
@@ -183,7 +183,9 @@ def slice_(node: Node, part: Part, out: Law, x: Law) -> Part:
         return same(node, part, out, x)
     if axis_groups(x.axes[axis]) == {FEATURE} and x.level.shape[axis] == 1:
         return _shared_among_features(part, out, x, axis)
-    return _scattered(part, out, x, axis, slice(a["start"], a["stop"], a["step"]))
+    sent = _scattered(part, out, x, axis, slice(a["start"], a["stop"], a["step"]))
+    rows = axis == len(x.shape) - 1 and a["step"] in (None, 1)
+    return spelled.in_longer_rows(sent, part, a["start"]) if rows else replace(sent, chosen=None)
 
 
 def _shared_among_features(part: Part, out: Law, x: Law, axis: int) -> Part:
@@ -244,7 +246,7 @@ def roll(node: Node, part: Part, out: Law, x: Law) -> Part:
 def gather(node: Node, part: Part, out: Law, x: Law) -> Part:
     """Sum over the copies that were taken of each place: of each by itself where it is known which were taken."""
     times = float(np.prod(out.shape)) / float(np.prod(x.shape))
-    slots = part.ratio.get(frozenset((SLOT,)), 0.0)
+    slots = part.ratio.get(frozenset((ROW if ROW in out.groups else SLOT,)), 0.0)
     index, axis = node.attrs.get("index"), node.attrs.get("axis", 0) % len(x.shape)
     moved = axis_groups(x.axes[axis])
     ratio = {s: part.ratio.get(s, 0.0) * (min(times, 1.0) if s & moved else 1.0) for s in subsets(x.groups)}
@@ -296,6 +298,8 @@ def _apart(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
                 matrix, words[frozenset((sequence.POSITION,))] = cut
         part = fresh(piece, words, matrix=matrix, balanced=g.balanced & value.groups)
         part = replace(part, met=g.met * _pairs_kept(axis_groups(g.law.axes[axis]) - {FEATURE}, value, g.law))
+        if len(g.parts) == 1 and axis == len(node.shape) - 1 and not stacked:
+            part = spelled.of_piece(part, g.parts[0], start - size, size)
         if len(g.parts) == 1 and g.parts[0].divided is not None and not stacked:
             part = replace(part, divided=g.parts[0].divided.piece(len(result), value.latent.id))
         if features and len(inputs) == 2:

@@ -54,6 +54,7 @@ class Chosen:
         queries, keys: how many.
         values: what they have along their gradients.
         spread: share of keys that are looked at.
+        start: where the keys begin in a row that has more (sinks), whose weights are multiplied by nothing.
     """
 
     rows: Rows
@@ -66,6 +67,7 @@ class Chosen:
     keys: int
     values: Behind
     spread: float = 1.0
+    start: int = 0
 
 
 def values(g: Cotangent, x: Law, y: Law) -> tuple[Part, Chosen] | None:
@@ -128,9 +130,26 @@ def behind_softmax(part: Part, chosen: Chosen, size: float) -> Part:
     apart = inner.v.own - 2 * inner.u + inner.w.own[:, None]
     squares = (behind.own * rows.turned)[:, None] * rows.weight**2 * apart
     wanted = size * float(rows.queries @ squares @ rows.keys) / (rows.queries.sum() * chosen.keys)
-    if part.mean_second > 0 and wanted > 0:
-        part = replace(part, second=part.second * (wanted / part.mean_second))
+    keys = part.second[..., chosen.start :][..., : chosen.keys] if part.second.shape[-1] > 1 else part.second
+    found = float(keys.mean())
+    if found > 0 and wanted > 0:
+        part = replace(part, second=part.second * (wanted / found))
     return carried(part, chosen, size)
+
+
+def in_longer_rows(part: Part, of: Part, start: int) -> Part:
+    """Behind a cut that left out some weights of every row, the part ``of`` with zeros where they were."""
+    if of.chosen is None:
+        return part
+    return carried(part, replace(of.chosen, start=of.chosen.start + start), of.mean_second)
+
+
+def of_piece(part: Part, of: Part, start: int, size: int) -> Part:
+    """In front of a concatenation of logits and others (sinks), the part of those that are queries times keys."""
+    chosen = of.chosen
+    if chosen is None or (chosen.start, chosen.keys) != (start, size):
+        return part
+    return carried(part, replace(chosen, start=0), of.mean_second)
 
 
 def logits(g: Cotangent, q: Law, k: Law, factor: float) -> tuple[Part, Part] | None:
@@ -191,13 +210,16 @@ def _rows(g: Cotangent, x: Law, y: Law) -> tuple[Rows, Side, Side, float] | None
         return None
     sequences = (places.length(g.law), places.length(y)) == (n_q, n_k)
     weights = row_weights(x)
-    if weights is None or not np.allclose(weights.total, 1.0, atol=ALIKE):  # levels that are alike were merged
+    if weights is None or np.any(weights.total > 1 + ALIKE):  # levels that are alike were merged
+        return None
+    if not source.cut and np.any(weights.total < 1 - ALIKE):
         return None
     alike = max(x.correlation(along_q), 0.0)
     s2, keep = source.variance, source.keep
     if sequences and (not weights.alike or _differ(g, x, y)):
         at = places.runs(n_q).index
         share, counts, concentrated = weights.by_run(n_q, n_k)
+        counts, concentrated = _whole(counts, concentrated, share.sum(1)) if source.cut else (counts, concentrated)
         wide_q, wide_k = places.runs(n_q).width, places.runs(n_k).width
         r = alike + (1 - alike) * np.eye(len(at))
         passed = overlap.passed(s2, counts, source)
@@ -205,9 +227,18 @@ def _rows(g: Cotangent, x: Law, y: Law) -> tuple[Rows, Side, Side, float] | None
         rows = Rows(share, wide_q, wide_k, counts, concentrated * keep, r, keep, heads=apart, **passed)
         return rows, Side(along_q, n_q, n_q), Side(along_k, n_k, n_k), 1.0
     seen = weights.columns
-    one = np.array([seen.counts])
-    concentrated = np.array([float(np.mean(weights.concentrated))]) * keep
+    one, concentrated = np.array([seen.counts]), np.array([float(np.mean(weights.concentrated))])
+    total = np.array([float(np.mean(weights.total))]) if source.cut else np.ones(1)
+    one, concentrated = _whole(one, concentrated, total)
+    concentrated = concentrated * keep
     wide = np.array([seen.queries])
     passed = overlap.passed(s2, one, source)
-    rows = Rows(np.ones((1, 1)), wide, one, one, concentrated, np.array([[alike]]), keep, **passed)
+    rows = Rows(total[:, None], wide, np.array([seen.counts]), one, concentrated, np.array([[alike]]), keep, **passed)
     return rows, Side(along_q, n_q, None), Side(along_k, n_k, None), seen.spread
+
+
+def _whole(counts: np.ndarray, concentrated: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Effective keys and E[sum a^2] of rows with what was left out of them, one more key with a weight like theirs."""
+    rest = np.maximum(1 - total, 0.0)
+    whole = 1 / (total**2 / counts + rest**2)
+    return whole, concentrated * counts / whole

@@ -136,26 +136,33 @@ def along(x: Law, dims: tuple[int, ...], shape: tuple[int, ...], axes: tuple[Axi
     r = max(x.correlation(over), 0.0) if over else 0.0
     sign = 1 if op == "max" else -1
     if all(x.level.shape[d] == 1 for d in dims):
-        values, level = x.values, x.level
+        values, level, counts = x.values, x.level, [int(n)] * len(x.values)
     else:
-        values, level = _mixed(x, dims)
-    values = np.stack([sign * largest(v, int(n), r) for v in grid.increasing(sign * values)])
-    return Law(shape, axes, values, level, _latent(x, over, n, r))
+        values, level, counts = _mixed(x, dims, sign)
+    tops = zip(grid.increasing(sign * values), counts, strict=True)
+    values = np.stack([sign * largest(v, count, r) for v, count in tops])
+    values, level = compress(values, level)
+    return Law(shape, axes, values, level, _latent(x, over, float(np.mean(counts)), r))
 
 
-def _mixed(x: Law, dims: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """For every remaining place the law of an element drawn from along ``dims``: quantiles of the mixture."""
+def _mixed(x: Law, dims: tuple[int, ...], sign: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """For every remaining place the law of an element drawn from along ``dims``, and how many there are.
+
+    Elements that lie wholly below others (of a mask) are never the largest.
+    """
     count = len(x.values)
     moved = np.moveaxis(x.level, dims, range(-len(dims), 0))
     rest = moved.shape[: moved.ndim - len(dims)]
     rows = moved.reshape(int(np.prod(rest)), -1)
-    shares = np.stack([np.bincount(row, minlength=count) for row in rows]) / rows.shape[1]
-    distinct, level = np.unique(shares, axis=0, return_inverse=True)
+    number = np.stack([np.bincount(row, minlength=count) for row in rows])
+    top, low = (sign * x.values).max(1), (sign * x.values).min(1)
+    floor = np.where(number > 0, low, -np.inf).max(1, keepdims=True)
+    number = np.where(top >= floor, number, 0) * (float(np.prod([x.shape[d] for d in dims])) / rows.shape[1])
+    distinct, level = np.unique(number, axis=0, return_inverse=True)
     samples = x.values.ravel()
-    values = np.stack([grid.quantile_grid(samples, (share[:, None] * grid.WEIGHT).ravel()) for share in distinct])
+    values = np.stack([grid.quantile_grid(samples, (row[:, None] * grid.WEIGHT).ravel()) for row in distinct])
     kept = [1 if d in dims else k for d, k in enumerate(x.level.shape)]
-    values, level = compress(values, level.reshape(kept).astype(np.int32))
-    return values, level
+    return values, level.reshape(kept).astype(np.int32), [max(round(float(row.sum())), 1) for row in distinct]
 
 
 __all__ = ["along", "inside", "of_windows", "windows_of"]

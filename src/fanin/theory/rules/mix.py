@@ -8,12 +8,13 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import overlap, places, windows
-from fanin.theory.combine import apply, binary, renamed
+from fanin.theory.combine import apply, binary
 from fanin.theory.contraction import axis_groups, dense, shifted, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, gaussian, solve_correlation, subsets
 from fanin.theory.records import replace
 from fanin.theory.rows import Columns, columns, laid, mixed_places
 from fanin.theory.state import Value, as_law
+from fanin.theory.words import renamed
 
 
 def mix(node: Node, *inputs: Value) -> Law:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border, ends, flattened, given, grid, places, prefix, turns
+from fanin.theory import border, ends, flattened, given, grid, overlap, places, prefix, shut, turns
 from fanin.theory.border import Border
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Atom, Axis, Law, compress, fresh_latent, latent_for, relabel
@@ -54,7 +54,8 @@ def _viewed(node: Node, law: Law, axes: tuple[Axis, ...], level: np.ndarray) -> 
         else:
             kept = _padded(node, law) if how == "pad" else None
             latent = replace(latent, place_view=(*latent.place_view, mark), matrix=None, border=kept)
-        latent = replace(latent, mirrored=0.0)
+        source = overlap.cut(latent.source) if how == "slice" and node.shape != law.shape else latent.source
+        latent = replace(latent, mirrored=0.0, source=source)
     values, known = law.values, given.stored(law)
     if latent.place_view != law.latent.place_view:
         known = given.elsewhere(known)
@@ -307,8 +308,12 @@ def cat(node: Node, *inputs: Value) -> Value:
     values, level = compress(values, level)
     exact, note = all(law.exact for law in laws), "; ".join(dict.fromkeys(law.note for law in laws if law.note))
     out = Law(node.shape, axes, values, level, fresh_latent({}), exact, note)
-    out = replace(out, latent=latent_for(out, _cat_pairs(laws, sizes, out, axis), out.groups))
+    seen = [shut.opened(law) for law in laws]
+    out = replace(out, latent=latent_for(shut.opened(out), _cat_pairs(seen, sizes, out, axis), out.groups))
     if not axis_groups(out.axes[axis]) <= {FEATURE}:
+        out = replace(
+            out, latent=replace(out.latent, source=overlap.joined(laws) if axis == len(out.shape) - 1 else None)
+        )
         named = [lambda differ, law=law: _translated(differ, law, out) for law in laws]
         return ends.joined(out, laws, sizes, named, axis)
     out = places.mixed(out, laws, sizes)

@@ -8,14 +8,15 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import grid, places, prefix, turns
-from fanin.theory.combine import apply, binary, matched, renamed
+from fanin.theory import grid, places, prefix, shut, turns
+from fanin.theory.combine import apply, binary, matched
 from fanin.theory.contraction import axis_groups, axis_size, known_pairs
 from fanin.theory.law import FEATURE, Atom, Law, fresh_latent, gaussian, gaussians, latent_for
 from fanin.theory.records import replace
 from fanin.theory.rules import picked
 from fanin.theory.spread import of_sum
 from fanin.theory.state import Hidden, Known, Value, as_law
+from fanin.theory.words import renamed
 
 MOST_LEVELS = 64  # joint levels of two tensors beside a third
 
@@ -160,7 +161,8 @@ def total(node: Node, *inputs: Value) -> Law:
     alpha = node.attrs.get("alpha", 1.0)
     if alpha != 1:
         y = replace(apply(lambda v: alpha * v, y), prefix=prefix.times(y.prefix, alpha))
-    return turns.of_sum(binary(np.add, x, y, node.shape, pair="sum"), (x, y))
+    law = shut.around(lambda x, y: binary(np.add, x, y, node.shape, pair="sum"), x, y)
+    return turns.of_sum(law, (x, y))
 
 
 def product(node: Node, *inputs: Value) -> Law:
@@ -197,6 +199,8 @@ def featured(known: Known, signal: Law, *, rows: bool = False) -> Law:
     shape, ndim = known.shape, len(known.shape)
     axis = next((i for i in range(ndim) if shape[i] > 1 and axis_groups(signal.axes[i - ndim]) == {FEATURE}), None)
     if axis is None or shape[axis] != signal.shape[axis - ndim] or known.array.dtype == bool:
+        return known.law
+    if shut.is_mask(known.array):
         return known.law
     axes = tuple(
         b if a and a[0].group.startswith("free") and axis_size(a) == axis_size(b) else a

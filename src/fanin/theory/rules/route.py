@@ -15,6 +15,7 @@ from fanin.theory.rules import picked
 from fanin.theory.state import Hidden, Known, Modelled, Ranked, Value, as_law
 
 SLOT = "slot"  # the experts that one token is sent to: never the same one
+ROW = "row"  # places that have a row of a weight each
 
 
 def top(node: Node, *inputs: Value) -> Law:
@@ -137,6 +138,8 @@ def index(node: Node, *inputs: Modelled) -> Value:
     law = windows.forgotten(as_law(x))
     if len(arrays) == 1 and isinstance(arrays[0], Known) and arrays[0].array.dtype == bool:
         return _picked(law, node, arrays[0].array, where[0])
+    if not law.groups and len(arrays) == 1 and isinstance(arrays[0], Hidden) and len(arrays[0].shape) == 1:
+        return _rows_of_weight(law, node, where[0])
     axes = _index_axes(node, law.axes, arrays, where)
     if all(isinstance(v, Known) for v in arrays):
         level = _indexed_level(law, node, [np.asarray(v.array) for v in arrays if isinstance(v, Known)])
@@ -148,6 +151,15 @@ def index(node: Node, *inputs: Modelled) -> Value:
     if any(FEATURE in axis_groups(x.axes[d]) for d in where):
         latent = replace(latent, feature_view=(*latent.feature_view, view))
     return replace(law, shape=node.shape, axes=axes, latent=latent)
+
+
+def _rows_of_weight(law: Law, node: Node, axis: int) -> Law:
+    """Rows of a weight (experts' biases), one of its own for every place: two places have the same one by chance."""
+    law = _mixture(law, (axis,), len(node.shape))
+    axes = (*law.axes[:axis], (Atom(node.shape[axis], ROW),), *law.axes[axis + 1 :])
+    out = replace(law, shape=node.shape, axes=axes)
+    same = 1 / law.shape[axis]
+    return replace(out, latent=latent_for(out, lambda _: same * law.second + (1 - same) * law.mean**2, out.groups))
 
 
 def _picked(law: Law, node: Node, mask: np.ndarray, first: int) -> Law:

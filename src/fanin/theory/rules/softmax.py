@@ -79,7 +79,8 @@ def _row_weights(node: Node, x: Law, share: np.ndarray, boost: np.ndarray, s2: f
         if differ & along:
             return law.mean**2
         r = max(x.correlation(differ), 0.0)
-        return law.mean**2 * (law.second / max(law.mean**2, 1e-300)) ** r
+        same = law.mean**2 if differ & law.level_groups else float(law.level_weight @ law.means**2)
+        return same * (law.second / max(same, 1e-300)) ** r
 
     return replace(law, latent=latent_for(law, pair, law.groups))
 

@@ -121,7 +121,10 @@ def _added(node: Node, x: Law, v: Law) -> Law:
     law = binary(np.add, x, rows, node.shape, pair="sum")
     if len(law.values) > 1:
         return law
+    times = v.shape[node.attrs["axes"][0]] / node.shape[node.attrs["axes"][0]]
     mean, second = p * v.mean, p * v.second
+    if times > 1:  # every place gets several: the results of a token's experts
+        mean, second = times * v.mean, times * (v.second + (times - 1) * v.mean**2)
     return law.with_values(matched(law.values[0], x.mean + mean, x.second + second + 2 * x.mean * mean)[None])
 
 
