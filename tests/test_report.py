@@ -223,6 +223,20 @@ def test_odd_reports_open_without_complaint(chromium, tmp_path, kind):
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 1100, 900, 700, 420])
+def test_figures_of_training_fit_the_window(chromium, tmp_path, width):
+    report = reports.transformer()
+    write(tmp_path / "report.html", page([report, report], training=TRAINING))
+    metrics = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    with browser.opened(chromium, tmp_path / "report.html") as shown:
+        shown.call("Emulation.setDeviceMetricsOverride", **metrics)
+        shown.settle()
+        right = "Math.max(...[...document.querySelectorAll('.pair canvas')].map(c => c.getBoundingClientRect().right))"
+        assert shown.evaluate("document.querySelectorAll('.pair canvas').length") == 2
+        assert shown.evaluate(right) <= width
+
+
+@pytest.mark.browser
 def test_five_thousand_tensors_stay_usable(chromium, tmp_path):
     reports.transformer(416).to_html(tmp_path / "report.html")
     click = "document.querySelector('[data-op=linear]').click()"
