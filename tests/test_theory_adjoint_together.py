@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -59,3 +61,12 @@ def test_the_integral_is_the_mean_over_drawn_rows(variance: float, keys: int) ->
     drawn = (a**2 * (1 - a) * logits).sum(1)
     said = key_beside_value(variance, np.array([float(keys)]))[0]
     assert abs(said - drawn.mean()) < 4 * drawn.std() / len(drawn) ** 0.5
+
+
+def test_a_square_that_is_less_by_a_rounding_has_no_root_below_zero(monkeypatch) -> None:
+    """What keys have may be all that values have: nothing is left, not the root of minus a rounding."""
+    none: Any = None
+    for k in range(1, 200):  # of some of these the square of the root is more than the number
+        monkeypatch.setattr(together, "_moments", lambda *_, k=k: (1.0, k / 7, 10.0))
+        _, of_key = together.radials(none, none, (1.0, 0.0), together.Behind(5, 1.0, 1.0, np.zeros(1)))
+        assert np.isfinite(list(of_key.values())).all()

@@ -125,6 +125,9 @@ def backward(
             uses.gathered(parts, g)
         more = uses.common(parts) if uses is not None and node.kind is Kind.PARAMETER and len(parts) > 1 else 0.0
         second = max(g.second + more, 0.0)
+        if np.isnan(second):  # what it sends on would be missing where it is added to others, without a word
+            lost[node.id] = "the theory's own number is not one"
+            _lose(node, lost[node.id], lost)
         if not np.isfinite(second):
             continue
         if not node.attrs.get("partial"):

@@ -63,7 +63,7 @@ def radials(rows: Rows, g: Pairs, logits: tuple[float, float], values: Behind) -
     of_query, of_key, common = _moments(rows, g, logits, values)
     whole = float(np.sqrt(of_key))
     met = float(np.clip(common / max(values.root, 1e-300), -whole, whole))
-    rest = float(np.sqrt(of_key - met**2))
+    rest = float(np.sqrt(max(of_key - met**2, 0.0)))  # the square of a root may be more by a rounding
     return {identity(): float(np.sqrt(of_query))}, {values.name: met, identity(): rest}
 
 
