@@ -2,7 +2,7 @@
 
 python benchmarks/accuracy.py llama bert --small --width 256 --json text.json
 python benchmarks/accuracy.py --json published.json
-python benchmarks/accuracy_table.py text.json vision.json --published published.json > docs/accuracy.md
+python benchmarks/accuracy_table.py text.json --published published.json --others others.json > docs/accuracy.md
 """
 
 from __future__ import annotations
@@ -32,6 +32,13 @@ the signal; gradients behind dropped paths, drawn gains (RepVGG) and norms over 
 """
 
 
+OTHERS = """
+## Architectures that no list names
+
+Types of transformers beside those that the theory was made with, shrunk in the same way.
+"""
+
+
 def cell(figures: dict[str, float]) -> str:
     """p50 / p95 of one kind of error."""
     return f"{figures['p50']:.1f} / {figures['p95']:.1f}" if figures else ""
@@ -58,9 +65,9 @@ def within(r: dict[str, Any], kind: str) -> bool:
     return all(figures[p] <= max(g, 2 * noise.get(p, 0.0)) for p, g in zip(("p50", "p95"), GOALS[kind], strict=True))
 
 
-def summary(results: list[dict[str, Any]]) -> list[str]:
+def summary(results: list[dict[str, Any]], head: str = "## Summary") -> list[str]:
     """A line a mode: how many trace, how many keep to the goals, and the median architecture."""
-    lines = ["", "## Summary", "", "| mode | architectures | fully modelled | " + " | ".join(WORDS.values()) + " |",
+    lines = ["", head, "", "| mode | architectures | fully modelled | " + " | ".join(WORDS.values()) + " |",
              "|---|---|---|---|---|---|"]  # fmt: skip
     for mode in ("train", "eval"):
         found = [r for r in results if r["mode"] == mode and not r["error"]]
@@ -115,11 +122,14 @@ def ordered(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [found[key] for key in sorted(found, key=lambda k: (k[0], k[1] != "train"))]
 
 
-def page(results: list[dict[str, Any]], published: list[dict[str, Any]], notes: str) -> str:
+def page(
+    results: list[dict[str, Any]], published: list[dict[str, Any]], others: list[dict[str, Any]], notes: str
+) -> str:
     """The whole page."""
-    kept = ordered(results)
+    kept, beside = ordered(results), ordered(others)
     sized = [PUBLISHED, COLUMNS.strip(), *map(line, ordered(published))] if published else []
-    parts = [HEAD, COLUMNS.strip(), *map(line, kept), *summary(kept), *sized, *furthest(kept)]
+    unnamed = [OTHERS, COLUMNS.strip(), *map(line, beside), *summary(beside, "### Their summary")] if others else []
+    parts = [HEAD, COLUMNS.strip(), *map(line, kept), *summary(kept), *sized, *unnamed, *furthest([*kept, *beside])]
     return "\n".join(parts) + "\n" + notes
 
 
@@ -132,6 +142,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="+")
     parser.add_argument("--published", nargs="*", default=[])
+    parser.add_argument("--others", nargs="*", default=[], help="results of architectures that no list names")
     args = parser.parse_args()
     notes = Path(__file__).with_name("accuracy_notes.md").read_text()
-    print(page(gathered(args.results), gathered(args.published), notes), end="")
+    print(page(gathered(args.results), gathered(args.published), gathered(args.others), notes), end="")
