@@ -140,3 +140,20 @@ def test_tokens_that_are_alike_meet_at_experts(n: int, k: int, r: float) -> None
     said = n * route._both_beyond(k / n, r) / k**2
     assert abs(said - drawn) < abs(1 / n - drawn) / 4
     assert n * route._both_beyond(k / n, 0.0) / k**2 == pytest.approx(1 / n)
+
+
+def test_one_number_added_at_places_that_weights_choose() -> None:
+    """A number for all of them has no rows that could be counted."""
+
+    class Marked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gate, self.number = nn.Linear(WIDTH, 1, bias=False), nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            order = self.gate(x).squeeze(-1).argsort()[: len(x) // 2]
+            return torch.zeros(len(x), WIDTH).index_put((order,), self.number, accumulate=True) + x
+
+    torch.manual_seed(1234)
+    said = fanin.predict(Marked(), torch.randn(64, WIDTH))
+    assert list(said.rows)[-1].rms is not None

@@ -121,7 +121,8 @@ def _added(node: Node, x: Law, v: Law) -> Law:
     law = binary(np.add, x, rows, node.shape, pair="sum")
     if len(law.values) > 1:
         return law
-    times = v.shape[node.attrs["axes"][0]] / node.shape[node.attrs["axes"][0]]
+    axis = node.attrs["axes"][0]
+    times = v.shape[axis] / node.shape[axis] if len(v.shape) == len(node.shape) else 0.0
     mean, second = p * v.mean, p * v.second
     if times > 1:  # every place gets several: the results of a token's experts
         mean, second = times * v.mean, times * (v.second + (times - 1) * v.mean**2)
