@@ -172,11 +172,11 @@ def _fourth(x: Law) -> float:
     """``E[u^4] / E[u^2]^2`` of a channel over its places."""
     own = max(x.latent.uneven.own, 0.0)
 
-    def moment(values: np.ndarray, power: int) -> float:
-        if own < 1e-12:
-            return float(x.level_weight @ grid.expectation(values**power))
-        return float(x.level_weight @ _powers(values, own, power) @ _WEIGHTS)
-
+    if own < 1e-12:
+        square = (x.values - x.mean) ** 2
+        mean = lambda f: float(x.level_weight @ grid.expectation(f))  # noqa: E731
+        return mean(square**2) / mean(square) ** 2
+    moment = lambda values, power: float(x.level_weight @ _powers(values, own, power) @ _WEIGHTS)  # noqa: E731
     u = x.values - moment(x.values, 1)
     return moment(u, 4) / moment(u, 2) ** 2
 

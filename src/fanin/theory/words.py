@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from fanin.theory import windows
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, subsets
 from fanin.theory.records import replace
@@ -15,13 +17,19 @@ def broadcast_axes(shape: tuple[int, ...], laws: tuple[Law, ...]) -> tuple[tuple
     own. A constant's axis takes the place's name; a weight's axis along places (position embeddings) becomes that
     place, with independent latents along it.
     """
+    axes = _meeting(shape, tuple(law.axes for law in laws))
+    return axes, [law if law.axes == axes else _in_words_of(law, axes) for law in laws]
+
+
+@lru_cache(maxsize=256)  # every layer asks again
+def _meeting(shape: tuple[int, ...], laws: tuple[tuple[Axis, ...], ...]) -> tuple[Axis, ...]:
     ndim, known = len(shape), frozenset()
     axes = []
     for i in range(ndim):
-        candidates = [law.axes[i - ndim] if ndim - i <= len(law.axes) else () for law in laws]
+        candidates = [law[i - ndim] if ndim - i <= len(law) else () for law in laws]
         axes.append(_best([a for a in candidates if _size(a) == shape[i] and shape[i] > 1], shape[i], known))
         known |= {a.group for a in axes[-1]} - {FEATURE}
-    return tuple(axes), [_in_words_of(law, tuple(axes)) for law in laws]
+    return tuple(axes)
 
 
 def _best(candidates: list[Axis], size: int, known: Groups) -> Axis:

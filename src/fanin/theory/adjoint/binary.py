@@ -11,7 +11,7 @@ from fanin.theory.adjoint.broadcast import unbroadcast
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.joint import factor_profile, joint, one_a_level, one_where_it_is
 from fanin.theory.adjoint.meeting import split
-from fanin.theory.adjoint.slopes import Function, derivative, is_product, is_sum, partial
+from fanin.theory.adjoint.slopes import Function, is_product, is_sum, partial
 from fanin.theory.adjoint.thinned import thinned
 from fanin.theory.adjoint.unary import followed
 from fanin.theory.combine import PAIRS
@@ -167,9 +167,7 @@ def _given_x(fn: Function, part: Part, out: Law, operands: Operands, points: Ope
         levels: of x, of y and of the result.
     """
     a, b = points[0][levels[0]][:, None], points[1][levels[1]][None, :]
-    factor = (
-        np.asarray(fn(1.0, 0.0) - fn(0.0, 0.0)) ** 2 if is_sum(fn) else derivative(fn, *np.broadcast_arrays(a, b)) ** 2
-    )
+    factor = partial(fn, *np.broadcast_arrays(a, b)) ** 2
     if part.values is not None:
         left, t = _place_of(fn, out.values, (a, b), operands, levels)
         square = part.values[levels[2]] ** 2

@@ -86,8 +86,8 @@ def by_profile(g: Cotangent) -> Amount:
 
 def _own(part: Part, law: Law) -> Amount:
     """E[x^2 g^2] of one part."""
-    squares = law.values**2 if part.values is None else law.values**2 * part.values**2
-    return by_place(law, part.second * grid.expectation(squares)[law.level])
+    squares = law.seconds if part.values is None else grid.expectation((law.values * part.values) ** 2)
+    return by_place(law, part.second * squares[law.level])
 
 
 def elsewhere(radial: Radial) -> Radial:
@@ -378,8 +378,10 @@ def _through(fn: Callable[..., np.ndarray], g: Cotangent, x: Law) -> Radial | No
     form2 = sum((p.mean_second * _form_squared(p, g.law, x) for p in g.parts), np.zeros_like(x.values))
     before = x.values * slope(fn, x.values)
     weight = level_weights(x)
-    mean = lambda v: weight @ grid.expectation(form2 * v)  # noqa: E731
-    both, scale = mean(before * after), np.sqrt(np.maximum(mean(before**2) * mean(after**2), 0.0))
+    form2 *= grid.WEIGHT
+    mean = lambda a, b: weight @ np.einsum("lz,lz,lz->l", form2, a, b)  # noqa: E731
+    both = mean(before, after)
+    scale = np.sqrt(np.maximum(mean(before, before) * mean(after, after), 0.0))
     if not np.all((scale > 0) & (scale < np.inf)):
         return None
     return _shared(of(g), np.clip(both / scale, -1, 1))

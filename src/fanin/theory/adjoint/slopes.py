@@ -109,8 +109,12 @@ def _change(fn: Function, values: np.ndarray, others, step: np.ndarray) -> tuple
 
 
 def partial(fn: Function, values: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Derivative of a function of two in its first operand; of a sum exactly: a step is lost beside a larger one."""
-    return np.full(values.shape, float(fn(1.0, 0.0) - fn(0.0, 0.0))) if is_sum(fn) else derivative(fn, values, other)
+    """Derivative of a function of two in its first operand; of sums exactly, whose step is lost beside a larger one."""
+    if is_sum(fn):
+        return np.full(values.shape, float(fn(1.0, 0.0) - fn(0.0, 0.0)))
+    if is_product(fn):
+        return np.broadcast_to(other, np.broadcast_shapes(values.shape, other.shape))
+    return derivative(fn, values, other)
 
 
 @asked_once

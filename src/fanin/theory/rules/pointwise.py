@@ -184,7 +184,7 @@ def laid_out(inputs: tuple[Value, ...], *, rows: bool = False) -> list[Law]:
     return [featured(v, signal, rows=rows) if isinstance(v, Known) else as_law(v) for v in inputs]
 
 
-_TABLES: WeakKeyDictionary[Known, dict[tuple, Law]] = WeakKeyDictionary()  # every layer reads the same rotations
+_TABLES: WeakKeyDictionary[Known, dict[Any, Any]] = WeakKeyDictionary()  # every layer reads the same rotations
 
 
 def featured(known: Known, signal: Law, *, rows: bool = False) -> Law:
@@ -200,13 +200,15 @@ def featured(known: Known, signal: Law, *, rows: bool = False) -> Law:
     axis = next((i for i in range(ndim) if shape[i] > 1 and axis_groups(signal.axes[i - ndim]) == {FEATURE}), None)
     if axis is None or shape[axis] != signal.shape[axis - ndim] or known.array.dtype == bool:
         return known.law
-    if shut.is_mask(known.array):
+    tables = _TABLES.setdefault(known, {})
+    if "mask" not in tables:
+        tables["mask"] = known.law if shut.is_mask(known.array) else None
+    if tables["mask"] is not None:
         return known.law
     axes = tuple(
         b if a and a[0].group.startswith("free") and axis_size(a) == axis_size(b) else a
         for a, b in zip(known.axes, signal.axes[-ndim:], strict=True)
     )
-    tables = _TABLES.setdefault(known, {})
     if (axis, rows, axes) not in tables:
         tables[axis, rows, axes] = _table(replace(known, axes=axes), axis, rows)
     law = tables[axis, rows, axes]

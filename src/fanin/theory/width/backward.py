@@ -18,11 +18,12 @@ from fanin.theory import grid, places
 from fanin.theory.adjoint import sequence
 from fanin.theory.adjoint.cotangent import Cotangent, Part, translated
 from fanin.theory.law import Groups, Law, subsets
+from fanin.theory.moments import moments_of
 from fanin.theory.records import replace
 from fanin.theory.state import Value
 from fanin.theory.width import attention, pairs, statistic
 from fanin.theory.width.rule import Setting
-from fanin.theory.width.state import DEGREES, NOTHING, STILL, Spread, coefficients, logged, of_square, variance
+from fanin.theory.width.state import COLUMNS, DEGREES, NOTHING, STILL, Spread, logged, of_square, of_squares, variance
 from fanin.theory.width.weights import matrix
 
 FAILURES = (NotImplementedError, ValueError, IndexError, TypeError, AttributeError, KeyError, ZeroDivisionError)
@@ -136,19 +137,18 @@ class Behind:
             base.rows = self._rows(law, part, base, spread)
         if part.values is None:
             return base.drift + logged(base.rows[0])
-        squares = part.values**2
-        mean = float(law.level_weight @ grid.expectation(squares))
-        if mean <= 0:
+        form = _form_of_square(law, part.values)
+        if form is None:
             return base.drift
-        form = coefficients(law, squares / mean)
         moments = (base.beside or spread).moments
         return base.drift + logged(form @ moments + base.rows[0] + form @ base.rows[1:])
 
     def _rows(self, law: Law, part: Part, base: Base, spread: Spread) -> np.ndarray:
         powers = 2 * self._powers(law, part, base, spread) / pairs.features(law)
         powers[0] = powers[0] * base.rigid + base.extra
-        first = self.setting.sources.single(powers[0])
-        return np.concatenate([first[None], self.setting.sources.rows(powers[1:])], dtype=np.float32)
+        found = np.empty((DEGREES + 1, COLUMNS), np.float32)
+        found[0], found[1:] = self.setting.sources.single(powers[0]), self.setting.sources.rows(powers[1:])
+        return found
 
     def _powers(self, law: Law, part: Part, base: Base, spread: Spread) -> np.ndarray:
         """E over pairs of places of rho^2 r^k, k = 0 .. DEGREES."""
@@ -259,10 +259,8 @@ class Behind:
         r = pairs.powers(g.law, spread.wander)
         if part.values is None:
             return 1 + 2 * powers[0]
-        squares = part.values**2
-        mean = float(g.law.level_weight @ grid.expectation(squares))
-        c = coefficients(g.law, squares / max(mean, 1e-300)) ** 2
-        return 1 + 2 * powers[0] + float(c @ (r + 2 * powers[1:]))
+        form = _form_of_square(g.law, part.values)
+        return 1 + 2 * powers[0] + (float(form**2 @ (r + 2 * powers[1:])) if form is not None else 0.0)
 
     def _wandered(self, g: Cotangent, spread: Spread, to: Law, taps: float) -> dict[Groups, float]:
         part = self._main(g)
@@ -285,6 +283,12 @@ class Behind:
             turned = (part.ratio.get(t, 0.0) * function.slope(r)) ** 2 * spread.wander.get(t, 0.0)
             found[s] = (slope**2 * base.wander.get(t, 0.0) + fresh + turned) / taps
         return found
+
+
+def _form_of_square(law: Law, values: np.ndarray) -> np.ndarray | None:
+    """Hermite coefficients of the square of a part's function over its mean, (DEGREES,); None of nothing."""
+    mean = float(law.level_weight @ moments_of(values).seconds)
+    return law.level_weight @ of_squares(values) / mean if mean > 0 else None
 
 
 def _agreement(law: Law, part: Part, differ: Groups) -> float:

@@ -39,7 +39,7 @@ def softmax(setting: Setting, node: Node, out: Law, inputs: Inputs, spreads: tup
     n = x.shape[node.attrs["axis"] % len(x.shape)]
     logits = _logit_variance(out)
     fresh = drawn(setting.sources, out, spreads[0].wander, NOTHING)
-    lognormal = float(grid.expectation(out.values**4) @ out.level_weight) / out.second**2 - 1
+    lognormal = float(grid.expectation(np.square(out.values**2)) @ out.level_weight) / out.second**2 - 1
     row = n * float(unequal(logits, np.array([n]))[0])
     kept = min(row / lognormal, 1.0) if lognormal > 0 else 0.0
     moments, own = fresh.moments * np.sqrt(kept), fresh.own * kept

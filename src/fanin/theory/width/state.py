@@ -23,7 +23,7 @@ import numpy as np
 
 from fanin.theory import grid
 from fanin.theory.law import Groups, Law
-from fanin.theory.moments import Moments
+from fanin.theory.moments import Moments, moments_of
 
 T = TypeVar("T")
 
@@ -65,6 +65,7 @@ STILL = Spread(np.zeros((DEGREES, COLUMNS)), NOTHING, NOTHING, np.zeros(DEGREES)
 """What does not fluctuate: known arrays, constants."""
 
 
+_ROW = np.arange(DEGREES)
 _SIGNS, _SAME = np.array([-1.0, 1.0]), np.ones(DEGREES)
 
 
@@ -96,7 +97,7 @@ class Sources:
         out = np.zeros((DEGREES, COLUMNS), np.float32)  # there are many
         columns, signs = self.block()
         if covariance.ndim == 1:
-            out[:, columns] = np.diag(np.sqrt(np.maximum(covariance, 0)) * signs)
+            out[_ROW, columns.start + _ROW] = np.sqrt(np.maximum(covariance, 0)) * signs
         else:
             weight, vectors = np.linalg.eigh(covariance)
             out[:, columns] = vectors * np.sqrt(np.maximum(weight, 0)) * signs
@@ -142,16 +143,22 @@ def remembered(fn: Callable[[Law], T]) -> Callable[[Law], T]:
 _BY_LEVEL: WeakKeyDictionary[Moments, np.ndarray] = WeakKeyDictionary()  # of the squares of values
 
 
+def of_squares(values: np.ndarray) -> np.ndarray:
+    """``by_level`` of the squares of values; worked out once for an array, however many laws and parts have it."""
+    key = moments_of(values)
+    found = _BY_LEVEL.get(key)
+    if found is None:
+        found = _BY_LEVEL[key] = by_level(values**2)
+    return found
+
+
 @remembered
 def squares(law: Law) -> np.ndarray:
     """Coefficients of the square of the elements, over its mean."""
     second = law.second
     if second <= 0 or not np.isfinite(second):
         return np.zeros(DEGREES)
-    found = _BY_LEVEL.get(law.moments)
-    if found is None:
-        found = _BY_LEVEL[law.moments] = by_level(law.values**2)
-    return law.level_weight @ found / second
+    return law.level_weight @ of_squares(law.values) / second
 
 
 _SQUARES: WeakKeyDictionary[Spread, tuple[Law, np.ndarray]] = WeakKeyDictionary()
