@@ -99,7 +99,7 @@ def test_gains_and_shifts_before_a_depthwise_convolution(padding):
 
 
 def test_a_control_whose_gains_are_not_undone(monkeypatch):
-    monkeypatch.setattr(linear.orthogonal, "behind", lambda g: None)
+    monkeypatch.setattr(linear.orthogonal, "behind", lambda *_: None)
     torch.manual_seed(1234)
     found = errors(lambda: gained(0), torch.randn(4, C, 9, 9), 8)
     with pytest.raises(AssertionError):

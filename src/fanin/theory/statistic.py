@@ -85,6 +85,11 @@ def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None
     return 2 / spread if spread > 0 else np.inf
 
 
+def agreement(x: Law, axes: tuple[int, ...], groups: int, variance: float) -> float:
+    """Mean over pairs of places of what scatters of their squared correlation: what they agree by chance."""
+    return sum(p * _scatter(x, differ, variance) for differ, p in pair_counts(x, axes, groups) if differ)
+
+
 def independent(x: Law, axes: tuple[int, ...], groups: int, shared: float) -> float:
     """As many independent places as those of a statistic count for, by their mean correlations after centring."""
     variance = x.second - shared

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fanin.theory import grid, overlap, places, turns
-from fanin.theory.adjoint import roots, sequence, tied
+from fanin.theory.adjoint import orthogonal, roots, sequence, tied
 from fanin.theory.adjoint.aligned import to_summand
 from fanin.theory.adjoint.broadcast import unbroadcast
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, fresh, translated
@@ -100,6 +100,7 @@ def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     part, sign = _without_constant(part, out)
     if part.values is None and fn.__code__.co_argcount == 2 and is_sum(fn):
         alpha = sign * float(fn(1.0, 0.0) - fn(0.0, 0.0))
+        part = replace(part, orthogonal=orthogonal.of_summand(part.orthogonal, out, x))
         if alpha == 1.0:
             return part
         return _signed(replace(part, second=part.second * alpha**2), alpha, x)

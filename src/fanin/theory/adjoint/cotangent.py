@@ -36,6 +36,9 @@ class Divided:
         latent: of the tensor whose variance it is.
         slope, curvature: how the cotangent follows the signal, relative to its mean square: the product of its slopes
             at two positions of a sample, and the second derivative of its square (``coherent``).
+        along: mean square, a place, of the sum of ``g x^`` that the norm took away, over what it sent back.
+        plain: the same of a sum that does not know what comes behind the norm.
+        chance: mean square of the correlation that two inputs of a channel have by chance, over its places.
         pieces: the same of every piece of a concatenation of features.
     """
 
@@ -45,6 +48,9 @@ class Divided:
     freedom: float
     slope: float = 0.0
     curvature: float = 0.0
+    along: float = 0.0
+    plain: float = 0.0
+    chance: float = 0.0
     pieces: tuple[Divided, ...] = ()
 
     def piece(self, number: int, latent: int) -> Divided | None:

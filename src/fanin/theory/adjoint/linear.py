@@ -11,7 +11,7 @@ from fanin.graph import Node
 from fanin.theory import border
 from fanin.theory.adjoint import coherent, orthogonal, radial, sequence, white
 from fanin.theory.adjoint.aligned import returned
-from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
+from fanin.theory.adjoint.cotangent import Cotangent, Divided, Part, fresh, translated
 from fanin.theory.adjoint.weights import ONE, Moments, along_weights, moments_of, paired, standardized, weight_part
 from fanin.theory.contraction import axis_groups
 from fanin.theory.kurtosis import kurtosis
@@ -54,7 +54,8 @@ def dense(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
             fresh(second, _carried(g, x), matrix=sequence.correlation(g, x), balanced=g.balanced & x.groups),
             *along,
         ]
-        parts[a["x"]][0] = replace(parts[a["x"]][0], white=white.behind_weights(g, n_out, n_in, between, lost))
+        shun, one = white.behind_weights(g, n_out, n_in, between, lost), parts[a["x"]][0]
+        parts[a["x"]][0] = replace(one, white=shun, orthogonal=orthogonal.behind(g, x, one, n_in, n_in))
         if not along:
             bias = inputs[a["bias"]] if a["bias"] is not None else None
             parts[a["x"]] = [_along_its_input(parts[a["x"]][0], g, x, n_in, bias)]
@@ -62,7 +63,7 @@ def dense(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
     count = float(np.prod([g.law.shape[i] for i in places]))
     axes = g.law.axes[:-1]
     pairs = moments_of(x, -1)
-    total = paired(g, pairs, axes) + along_weights(g, pairs, float(n_in), axes)
+    total = paired(g, pairs, axes) + along_weights(g, pairs, float(n_in), axes) - along_outputs(g, n_in, as_law(weight))
     part = weight_part(weight, count * max(total, 0.0))
     parts[a["weight"]] = [standardized(part, weight, n_in, g, x.pair, axes, total) if isinstance(x, Law) else part]
     if a["bias"] is not None:
@@ -84,11 +85,8 @@ def own_deviation(g: Cotangent, n: float, weight: Law) -> tuple[float, float, fl
         the share of the squared gradient that is lost; of two inputs' product for a correlation of one (``white``); and
         along a direction for which all of s^2 is made.
     """
-    by = {p.divided for p in g.parts}
-    if len(by) != 1:
-        return 0.0, 0.0, 0.0
-    (d,) = by
-    if d is None or d.latent != g.law.latent.id or not np.isfinite(d.freedom) or d.variance <= 0:
+    d = _divided(g)
+    if d is None:
         return 0.0, 0.0, 0.0
     if d.freedom <= 2 and d.eps <= 0:  # the mean inverse is infinite
         return 0.0, 0.0, 0.0
@@ -96,6 +94,27 @@ def own_deviation(g: Cotangent, n: float, weight: Law) -> tuple[float, float, fl
     sized = mean_inverse(d.variance * (1 + 2 / f), d.eps, f + 2)  # E[s^2 / v / (s^2 + eps)]
     lost = 1 - sized / mean_inverse(d.variance, d.eps, f)
     return min(f / n * (kurtosis(weight) - 1) / 2, 1.0) * lost, f / n * lost, lost
+
+
+def _divided(g: Cotangent) -> Divided | None:
+    """What a norm over places divided these very outputs by; None where there is none."""
+    by = {p.divided for p in g.parts}
+    d = by.pop() if len(by) == 1 else None
+    known = d is not None and d.latent == g.law.latent.id and np.isfinite(d.freedom) and d.variance > 0
+    return d if known else None
+
+
+def along_outputs(g: Cotangent, n: float, weight: Law) -> float:
+    """What ``paired`` misses in front of a batch norm: the gradient is orthogonal to the output, ``y = sum_i w_i x_i``.
+
+    With r the correlation of x_i and y over places, a sum of g x_i loses r^2 of what it would be without: with C the
+    inputs' covariance the mean of ``w C^2 w / (w C w)``, ``tr C^2 / (tr C)^2`` of their variance. Of that ``paired``
+    has what places have in common in the mean. What they agree by chance is left, 1/n at least: n directions.
+    """
+    d = _divided(g)
+    return (
+        d.plain * g.second * d.variance / (n * weight.second) * d.chance if d is not None and weight.second > 0 else 0.0
+    )
 
 
 def _carried(g: Cotangent, x: Law, axis: int = -1) -> dict[Groups, float]:
@@ -140,8 +159,7 @@ def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
         whole = lambda p: adjoint_taps(p.mean(1, keepdims=True), node, kernel)  # noqa: E731
         along = returned(g, x, channels * weight.second, whole)
         part = fresh(second, _thinned(_carried(g, x, 1), node, x, kernel))
-        if weight.shape[1] == 1 and not a["transposed"]:
-            part = replace(part, orthogonal=orthogonal.behind(g))
+        part = replace(part, orthogonal=orthogonal.behind(g, x, part, weight.shape[1], n_in))
         shun = white.behind_weights(g, channels, n_in, between, lost, _within(weight, a["groups"]))
         heard = adjoint_taps(np.ones((1,) * len(node.shape)), node, kernel)
         sent = [*coherent.returned(g, x, replace(part, white=shun), heard, weight.second), *along]
@@ -150,7 +168,7 @@ def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     axes = (g.law.axes[0], *g.law.axes[2:])
     pairs = _patches(node, g, x, kernel)
     n_in = weight.shape[1] * float(np.prod(kernel))
-    total = paired(g, pairs, axes) + along_weights(g, pairs, n_in, axes)
+    total = paired(g, pairs, axes) + along_weights(g, pairs, n_in, axes) - along_outputs(g, n_in, as_law(weight))
     part = weight_part(weight, places * max(total, 0.0))
     if isinstance(x, Law):
         part = standardized(part, weight, n_in, g, x.pair, axes, total)

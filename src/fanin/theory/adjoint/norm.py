@@ -22,7 +22,7 @@ from fanin.theory.law import FEATURE, Groups, Law, constant, subsets
 from fanin.theory.records import replace
 from fanin.theory.rules import norm as forward
 from fanin.theory.state import Value, as_law
-from fanin.theory.statistic import freedom, mean_inverse, pair_counts, shared_by, shared_moment
+from fanin.theory.statistic import agreement, freedom, mean_inverse, pair_counts, shared_by, shared_moment
 
 
 def norm(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
@@ -76,6 +76,10 @@ def _beside_signal(g: Cotangent, gained: Gained) -> Cotangent:
         Part(p.base, p.second, p.ratio, _times(signal, p.values), p.matrix, orthogonal=p.orthogonal) for p in g.parts
     ]
     return Cotangent(g.law, tuple(parts))
+
+
+def _unaware(g: Cotangent) -> Cotangent:
+    return Cotangent(g.law, tuple(replace(p, orthogonal=None) for p in g.parts))
 
 
 def _times(signal: np.ndarray, values: np.ndarray | None) -> np.ndarray:
@@ -173,8 +177,13 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
         return part
     part = opened.followed(part, g, x, axes)
     followed = coherent.slope(g, removed_signal) / left, coherent.curvature(g) / second
-    apart = () if x.latent.pieces is None else tuple(_divided(one, axes, eps, followed) for one in _kinds_of(x, axes))
-    return replace(part, divided=Divided(x.latent.id, variance, eps, f, *followed, apart), white=g.white)
+    plain = _mean_pair(g, axes, groups, _unaware(beside).pair)
+    many = prod(axis_size(x.axes[i]) for i in axes)
+    whole = Divided(x.latent.id, variance, eps, f, *followed, many * removed_signal / more / left, many * plain / left)
+    apart = () if x.latent.pieces is None else tuple(_divided(one, axes, whole) for one in _kinds_of(x, axes))
+    return replace(
+        part, divided=replace(whole, chance=agreement(x, axes, groups, variance), pieces=apart), white=g.white
+    )
 
 
 def _kinds_of(x: Law, axes) -> tuple[Law, ...]:
@@ -182,11 +191,12 @@ def _kinds_of(x: Law, axes) -> tuple[Law, ...]:
     return () if told is None else told.laws
 
 
-def _divided(x: Law, axes, eps: float, followed: tuple[float, float]) -> Divided:
+def _divided(x: Law, axes, whole: Divided) -> Divided:
     """What channels of one law were divided by, where all have their own deviations."""
     shared = shared_moment(x, axes)
     variance = max(x.second - shared + uneven.shortfall(x), 0.0)
-    return Divided(x.latent.id, variance, eps, freedom(x, axes, 1, shared), *followed)
+    f, chance = freedom(x, axes, 1, shared), agreement(x, axes, 1, variance)
+    return replace(whole, latent=x.latent.id, variance=variance, freedom=f, chance=chance)
 
 
 def _inverse_by_channel(x: Law, axes, eps: float, centred: bool, mean: float) -> np.ndarray | float:

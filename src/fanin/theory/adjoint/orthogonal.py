@@ -1,15 +1,20 @@
-"""In front of a convolution of one channel each and its batch norm, a gradient is orthogonal to the channel.
+"""In front of weights and their batch norm a gradient is orthogonal to the outputs, hence in part to the inputs.
 
 Batch norm takes away what a gradient has along its input y: over the places of a channel ``sum g_y y = eps /
 (s^2 + eps) sum g x^``. A kernel that reads one channel hands that on to it, ``sum g_x x = sum g_y y``, so the size of
 the channel has hardly a gradient: the gain of a norm before it gets what eps, and a nonlinearity between, leave. One
 constraint of a channel's N places is nothing for the gradient's mean square, and everything for a sum along it:
 
-    E[(sum_p B_p d(z_p))^2] = V(d, d) - share V(d, x)^2 / V(x, x),
+    E[(sum_p B_p d(z_p))^2] = V(d, d) - (1 - S / V(x, x)) V(d, x)^2 / V(x, x),
 
-as of Gaussian numbers of which one sum is known to be zero, with ``V(d, e) = sum_pq E[B_p B_q] E[d_p e_q]``. Places of
+as of Gaussian numbers of which one sum is known, with ``V(d, e) = sum_pq E[B_p B_q] E[d_p e_q]`` and S the sum's own
+mean square: ``E[s^2 eps^2 / (s^2 + eps)^3] / E[s^2 / (s^2 + eps)]`` of that of ``sum g x^``. Places of
 unlike mean square (borders) and what pairs have in common are in V: that a gradient sums to zero, as far as no tap
 reads beyond a border, is not taken twice, and nothing is left of a sum along x itself.
+
+A kernel of m channels makes ``y = sum_c y_c``, and ``sum g_x x = sum g_y y_c`` loses the square of the correlation of
+y_c and y: on average ``1/m + (1 - 1/m) 2 / (n + 2)`` over n weights an output, whose sizes make some parts larger than
+others, and beside it what two inputs agree by chance.
 
 Where d and x are proportional but far out (a ReLU6 at a latent beyond six), the mean over networks is made by the one
 in hundreds that has such an element: a tensor of n elements hardly has one beyond that share, and there d counts
@@ -27,7 +32,7 @@ from fanin.theory.adjoint.cotangent import Cotangent, Part
 from fanin.theory.adjoint.joint import levels_onto
 from fanin.theory.law import FEATURE, Law, mehler, subsets
 from fanin.theory.records import replace
-from fanin.theory.statistic import LOG_T
+from fanin.theory.statistic import LOG_T, mean_inverse
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,21 +40,53 @@ class Orthogonal:
     """What a part's base is orthogonal to over the places of a feature.
 
     Attributes:
-        share: one where it is exactly so; less where eps is beside the variance.
+        share: of the mean square of a sum along it that is not there; one behind a kernel of one channel.
+        left: mean square, a place, of the sum along it, over that of a base without correlations: what eps leaves.
         values: (levels, POINTS) the function of the tensor's latent, of mean square one; None for the tensor itself.
     """
 
     share: float
+    left: float = 0.0
     values: np.ndarray | None = None
 
 
-def behind(g: Cotangent) -> Orthogonal | None:
-    """Of what a kernel of one channel sends back, whose outputs were normalized over places."""
+def behind(g: Cotangent, x: Law, sent: Part, channels: int, n: float) -> Orthogonal | None:
+    """Of what weights of n inputs, of so many channels, send back to x, whose outputs were normalized over places."""
     divided = {p.divided for p in g.parts}
     d = divided.pop() if len(divided) == 1 else None
     if d is None or d.latent != g.law.latent.id or d.variance <= 0 or not np.isfinite(d.freedom):
         return None
-    return Orthogonal(1 - _left(d.variance, d.eps, d.freedom))
+    left = _left(d.variance, d.eps, d.freedom)
+    if channels > 1:
+        chance = 2 / (n + 2) * (1 - 1 / channels) + max(d.chance - 1 / n, 0.0)
+        return Orthogonal(min(1 / channels + chance, 1.0) * (1 - min(left, 1.0)))
+    own = sent.mean_second * x.second * _places(x) * mean_inverse(d.variance, d.eps, d.freedom)
+    return Orthogonal(1.0, left * d.along * g.second * _places(g.law) / max(own, 1e-300))
+
+
+def of_summand(known: Orthogonal | None, out: Law, x: Law) -> Orthogonal | None:
+    """What a base that is orthogonal to a sum knows of one of its independent summands."""
+    if known is None or known.values is not None or out.second <= 0:
+        return None
+    return Orthogonal(known.share * min(x.second / out.second, 1.0))
+
+
+def merged(parts: list[Part], means: list[float]) -> Orthogonal | None:
+    """Of the sum of independent parts."""
+    known = [p.orthogonal or Orthogonal(0.0) for p in parts]
+    total = sum(means)
+    if total <= 0 or any(k.values is not None for k in known) or not any(k.share for k in known):
+        return None
+    share, left = (
+        sum(m * v for m, v in zip(means, each, strict=True)) / total
+        for each in zip(*((k.share, k.left) for k in known), strict=True)
+    )
+    return Orthogonal(share, left)
+
+
+def _places(law: Law) -> float:
+    """How many places a feature has."""
+    return float(np.prod([a.size for axis in law.axes for a in axis if a.group != FEATURE]))
 
 
 def _left(variance: float, eps: float, f: float) -> float:
@@ -92,9 +129,9 @@ def taken(part: Part, law: Law) -> float:
 
 
 def _taken(part: Part, law: Law, known: Orthogonal) -> float:
-    """``share V(d, x)^2 / V(x, x)``, a place."""
+    """``(share - S / V(x, x)) V(d, x)^2 / V(x, x)``, a place."""
     along = law.values if known.values is None else known.values
-    others = float(np.prod([a.size for axis in law.axes for a in axis if a.group != FEATURE])) - 1
+    others = _places(law) - 1
     if others <= 0 or part.values is None or len(along) != len(part.values):
         return 0.0
     along = along / max(float(law.level_weight @ grid.expectation(along**2)), 1e-300) ** 0.5
@@ -103,7 +140,7 @@ def _taken(part: Part, law: Law, known: Orthogonal) -> float:
     if whole <= 1e-6 * part.mean_second:  # it sums to zero as a constant does, which correlations know
         return 0.0
     met = (_square(part, law, part.values + along) - _square(part, law, part.values - along)) / 4
-    return known.share * met**2 / whole / others
+    return (known.share - known.left * part.mean_second / whole) * met**2 / whole / others
 
 
 def _as_far_as_seen(along: np.ndarray, values: np.ndarray, law: Law) -> np.ndarray:
@@ -150,14 +187,14 @@ def _weight(part: Part, law: Law) -> np.ndarray:
 def least(part: Part, law: Law) -> float:
     """Mean square a place of a sum along what the base is orthogonal to: what eps leaves of it."""
     known = part.orthogonal
-    if known is None or part.values is None or known.values is None or len(known.values) != len(part.values):
+    if known is None or part.values is None:
+        return 0.0
+    along = law.values if known.values is None else known.values
+    if len(along) != len(part.values):
         return 0.0
     weight = _weight(part, law)
-    square = max(float(weight @ grid.expectation(known.values**2)), 1e-300)
-    met, constant = (
-        float(weight @ grid.expectation(f)) / square**0.5 for f in (part.values * known.values, known.values)
-    )
-    return part.mean_second * (1 - known.share) * (1 - constant**2) * met**2
+    square = max(float(weight @ grid.expectation(along**2)), 1e-300)
+    return part.mean_second * known.left * float(weight @ grid.expectation(part.values * along)) ** 2 / square
 
 
-__all__ = ["Orthogonal", "behind", "followed", "least", "taken"]
+__all__ = ["Orthogonal", "behind", "followed", "least", "merged", "of_summand", "taken"]
