@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from math import factorial
 
 import numpy as np
 from scipy.special import betaincinv, ndtr
 
 from fanin.theory import grid
+from fanin.theory.records import cached_property
 
 Table = Callable[[float, np.ndarray, float], np.ndarray]
 
@@ -44,7 +45,7 @@ class _Grid:
     def __init__(self, s: float, longest: int, sphere: float):
         self.t = np.arange(-np.log(longest) - 6 * s - 12, 6 * s + 8, STEP_IN_T)
         if sphere > 1:
-            self.z, self.weight = grid.refined(s / STEP_IN_T)
+            self.z, self.weight = grid.refined(4 * s)
             self.z = coordinate(self.z, self.weight, sphere)
         else:
             self.z, self.weight = _gaussian_nodes(STEP_IN_T / max(s, 1.0))
@@ -110,7 +111,7 @@ def concentrations(variance: float, counts: np.ndarray, sphere: float = 0.0) -> 
     return _for_many(_integrated, variance, counts, sphere)
 
 
-STEP = 1 / 32  # of nodes in the log of the variance: cubics between them are good to seven digits
+STEP = 1 / 16  # of nodes in the log of the variance: cubics between them are good to six digits
 
 
 def _for_many(table: Table, variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
 from fanin.graph import Graph, Kind, Node
 from fanin.theory.contraction import shifted
 from fanin.theory.law import FEATURE, Law
-from fanin.theory.records import replace
+from fanin.theory.records import cached_property, replace
 from fanin.theory.state import Value
 
 Coefficients = dict[str, np.ndarray]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TypeGuard
 
 import numpy as np
@@ -25,7 +24,7 @@ from fanin.theory.failures import FAILURES, reason
 from fanin.theory.law import FEATURE, Law, compress, constant, fresh_latent
 from fanin.theory.loss import Head, Start, start
 from fanin.theory.padding import looked_up, padding_of
-from fanin.theory.records import replace
+from fanin.theory.records import cached_property, replace
 from fanin.theory.reuse import Memory
 from fanin.theory.rules import attention, convolution, move, noise, norm, pointwise, pool, recurrent, route, write
 from fanin.theory.state import Hidden, Known, Unmodelled, Value, batch_axes, feature_axes, free_axes

@@ -24,12 +24,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy.special import ndtr
 
 from fanin.theory import grid
 from fanin.theory.latent import ALONG
+from fanin.theory.moments import Moments
 from fanin.theory.records import replace
 
 if TYPE_CHECKING:
@@ -199,14 +201,25 @@ def _kernel(rho: float) -> np.ndarray:
     return np.diff(ndtr((edges - rho * grid.Z_COARSE[:, None]) / np.sqrt(1 - rho**2)), axis=1)
 
 
+_KNOWN: WeakKeyDictionary[Moments, tuple[np.ndarray, np.ndarray]] = WeakKeyDictionary()
+
+
+def _by_itself(law: Law) -> tuple[np.ndarray, np.ndarray]:
+    """Squares and values on the coarse grid over their mean square and rms; once for an array of values."""
+    found = _KNOWN.get(law.moments)
+    if found is None:
+        rms = np.sqrt(law.seconds)[:, None]
+        found = _KNOWN[law.moments] = folded(law.values**2) / rms**2, folded(law.values) / rms
+    return found
+
+
 def own(law: Law) -> dict[Key, Given]:
     """An element given its own latent."""
     latent = law.latent
     if law.deterministic or law.loose is not None or len(law.values) > MANY or not np.all(law.seconds > 0):
         return {}
     alike = float(min(max(latent.corr.get(ALONG, 1.0), 0.0), 1.0))
-    second, rms = folded(law.values**2), np.sqrt(law.seconds)[:, None]
-    made = Given(second / rms**2, folded(law.values) / rms, alike)
+    made = Given(*_by_itself(law), alike)
     moved = bool(latent.place_view)
     return {(latent.id, latent.feature_view, moved): made.smoothed if moved else made}
 

@@ -34,7 +34,7 @@ Axis = tuple[Atom, ...]
 _fresh = itertools.count()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
     """What keys, values and logits were made of: two that were made of one tensor know of each other.
 
@@ -111,7 +111,7 @@ class Uneven(NamedTuple):
     few: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Latent:
     """Identity of a latent and how it correlates between places.
 

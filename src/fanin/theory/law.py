@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,7 +32,7 @@ from fanin.theory.levels import (
 )
 from fanin.theory.mehler import mehler, solve_correlation, two_points
 from fanin.theory.moments import Moments, moments_of
-from fanin.theory.records import replace
+from fanin.theory.records import cached_property, replace
 
 if TYPE_CHECKING:
     from fanin.theory.given import Given

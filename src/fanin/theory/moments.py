@@ -7,11 +7,11 @@ law before. Arrays of values are never written to.
 from __future__ import annotations
 
 import weakref
-from functools import cached_property
 
 import numpy as np
 
 from fanin.theory import grid
+from fanin.theory.records import cached_property
 
 _SLOPE = grid.WEIGHT * grid.Z_UNIT
 

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import grid
 from fanin.theory.law import Axis, Groups, Law, gaussians, latent_for
-from fanin.theory.records import replace
+from fanin.theory.records import cached_property, replace
 
 LONGEST = 512
 """Places of a sequence beyond which sums over it are not told apart."""

@@ -1,13 +1,17 @@
-"""Frozen records with other fields, without running their constructors again.
+"""Frozen records with other fields, without running their constructors again, and what they work out once.
 
 ``dataclasses.replace`` reads, checks and sets every field one by one: a twentieth of the theory's time on deep models.
+``functools.cached_property`` takes a lock before Python 3.12, which costs more than much of what is worked out.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, TypeVar
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 R = TypeVar("R")
 
@@ -21,25 +25,42 @@ def replace(record: R, **changes: Any) -> R:
         0.5
     """
     kind: Any = type(record)
-    names = _fields(kind)
-    if names is None:
+    found = _fields(kind)
+    if found is None:
         return dataclasses.replace(record, **changes)  # pyright: ignore[reportArgumentType, reportType]
-    if not names.issuperset(changes):
-        raise TypeError(f"{kind.__name__} has no field {', '.join(sorted(changes.keys() - names))}")
+    names, known, read = found
+    if not known.issuperset(changes):
+        raise TypeError(f"{kind.__name__} has no field {', '.join(sorted(changes.keys() - known))}")
     new = object.__new__(kind)
-    held, now = vars(new), vars(record)
-    for name in names:
-        held[name] = now[name]
+    held = new.__dict__
+    held.update(zip(names, read(record.__dict__), strict=True))
     held.update(changes)
     return new
 
 
+if TYPE_CHECKING:
+    from functools import cached_property
+else:
+
+    class cached_property(functools.cached_property):
+        """``functools.cached_property`` without a lock: two threads may work out the same number twice."""
+
+        def __get__(self, instance, owner=None):
+            if instance is None:
+                return self
+            found = instance.__dict__[self.attrname] = self.func(instance)
+            return found
+
+
 @lru_cache(maxsize=64)
-def _fields(kind: type) -> frozenset[str] | None:
-    """Names of the fields of records whose constructors do nothing but keep them; None for others."""
+def _fields(kind: type) -> tuple[tuple[str, ...], frozenset[str], Callable[[dict], tuple]] | None:
+    """Fields of records whose constructors do nothing but keep them, and what reads several at once; None of others."""
     plain = not hasattr(kind, "__post_init__") and not hasattr(kind, "__slots__")
     fields = dataclasses.fields(kind)
-    return frozenset(f.name for f in fields) if plain and all(f.init for f in fields) else None
+    names = tuple(f.name for f in fields)
+    if not plain or len(names) < 2 or not all(f.init for f in fields):
+        return None
+    return names, frozenset(names), itemgetter(*names)
 
 
-__all__ = ["replace"]
+__all__ = ["cached_property", "replace"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 from dataclasses import dataclass
-from functools import cached_property
 from weakref import WeakValueDictionary
 
 import numpy as np
 
 from fanin.theory.law import FEATURE, Atom, Axis, Law, constant
+from fanin.theory.records import cached_property
 
 SAMPLE, POSITION = "sample", "position"
 _counter = itertools.count()

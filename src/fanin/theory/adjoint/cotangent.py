@@ -10,13 +10,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fanin.theory.law import FEATURE, Axis, Groups, Law, mehler, subsets
 from fanin.theory.moments import mean_of, moments_of
+from fanin.theory.records import cached_property
 
 if TYPE_CHECKING:
     from fanin.theory.adjoint.orthogonal import Orthogonal

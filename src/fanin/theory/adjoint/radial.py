@@ -36,6 +36,7 @@ from fanin.theory.adjoint.joint import levels_onto
 from fanin.theory.adjoint.slopes import asked_once, slope
 from fanin.theory.law import FEATURE, Law
 from fanin.theory.records import replace
+from fanin.theory.rules.pointwise import laid_out
 from fanin.theory.state import Value, as_law
 
 Radial = Mapping[Any, Amount]
@@ -112,7 +113,7 @@ def behind(
 ) -> list[list[Part]]:
     """What an elementwise function sends back, with its ``R`` where that follows from the result's."""
     if node.kind is Kind.PRODUCT and len(inputs) == 2:
-        return _factors(g, [as_law(v) for v in inputs], sent, (1.0, 1.0))
+        return _factors(g, laid_out(tuple(inputs)), sent, (1.0, 1.0))
     if len(inputs) == 2 and _divides(fn):
         return _factors(g, [as_law(v) for v in inputs], sent, (1.0, -1.0))
     if node.kind is Kind.SUM and len(inputs) == 2:

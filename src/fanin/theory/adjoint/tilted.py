@@ -69,14 +69,13 @@ class _Row:
     def sums(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """What queries and keys get of weights (points, runs), of which each key has ``b``: shape (2, points)."""
         u, x = a @ self.v + b * self.v_own, a @ self.k + b * self.k_own
-        v, k = np.diag(self.v), np.diag(self.k)
+        v, k = self.v.diagonal(), self.k.diagonal()
         both, over = a * b, a * u
-        mixed = ((a @ (self.v * self.k)) * a).sum(1)
-        mixed = mixed + both @ (self.v_own * self.k_own + self.v_own * k + self.k_own * v)
-        w, y = over.sum(1), (a * x).sum(1)
-        both *= v + self.v_own - 2 * u + w[:, None]
-        over *= x
-        return np.array([mixed - 2 * over.sum(1) + w * y, both.sum(1)])
+        mixed = np.einsum("pi,pi->p", a @ (self.v * self.k), a)
+        mixed += both @ (self.v_own * self.k_own + self.v_own * k + self.k_own * v)
+        w, y = over.sum(1), np.einsum("pi,pi->p", a, x)
+        of_keys = both @ (v + self.v_own) - 2 * np.einsum("pi,pi->p", both, u) + w * both.sum(1)
+        return np.array([mixed - 2 * np.einsum("pi,pi->p", over, x) + w * y, of_keys])
 
     def passed(self, per: float, drawn: float) -> np.ndarray:
         """Mean of the sums over logits, over those of equal weights."""

@@ -89,7 +89,5 @@ def _moments(rows: Rows, g: Pairs, logits: tuple[float, float], behind: Behind) 
 def _of_two_rows(rows: Rows, between: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
     """Sum over keys and pairs of different rows that look at them of E[g g'] and of the mean weights times numbers."""
     s, w = rows.weight, rows.queries
-    whole = np.einsum(
-        "ij,ik,kj,j->", s * one[:, None], rows.both(between), s * other[:, None], rows.keys, optimize=True
-    )
-    return float(whole - (w * np.diag(between) * one * other) @ s**2 @ rows.keys)
+    whole = (s * one[:, None] * (rows.both(between) @ (s * other[:, None]))).sum(0)
+    return float((whole - (w * np.diag(between) * one * other) @ s**2) @ rows.keys)

@@ -7,7 +7,7 @@ E[sum_j a_j^2] = A(s^2, n); the output keeps A of the values' mean square and 1 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,6 +17,7 @@ from fanin.theory import overlap, places, windows
 from fanin.theory.concentration import concentration, concentrations, fluctuating
 from fanin.theory.contraction import axis_groups, shifted
 from fanin.theory.law import Groups, Law, gaussian
+from fanin.theory.records import cached_property
 from fanin.theory.rows import Columns, columns, laid, mixed_places
 from fanin.theory.rules import masked
 from fanin.theory.rules.mix import _is_weight, _lift, _ratio, mix

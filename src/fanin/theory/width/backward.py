@@ -42,6 +42,7 @@ class Base:
         rows: (DEGREES + 1, COLUMNS) fluctuations of h_2(u) h_k(z), made when they are first asked for.
         beside: the spread of the latent it is a function of, where that is not its tensor's own: before a norm, a
             gradient follows the normalized signal.
+        last: what was asked of it last, and the answer: a tensor and its views ask in turn.
     """
 
     drift: np.ndarray
@@ -50,6 +51,7 @@ class Base:
     rigid: float = 1.0
     rows: np.ndarray | None = None
     beside: Spread | None = None
+    last: tuple[tuple, np.ndarray] | None = None
 
 
 @dataclass(eq=False)
@@ -135,13 +137,17 @@ class Behind:
         base = self.bases[part.base]
         if base.rows is None:
             base.rows = self._rows(law, part, base, spread)
+        asked = part.values, spread, law.level_weight
+        if base.last is not None and _same(base.last[0], asked):
+            return base.last[1]
+        found = base.drift
         if part.values is None:
-            return base.drift + logged(base.rows[0])
-        form = _form_of_square(law, part.values)
-        if form is None:
-            return base.drift
-        moments = (base.beside or spread).moments
-        return base.drift + logged(form @ moments + base.rows[0] + form @ base.rows[1:])
+            found = base.drift + logged(base.rows[0])
+        elif (form := _form_of_square(law, part.values)) is not None:
+            moments = (base.beside or spread).moments
+            found = base.drift + logged(form @ moments + base.rows[0] + form @ base.rows[1:])
+        base.last = asked, found
+        return found
 
     def _rows(self, law: Law, part: Part, base: Base, spread: Spread) -> np.ndarray:
         powers = 2 * self._powers(law, part, base, spread) / pairs.features(law)
@@ -210,7 +216,8 @@ class Behind:
         divided = self._divided(node, to, self.spreads.get(node.inputs[0], STILL), self._fourth(g, spread))
         if part.values is None or len(g.parts) != 1:
             return Base(total + divided, wander, rigid=0.0)
-        return replace(self.bases[g.parts[0].base], drift=self._behind(g) + divided, wander=wander, beside=spread)
+        base = self.bases[g.parts[0].base]
+        return replace(base, drift=self._behind(g) + divided, wander=wander, beside=spread, last=None)
 
     def _divided(self, node: Node, x: Law, spread: Spread, fourth: float) -> np.ndarray:
         """Minus the fluctuation of the log variance that a norm divides by, and its dispersion over channels."""
@@ -283,6 +290,13 @@ class Behind:
             turned = (part.ratio.get(t, 0.0) * function.slope(r)) ** 2 * spread.wander.get(t, 0.0)
             found[s] = (slope**2 * base.wander.get(t, 0.0) + fresh + turned) / taps
         return found
+
+
+def _same(asked: tuple, again: tuple) -> bool:
+    """Whether the same is asked: of one function, one latent, and levels with the same shares."""
+    if asked[0] is None and again[0] is None:
+        return True
+    return asked[0] is again[0] and asked[1] is again[1] and np.array_equal(asked[2], again[2])
 
 
 def _form_of_square(law: Law, values: np.ndarray) -> np.ndarray | None:
