@@ -123,10 +123,9 @@ def _independent(shared: Law, fn: Function, both: given.Operands, pair: str, mom
     if not rho and pair == "sum":  # a skip: one is a summand of the other, or both have one in common
         rho = x.latent.in_common(y.latent)
     if pair == "sum" and x.gaussian and y.gaussian:
-        values = _gaussian_sum(fn, fx, fy, rho)
+        values = _gaussian_sum(fn, both, rho)
     elif moments_only:
-        mean = grid.expectation(fx) * grid.expectation(fy)
-        second = grid.expectation(fx**2) * grid.expectation(fy**2)
+        mean, second = np.multiply(*both.means), np.multiply(*both.sizes)
         values = mean[:, None] + np.sqrt(np.maximum(second - mean**2, 0))[:, None] * grid.Z_UNIT
     else:
         if len(fx) > PAIRS:
@@ -135,16 +134,15 @@ def _independent(shared: Law, fn: Function, both: given.Operands, pair: str, mom
         values = np.stack([_transport(fn, a, b, rho) for a, b in zip(fx, fy, strict=True)])
         if pair == "product" and not rho:  # moments of independent factors multiply, whatever their steps
             tied = given.of_product(both)
-            mean = grid.expectation(fx) * grid.expectation(fy) + tied.mean
-            second = grid.expectation(fx**2) * grid.expectation(fy**2) * tied.gain
+            mean, second = np.multiply(*both.means) + tied.mean, np.multiply(*both.sizes) * tied.gain
             values = np.stack([matched(v, float(m), float(s)) for v, m, s in zip(values, mean, second, strict=True)])
             values = _of_one_sign(values, fx, fy)
-    terms = _terms(fn, replace(shared, values=values), fx, fy, x, y) if pair == "sum" else {}
-    handed = _handed_on(replace(shared, values=values), (fx, fy), (x, y)) if pair == "product" and not rho else {}
+    terms = _terms(fn, replace(shared, values=values), both) if pair == "sum" else {}
+    handed = _handed_on(replace(shared, values=values), both) if pair == "product" and not rho else {}
     known = tied.known if pair != "sum" else given.of_sum(both, float(fn(zero, one)[0] - fn(zero, zero)[0]), rho)
     old, (values, level) = shared.level, compress(values, shared.level)
     law = replace(shared, values=values, level=level, given=given.regrouped(known, old, level, len(values)))
-    untied = _untied(replace(shared, values=np.ones((len(fx), 1))), fx, fy, tied)
+    untied = _untied(replace(shared, values=np.ones((len(fx), 1))), both, tied)
     moments = _pair_moments(pair, law, x, y, rho, untied)
     law = replace(law, latent=latent_for(law, moments, law.groups))
     if pair == "sum" and (x.latent.spread or y.latent.spread):
@@ -184,27 +182,26 @@ def _mirrored(law: Law, x: Law, y: Law) -> float:
     return min(whole / law.second, 1.0) if whole and law.second > 0 else 0.0
 
 
-def _terms(fn: Function, law: Law, fx: np.ndarray, fy: np.ndarray, x: Law, y: Law) -> dict[tuple, float]:
+def _terms(fn: Function, law: Law, both: given.Operands) -> dict[tuple, float]:
     """The latents that a sum is made of, with its correlation with each: the mean over levels, by their variance."""
     deviation = np.sqrt(law.variances)
     share = law.level_weight * deviation
     total = float(share @ deviation)
     zero, one = np.zeros(1), np.ones(1)
     found: dict[tuple, float] = {}
-    for f, part, factor in ((fx, x, fn(one, zero)), (fy, y, fn(zero, one))):
-        slope = float(factor[0] * (share @ (f @ (grid.WEIGHT * grid.Z_UNIT)))) / max(total, 1e-300)
+    for line, part, factor in zip(both.slopes, (both.x, both.y), (fn(one, zero), fn(zero, one)), strict=True):
+        slope = float(factor[0] * (share @ line)) / max(total, 1e-300)
         for key, c in part.latent.made_of.items():
             found[key] = found.get(key, 0.0) + slope * c
     return {key: c for key, c in found.items() if abs(c) > 1e-4}
 
 
-def _handed_on(law: Law, values: tuple[np.ndarray, np.ndarray], factors: tuple[Law, Law]) -> dict[tuple, float]:
+def _handed_on(law: Law, both: given.Operands) -> dict[tuple, float]:
     """What a product has in common with its factors: ``Cov(x y, x) = E[y] Var(x)``."""
-    line = grid.WEIGHT * grid.Z_UNIT
-    own = float(law.level_weight @ (law.values @ line))
+    own = float(law.level_weight @ law.slopes)
     found: dict[tuple, float] = {}
-    for f, other, part in zip(values, reversed(values), factors, strict=True):
-        slope = float(law.level_weight @ ((f @ line) * grid.expectation(other))) / max(own, 1e-300)
+    for line, other, part in zip(both.slopes, reversed(both.means), (both.x, both.y), strict=True):
+        slope = float(law.level_weight @ (line * other)) / max(own, 1e-300)
         if abs(slope) > LEAST:
             for key, c in part.latent.made_of.items():
                 found[key] = found.get(key, 0.0) + slope * c
@@ -242,10 +239,11 @@ def _shared_correlation(x: Law, y: Law) -> float:
     return x.latent.corr.get(ALONG, 0.0) if x.latent.place_view and y.latent.place_view else 0.0
 
 
-def _gaussian_sum(fn: Function, fx: np.ndarray, fy: np.ndarray, rho: float) -> np.ndarray:
+def _gaussian_sum(fn: Function, both: given.Operands, rho: float) -> np.ndarray:
     """x + alpha y of Gaussians; alpha is read off fn."""
-    mx, my = grid.expectation(fx), grid.expectation(fy)
-    sx, sy = (fx - mx[:, None]) @ (grid.WEIGHT * grid.Z_UNIT), (fy - my[:, None]) @ (grid.WEIGHT * grid.Z_UNIT)
+    (mx, my), (sx, sy) = both.means, both.slopes
+    if any(np.any(np.abs(m) > 1e3 * np.abs(s)) for m, s in ((mx, sx), (my, sy))):  # huge means (masks) leave a rounding
+        sx, sy = ((f - m[:, None]) @ (grid.WEIGHT * grid.Z_UNIT) for f, m in ((both.fx, mx), (both.fy, my)))
     zero, one = np.zeros_like(sx), np.ones_like(sx)
     alpha = fn(zero, one)
     mean = fn(mx, my)
@@ -280,7 +278,7 @@ def matched(values: np.ndarray, mean: float, second: float) -> np.ndarray:
     return mean + (values - centre) * (wanted / spread)
 
 
-def _untied(joint: Law, fx: np.ndarray, fy: np.ndarray, tied: given.Tied) -> tuple[float, float] | None:
+def _untied(joint: Law, both: given.Operands, tied: given.Tied) -> tuple[float, float] | None:
     """Mean and mean square of a product whose factors have a latent in common, if they had not; None where so it is.
 
     By joint level: factors whose sizes differ from place to place in the same way are no more tied for that.
@@ -288,8 +286,7 @@ def _untied(joint: Law, fx: np.ndarray, fy: np.ndarray, tied: given.Tied) -> tup
     if np.all(np.abs(tied.gain - 1) <= 1e-9) and not np.any(tied.mean):
         return None
     weight = joint.level_weight
-    means, seconds = (grid.expectation(fx**k) * grid.expectation(fy**k) for k in (1, 2))
-    return float(weight @ means), float(weight @ seconds)
+    return float(weight @ np.multiply(*both.means)), float(weight @ np.multiply(*both.sizes))
 
 
 def _pair_moments(

@@ -20,7 +20,7 @@ the mean correlation of two places: it is a function of c after ``E[f(z_t) | c]`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ from scipy.special import ndtr
 from fanin.theory import grid
 from fanin.theory.latent import ALONG
 from fanin.theory.moments import Moments
-from fanin.theory.records import replace
+from fanin.theory.records import cached_property, replace
 
 if TYPE_CHECKING:
     from fanin.theory.law import Law
@@ -114,16 +114,30 @@ class Operands:
         x, y = (shares @ np.eye(len(of.values))[at] for of, at in ((self.x, self.levels_x), (self.y, self.levels_y)))
         return replace(self, fx=fx, fy=fy, levels_x=x, levels_y=y)
 
-    @property
+    @cached_property
+    def means(self) -> tuple[np.ndarray, np.ndarray]:
+        """E[x], E[y] at every joint level; those of the laws, but where joint levels were merged."""
+        return self._read(lambda law: law.means, grid.expectation)
+
+    @cached_property
     def sizes(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean squares."""
-        return grid.expectation(self.fx**2), grid.expectation(self.fy**2)
+        return self._read(lambda law: law.seconds, lambda f: grid.expectation(f**2))
 
-    @property
+    @cached_property
+    def slopes(self) -> tuple[np.ndarray, np.ndarray]:
+        """E[x z], E[y z], each of its own latent."""
+        return self._read(lambda law: law.slopes, lambda f: f @ (grid.WEIGHT * grid.Z_UNIT))
+
+    def _read(self, of_law: Callable[[Law], np.ndarray], of_values: Callable[[np.ndarray], np.ndarray]):
+        sides = (self.x, self.levels_x, self.fx), (self.y, self.levels_y, self.fy)
+        x, y = (of_law(law)[at] if at.ndim == 1 else of_values(f) for law, at, f in sides)
+        return x, y
+
+    @cached_property
     def straight(self) -> tuple[np.ndarray, np.ndarray]:
         """E[x] / rms."""
-        means = (grid.expectation(self.fx), grid.expectation(self.fy))
-        x, y = (m / np.sqrt(np.maximum(s, 1e-300)) for m, s in zip(means, self.sizes, strict=True))
+        x, y = (m / np.sqrt(np.maximum(s, 1e-300)) for m, s in zip(self.means, self.sizes, strict=True))
         return x, y
 
 

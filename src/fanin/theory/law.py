@@ -205,6 +205,9 @@ class Law:
         Over places every feature has a mean law of its own (pieces of a concatenation); features are averaged last.
         """
         shares = self._level_weights
+        if len(shares) == 1:
+            values = shares[0] @ self.values
+            return np.abs(shares[0] @ self.coefficients), float(grid.expectation(values**2))
         coefficients = np.sqrt(np.mean((shares @ self.coefficients) ** 2, axis=0))
         return coefficients, float(np.mean(grid.expectation((shares @ self.values) ** 2)))
 

@@ -24,7 +24,7 @@ def compress(values: np.ndarray, level: np.ndarray, limit: int | None = None) ->
         slope = own.slopes  # tells z from -z, whose laws agree but not their places' signs
         rms = np.sqrt(second)
         key = np.round(np.stack([np.log(np.maximum(rms, 1e-300)), mean / rms, slope / rms]), 5)  # to five digits each
-    key = np.nan_to_num(key)
+    key = key if np.isfinite(key).all() else np.nan_to_num(key)
     group = _alike(key)
     if limit is None:
         finite = mean[np.isfinite(mean)]

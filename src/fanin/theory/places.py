@@ -59,6 +59,10 @@ def weights(law: Law, size: int) -> np.ndarray:
     count = len(law.values)
     if count == 1 or POSITION not in law.level_groups:
         return np.broadcast_to(law.level_weight, (len(at), count))
+    if law.level.size == size:  # positions alone are told apart
+        table = np.zeros((len(at), count))
+        table[np.arange(len(at)), law.level.reshape(size)[at]] = 1.0
+        return table
     dims, where = [], 0
     for axis, n in zip(law.axes, law.level.shape, strict=True):
         atoms = [a for a in axis if a.size > 1] if n > 1 else []
@@ -283,7 +287,7 @@ def _holding(latent: Latent, r: np.ndarray, size: int) -> Latent:
     width, pairs = runs(size).width, _widths_of_pairs(size)
     near = neighbours(r)
     inside = width * (width - 1)
-    total = (pairs * r).sum() - (width**2 * np.diag(r)).sum() + (inside * near).sum()
+    total = np.vdot(pairs, r) - width**2 @ r.diagonal() + inside @ near
     count = size * (size - 1)
     corr = {**latent.corr, frozenset((POSITION,)): float(total / count) if count else 1.0}
     return replace(latent, matrix=r, corr=corr)

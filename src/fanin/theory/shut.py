@@ -27,7 +27,10 @@ def levels(law: Law) -> np.ndarray:
     """Which levels are shut."""
     if len(law.values) == 1:
         return np.zeros(1, bool)
-    largest, top = np.abs(law.values).max(1), law.values.max(1)
+    low, top = law.moments.ends
+    if (top >= 0).all():
+        return np.zeros(len(top), bool)
+    largest = np.maximum(np.abs(low), np.abs(top))
     with np.errstate(invalid="ignore"):
         alike = (law.values == top[:, None]).all(1) | (np.ptp(law.values, axis=1) < largest / 100)
     return alike & (-top > LARGER * min(largest[largest > 0], default=np.inf))

@@ -17,6 +17,8 @@ def levels_onto(out: Law, x: Law) -> np.ndarray | None:
     """For every level of x the level of the result at its places; None where one level of x has several."""
     if len(out.values) == 1:
         return np.zeros(len(x.values), int)
+    if len(out.values) == len(x.values) and np.array_equal(out.level, x.level):
+        return np.arange(len(x.values))
     shape = np.broadcast_shapes(out.level.shape, (1,) * (out.level.ndim - x.level.ndim) + x.level.shape)
     a, b = np.broadcast_to(out.level, shape), np.broadcast_to(x.level, shape)
     codes, _ = relabel(b.astype(np.int64) * len(out.values) + a, len(x.values) * len(out.values))

@@ -376,11 +376,11 @@ def _through(fn: Callable[..., np.ndarray], g: Cotangent, x: Law) -> Radial | No
     """In front of a function: the share that ``x f'(x) g`` has in common with ``f(x) g``, and the rest."""
     with np.errstate(all="ignore"):
         after = g.law.values if len(g.law.values) == len(x.values) else np.asarray(fn(x.values), float)
-    form2 = sum((p.mean_second * _form_squared(p, g.law, x) for p in g.parts), np.zeros_like(x.values))
+    squares = [p.mean_second * _form_squared(p, g.law, x) for p in g.parts]
+    form2 = grid.WEIGHT * (squares[0] if len(squares) == 1 else sum(squares, np.zeros_like(x.values)))
     before = x.values * slope(fn, x.values)
     weight = level_weights(x)
-    form2 *= grid.WEIGHT
-    mean = lambda a, b: weight @ np.einsum("lz,lz,lz->l", form2, a, b)  # noqa: E731
+    mean = lambda a, b: weight @ np.einsum("lz,lz->l", form2 * a, b)  # noqa: E731
     both = mean(before, after)
     scale = np.sqrt(np.maximum(mean(before, before) * mean(after, after), 0.0))
     if not np.all((scale > 0) & (scale < np.inf)):
@@ -392,5 +392,7 @@ def _form_squared(part: Part, out: Law, x: Law) -> np.ndarray | float:
     """The squared function of a part at every level of what the result was made of, which may have others."""
     if part.values is None:
         return 1.0
-    onto = np.arange(len(x.values)) if len(out.values) == len(x.values) else levels_onto(out, x)
+    if len(out.values) == len(x.values):
+        return part.values**2
+    onto = levels_onto(out, x)
     return part.values[onto] ** 2 if onto is not None else out.level_weight @ part.values**2

@@ -78,6 +78,8 @@ def derivative(fn: Function, values: np.ndarray, *others: np.ndarray) -> np.ndar
     They differ at kinks where many values lie: behind a residual branch that starts at zero the second ReLU of a block
     passes nothing back where the first was zero, not a half.
     """
+    if not others and is_straight(fn):
+        return np.broadcast_to(fn(np.ones(1)) - fn(np.zeros(1)), values.shape)
     own = getattr(fn, "derivative", None)
     try:
         found = _difference(fn, values, *others) if own is None else own(0, values, *others)
@@ -115,6 +117,17 @@ def partial(fn: Function, values: np.ndarray, other: np.ndarray) -> np.ndarray:
     if is_product(fn):
         return np.broadcast_to(other, np.broadcast_shapes(values.shape, other.shape))
     return derivative(fn, values, other)
+
+
+@asked_once
+def is_straight(fn: Function) -> bool:
+    """Whether a function of one is a x + b, as far out as signals are."""
+    probe = np.array([-1e30, -7e4, -40.0, -1.7, -1e-3, -1e-20, 1e-20, 1e-3, 0.3, 2.0, 100.0, 1e5, 1e30])
+    try:
+        line = (fn(np.ones(1)) - fn(np.zeros(1))) * probe
+        return bool(np.allclose(fn(probe) - fn(np.zeros(1)), line, rtol=1e-9, atol=1e-12))
+    except Exception:
+        return False
 
 
 @asked_once
