@@ -12,7 +12,7 @@ from test_theory_adjoint import Errors, hold  # noqa: E402
 from torch import nn  # noqa: E402
 
 import fanin  # noqa: E402
-from fanin.theory.adjoint import joining, linear  # noqa: E402
+from fanin.theory.adjoint import joining, linear, places  # noqa: E402
 
 
 def layer(inputs: int, outputs: int, kernel: int = 1, groups: int = 1, eps: float = 1e-5) -> list[nn.Module]:
@@ -120,3 +120,34 @@ def test_a_control_that_takes_it_from_the_gradient(monkeypatch):
 
     with pytest.raises(AssertionError):
         hold(of(("1.weight",), make), slack=0.02)
+
+
+class Split(nn.Module):
+    """Channels of two kernels, joined, normalized, and split again for two depthwise kernels (MixNet)."""
+
+    def __init__(self, channels: int = 48):
+        super().__init__()
+        half = channels // 2
+        self.stem = nn.Sequential(*layer(3, 16, 3), nn.ReLU())
+        self.wide = nn.ModuleList(layer(16, half)[0] for _ in range(2))
+        self.norm = nn.BatchNorm2d(channels)
+        self.deep = nn.ModuleList(layer(half, half, k, half)[0] for k in (3, 5))
+        self.last = nn.Sequential(nn.BatchNorm2d(channels), nn.SiLU())
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = nn.functional.silu(self.norm(torch.cat([one(x) for one in self.wide], 1)))
+        return self.last(torch.cat([one(y) for one, y in zip(self.deep, x.chunk(2, 1), strict=True)], 1))
+
+
+def test_gains_in_front_of_a_split():
+    """What each piece is orthogonal to is kept where the pieces come together again."""
+    hold(of(("norm.weight", "norm.bias"), Split, 100), slack=0.03)
+
+
+def test_a_control_that_forgets_it_where_pieces_meet(monkeypatch):
+    cut = places.BACK["slice"]
+    monkeypatch.setitem(places.BACK, "slice", lambda *args: replace(cut(*args), orthogonal=None))
+    found = of(("norm.weight",), Split, 100)
+    with pytest.raises(AssertionError):
+        hold(found, slack=0.03)

@@ -108,7 +108,7 @@ def _without_form(part: Part, law: Law) -> Part:
         return fresh(
             part.profile(law), {s: part.pair(law, s) / max(part.pair(law, frozenset()), 1e-300) for s in part.ratio}
         )
-    plain = replace(part, second=part.profile(law), values=None, white=part.white * part.straight(law))
+    plain = replace(orthogonal.folded(part, law), white=part.white * part.straight(law))
     return replace(plain, radial=radial.without_form(part, law, plain))
 
 

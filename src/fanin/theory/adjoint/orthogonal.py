@@ -71,6 +71,23 @@ def of_summand(known: Orthogonal | None, out: Law, x: Law) -> Orthogonal | None:
     return Orthogonal(known.share * min(x.second / out.second, 1.0))
 
 
+def folded(part: Part, law: Law) -> Part:
+    """The part with its function in the mean square: orthogonal to the tensor itself where the two together were."""
+    if part.values is None:
+        return part
+    plain, known = replace(part, second=part.profile(law), values=None, orthogonal=None), part.orthogonal
+    if known is None or known.values is None or len(known.values) != len(part.values) or law.second <= 0:
+        return plain
+    mean = lambda f: float(law.level_weight @ grid.expectation(f))  # noqa: E731
+    beside = part.values * law.values
+    whole, own = mean(beside**2), mean(known.values**2)
+    if whole <= 0 or own <= 0:
+        return plain
+    share, left = mean(beside * known.values) ** 2 / (whole * own), part.mean_second * whole / law.second
+    kept = Orthogonal(known.share * share, known.left * left / max(plain.mean_second, 1e-300))
+    return replace(plain, orthogonal=kept)
+
+
 def merged(parts: list[Part], means: list[float]) -> Orthogonal | None:
     """Of the sum of independent parts."""
     known = [p.orthogonal or Orthogonal(0.0) for p in parts]

@@ -7,7 +7,7 @@ import numpy as np
 from fanin.graph import Node
 from fanin.theory import places as lengths
 from fanin.theory import windows
-from fanin.theory.adjoint import copies, picked, pieces, radial, ranks, sequence, spelled, tied, write
+from fanin.theory.adjoint import copies, orthogonal, picked, pieces, radial, ranks, sequence, spelled, tied, write
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, identity
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Law, subsets
@@ -31,6 +31,8 @@ def move(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     if (part := ranks.taken(node, g, inputs)) is not None:
         return [[part], *result[1:]]
     back, g = BACK[how], _in_words(g, x)
+    if how not in ("index", "take"):
+        g = replace(g, parts=tuple(_following(p, g.law, x) for p in g.parts))
     known = [picked.picked(node, part, g.law, x, inputs) if how in ("index", "take") else None for part in g.parts]
     result[0] = [k or back(node, part, g.law, x) for k, part in zip(known, g.parts, strict=True)]
     if how in ("roll", "flip"):  # what one place has along its signal is another's now
@@ -69,6 +71,11 @@ def _names(part: Part, out: Law, x: Law, pairs) -> dict:
 def _same_values(part: Part, out: Law, x: Law) -> np.ndarray | None:
     """The part's function, where the input has the levels of the result."""
     return part.values if part.values is None or len(out.values) == len(x.values) else None
+
+
+def _following(part: Part, out: Law, x: Law) -> Part:
+    """The part, or without a function that cannot follow to the levels of the input."""
+    return part if part.values is None or len(out.values) == len(x.values) else orthogonal.folded(part, out)
 
 
 def _flat(part: Part, out: Law, x: Law) -> tuple[np.ndarray, np.ndarray | None]:
@@ -193,7 +200,11 @@ def _shared_among_features(part: Part, out: Law, x: Law, axis: int) -> Part:
     second, values = _flat(part, out, x)
     mean = second.mean(axis, keepdims=True) if second.shape[axis] > 1 else second
     share = fresh(mean * (out.shape[axis] / x.shape[axis]), part.ratio, values, part.matrix, part.balanced)
-    return replace(share, met=part.met, radial=part.radial if values is part.values else None)
+    if values is not part.values:
+        return replace(share, met=part.met)
+    known = part.orthogonal  # each channel is in one piece: what pieces know adds up as their mean squares do
+    kept = known if known is None or known.values is None or len(known.values) == len(x.values) else None
+    return replace(share, met=part.met, radial=part.radial, orthogonal=kept)
 
 
 def select(node: Node, part: Part, out: Law, x: Law) -> Part:
