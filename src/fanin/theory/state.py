@@ -37,7 +37,7 @@ class Known:
     def key(self) -> tuple:
         """Equal for equal arrays on the same axes."""
         array = np.ascontiguousarray(self.array)
-        digest = hashlib.blake2b(array.data if array.size else b"", digest_size=16).digest()
+        digest = hashlib.sha256(array.data if array.size else b"").digest()  # which processors have an instruction for
         padding = b"" if self.padding is None else self.padding.tobytes()
         return digest, array.dtype.str, array.shape, self.axes, self.from_batch, padding
 

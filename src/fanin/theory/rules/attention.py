@@ -74,7 +74,10 @@ def attention(node: Node, *inputs: Value) -> Law:
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """What a mask or a bias makes of uniform weights: exp(bias) less the row's maximum, (..., query, key)."""
+    """What a mask or a bias makes of uniform weights: exp(bias) less the row's maximum, (..., query, key).
+
+    Of a mask of truth values these themselves: as numbers they would be eight times as large.
+    """
 
     array: np.ndarray
 
@@ -85,7 +88,7 @@ class Prior:
 
     def rows(self, at: slice | np.ndarray) -> np.ndarray:
         """Mean weights of some rows."""
-        array = self.array[..., at, :]
+        array = np.asarray(self.array[..., at, :], float)
         total = array.sum(-1, keepdims=True)
         blind = total <= 0
         share = array / np.where(blind, 1.0, total)
@@ -94,7 +97,10 @@ class Prior:
     @cached_property
     def counts(self) -> np.ndarray:
         """Effective number of keys of every row, (..., query, 1): (sum w)^2 / sum w^2."""
-        total, squares = self.array.sum(-1), np.einsum("...k,...k->...", self.array, self.array)
+        if self.array.dtype == bool:
+            total = squares = np.count_nonzero(self.array, axis=-1).astype(float)
+        else:
+            total, squares = self.array.sum(-1), np.einsum("...k,...k->...", self.array, self.array)
         counts = np.where(total > 0, total**2 / np.maximum(squares, 1e-300), self.array.shape[-1])
         return _thin_counts(counts[..., None])
 
@@ -147,7 +153,7 @@ def _prior_of(array: np.ndarray) -> Prior | None:
     if array.shape[-1] == 1:
         return None
     if array.dtype == bool:
-        return Prior(array.astype(float))
+        return Prior(array)
     with np.errstate(all="ignore"):
         weight = np.exp(array - np.max(array, axis=-1, keepdims=True))
     return Prior(np.where(np.isfinite(weight), weight, 1.0))
