@@ -19,6 +19,7 @@ from fanin.theory.combine import matched
 from fanin.theory.contraction import axis_groups, dense
 from fanin.theory.depth.record import depths
 from fanin.theory.doubt import doubted
+from fanin.theory.drawn import Channels
 from fanin.theory.echo import Echo
 from fanin.theory.failures import FAILURES, reason
 from fanin.theory.law import FEATURE, Law, compress, constant, fresh_latent
@@ -97,7 +98,25 @@ class Interpreter:
         """Interpret every node in order."""
         echo = Echo(self.graph)
         for node in self.graph.nodes:
-            self.values[node.id] = echo.heard(node, self.values, self._value(node))
+            value = self._followed(node) or self._value(node)
+            self.values[node.id] = echo.heard(node, self.values, self._laid(node, value))
+
+    @cached_property
+    def _drawn(self) -> dict[str, Channels]:
+        return Channels.of(self.graph)
+
+    def _followed(self, node: Node) -> Law | None:
+        """The law of an operation that is followed on drawn channels."""
+        channels = self._drawn.get(node.id)
+        return channels.law(node, self.values) if channels is not None else None
+
+    def _laid(self, node: Node, value: Value) -> Value:
+        """A tensor that such results are laid into has what they have in common."""
+        for channels in dict.fromkeys(self._drawn.values()):
+            channels.laying(node, self.values)
+            if isinstance(value, Law) and channels.read(node):
+                value = channels.together(node, value)
+        return value
 
     @one_thread()
     @rarely_collected()
@@ -108,7 +127,7 @@ class Interpreter:
         widths = Widths(self.graph, self.values, self.laws)
         widths.forward()
         lost: dict[str, str] = {}
-        found = backward(self.graph, self.values, begun, widths.behind.watch, lost) if gradients else {}
+        found = backward(self.graph, self.values, begun, widths.behind.watch, lost, self._drawn) if gradients else {}
         made = {n.id: behind(row(n, self.values[n.id], found.get(n.id)), lost.get(n.id)) for n in self.graph.signals}
         rows = list(widths.bounded(made).values())
         if begun is not None:

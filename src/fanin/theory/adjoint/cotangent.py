@@ -93,6 +93,7 @@ class Part:
         given: how the mean square goes with a latent that a factor was a function of (``tied``).
         common: of a weight's gradient, what those of two inputs of one output have in common, over its mean square.
         loads: of which other bases the base is a sum; beside: factors that it was multiplied by since (``roots``).
+        gate: a weight that it was multiplied by last, and its loads before.
     """
 
     base: int
@@ -119,6 +120,7 @@ class Part:
     common: float = 0.0
     loads: Mapping[int, float] = field(default_factory=dict)
     beside: tuple[Law, ...] = ()
+    gate: tuple[Law, Mapping[int, float]] | None = None
 
     @cached_property
     def mean_second(self) -> float:

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from fanin.graph import Graph, Kind, Node
+from fanin.theory import shifts
 from fanin.theory.adjoint import (
     attention,
     dropout,
@@ -22,10 +23,12 @@ from fanin.theory.adjoint import (
     reductions,
 )
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
+from fanin.theory.adjoint.drawn import Back
 from fanin.theory.adjoint.joining import gathered
 from fanin.theory.adjoint.meeting import meetings
 from fanin.theory.adjoint.scale import aligned, scaled_back, settled
 from fanin.theory.adjoint.shared import Uses
+from fanin.theory.drawn import Channels
 from fanin.theory.failures import FAILURES, reason
 from fanin.theory.law import Law, subsets
 from fanin.theory.records import replace
@@ -88,6 +91,7 @@ def backward(
     start: Start | None = None,
     watch: Watch | None = None,
     lost: dict[str, str] | None = None,
+    drawn: Mapping[str, Channels] | None = None,
 ) -> dict[str, float]:
     """Root mean square of the cotangent at every node's tensor.
 
@@ -97,6 +101,7 @@ def backward(
             first output.
         watch: told of every node.
         lost: filled with the nodes whose gradient is not modelled, and why.
+        drawn: the channels of nodes that are followed on such.
 
     Returns:
         rms by node id; a node whose cotangent is not modelled, or that no gradient reaches, is absent.
@@ -108,6 +113,7 @@ def backward(
     waiting: dict[str, list[Part]] = {first: list(start.parts) if start is not None else [_start(output)]}
     lost = {} if lost is None else lost
     memory, uses, meets = Memory(), Uses.of(graph, values), meetings(graph)
+    channels = Back(graph, values, drawn) if drawn else None
     found: dict[str, float] = {} if start is None else dict(start.gradients)
     for node in reversed(graph.nodes):
         parts = waiting.pop(node.id, None)
@@ -119,8 +125,12 @@ def backward(
             continue
         if parts is None:
             continue
+        parts = channels.collected(node, parts) if channels is not None else parts
         parts, power = aligned([p for p in parts if p.second.any()] or parts[:1])  # a row's maximum hears nothing
-        g = gathered(law, parts, meets.get(node.id, frozenset()), last=len(graph.users[node.id]) > 1)
+        if _shifted(node, parts, law):
+            g = Cotangent(law, tuple(parts))
+        else:
+            g = gathered(law, parts, meets.get(node.id, frozenset()), last=len(graph.users[node.id]) > 1)
         if uses is not None:
             uses.gathered(parts, g)
         more = uses.common(parts) if uses is not None and node.kind is Kind.PARAMETER and len(parts) > 1 else 0.0
@@ -132,7 +142,8 @@ def backward(
             continue
         if not node.attrs.get("partial"):
             found[node.id] = held(float(np.sqrt(second)), power, node.dtype)[0]
-        sent = _send(node, g, values, waiting, lost, power, memory)
+        sent = _of_channels(node, g, channels, waiting, power) if channels is not None else None
+        sent = _send(node, g, values, waiting, lost, power, memory) if sent is None else sent
         if uses is not None:
             uses.sent(node, g, sent)
         if watch is not None:
@@ -140,8 +151,25 @@ def backward(
     return found
 
 
+def _shifted(node: Node, parts: list[Part], law: Law) -> bool:
+    """Whether parts are about to be moved to the places beside theirs, where each meets what it is a neighbour of."""
+    if node.kind is not Kind.MOVE or shifts.mark(node, law) is None:
+        return False
+    return len({p.base for p in parts}) == len(parts) and all(p.values is None and not p.awaited for p in parts)
+
+
 def _start(law: Law) -> Part:
     return fresh(np.ones((1,) * len(law.shape)), dict.fromkeys(subsets(law.groups), 0.0))
+
+
+def _of_channels(node: Node, g: Cotangent, channels: Back, waiting, power: int) -> list[list[Part]] | None:
+    """What drawn channels send; None where rules say what is sent."""
+    channels.laid(node, g)
+    sent = channels.sent(node) if not power else None
+    for source, parts in zip(node.inputs, sent or (), strict=False):
+        if parts:
+            waiting.setdefault(source, []).extend(parts)
+    return sent
 
 
 def _send(
@@ -157,7 +185,7 @@ def _send(
     try:
         sent = memory.parts(node, g, inputs, lambda: scaled_back(rule, node, g, inputs))
         if node.kind not in KNOWING:
-            sent = [[replace(p, given={}, loads={}, beside=()) for p in one] for one in sent]
+            sent = [[replace(p, given={}, loads={}, beside=(), gate=None) for p in one] for one in sent]
         sent = [[settled(p, power) for p in one] for one in sent]
     except (NotImplementedError, *FAILURES) as error:
         _lose(node, reason(node.op, error), lost)

@@ -6,8 +6,20 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import places as lengths
-from fanin.theory import windows
-from fanin.theory.adjoint import copies, orthogonal, picked, pieces, radial, ranks, sequence, spelled, tied, write
+from fanin.theory import shifts, windows
+from fanin.theory.adjoint import (
+    copies,
+    orthogonal,
+    picked,
+    pieces,
+    radial,
+    ranks,
+    roots,
+    sequence,
+    spelled,
+    tied,
+    write,
+)
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, identity
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Law, subsets
@@ -220,10 +232,17 @@ def select(node: Node, part: Part, out: Law, x: Law) -> Part:
 
 def pad(node: Node, part: Part, out: Law, x: Law) -> Part:
     """The border's gradient is lost; for copies of the signal the loss is theirs to share."""
-    if out.shape == x.shape:
+    widths, matrix = node.attrs["widths"], None
+    if not any(map(any, widths)):
         return same(node, part, out, x)
     second = part.profile(out)
-    for i, (before, after) in enumerate(node.attrs["widths"]):
+    along = [i for i, w in enumerate(widths) if any(w)]
+    for i in along:
+        if min(widths[i]) < 0 and second.shape[i] == 1:  # what is taken from an end gets nothing
+            second = np.repeat(second, out.shape[i], axis=i)
+    if part.values is None and len(along) == 1 and axis_groups(x.axes[along[0]]) == {sequence.POSITION}:
+        matrix = shifts.moved(part.matrix, -widths[along[0]][0], x.shape[along[0]])
+    for i, (before, after) in enumerate(widths):
         if second.shape[i] > 1 and (before or after):
             low, high = max(before, 0), second.shape[i] - max(after, 0)
             second = second[(slice(None),) * i + (slice(low, high),)]
@@ -232,7 +251,10 @@ def pad(node: Node, part: Part, out: Law, x: Law) -> Part:
                     second, [(max(-before, 0), max(-after, 0)) if j == i else (0, 0) for j in range(second.ndim)]
                 )
     kept = part.orthogonal if part.values is None else None
-    return replace(fresh(second, part.ratio), white=part.white * part.straight(out), orthogonal=kept)
+    sent = replace(fresh(second, part.ratio, matrix=matrix), white=part.white * part.straight(out), orthogonal=kept)
+    if part.values is not None or (by := shifts.mark(node, x)) is None:
+        return sent
+    return roots.shifted(part, sent, by[1])
 
 
 def flip(node: Node, part: Part, out: Law, x: Law) -> Part:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fanin.theory import places
+from fanin.theory import grid, places
 from fanin.theory.adjoint import sequence
 from fanin.theory.adjoint.cotangent import Cotangent, Part
 from fanin.theory.latent import ALONG
@@ -32,6 +32,8 @@ SLIGHT = 1e-3
 """Loads below are dropped."""
 HALF = 0.5
 """Share of a factor's mean square that its mean must have to be what it hands on."""
+FEW = 64
+"""Parts that are looked at two by two."""
 ENOUGH = 1 << 22
 """Numbers laid out at a time."""
 
@@ -46,9 +48,10 @@ def multiplied(part: Part, sent: list[Part], y: Law) -> list[Part]:
     if len(sent) != 1 or part.values is not None or sent[0].base == part.base or y.second <= 0:
         return sent
     straight = float(np.clip(y.mean / np.sqrt(y.second), -1, 1))
+    gate = None if y.groups or part.beside else (y, loads(part))
     if straight**2 >= HALF:
-        return [replace(sent[0], loads=_scaled(loads(part), straight), beside=part.beside)]
-    return [replace(sent[0], loads=dict(loads(part)), beside=(*part.beside, y))]
+        return [replace(sent[0], loads=_scaled(loads(part), straight), beside=part.beside, gate=gate)]
+    return [replace(sent[0], loads=dict(loads(part)), beside=(*part.beside, y), gate=gate)]
 
 
 def summed(part: Part, was: Part) -> Part:
@@ -137,6 +140,9 @@ def common(law: Law, parts: Sequence[Part], ratio: Mapping[Groups, float]) -> Co
     alike, more, found = together(law, parts), np.zeros(()), None
     if alike is not None:
         more, found = _crossed(parts, alike), _between(law, parts, alike)
+    elif (near := of_neighbours(law, parts)) is not None:
+        more = sequence.laid_out(np.diag(near[0]), law, near[1])
+        found = sequence.pair_matrix(Cotangent(law, tuple(parts)), near[1]) + near[0], near[1]
     total = max(sum(p.mean_second for p in parts) + mean_of(more), 1e-300)
     sums = _sum(parts, total)
     if found is None:
@@ -145,6 +151,42 @@ def common(law: Law, parts: Sequence[Part], ratio: Mapping[Groups, float]) -> Co
     along = sequence.mean_pair(pairs, size) / max(float(np.trace(pairs)) / size, 1e-300)
     own = {s: along * ratio.get(s - ALONG, 1.0) if s >= ALONG else r for s, r in ratio.items()}
     return Common(more, own, sequence.normalized(pairs), *sums)
+
+
+def shifted(part: Part, sent: Part, by: int) -> Part:
+    """What a part is when it is moved along the sequence: made of what stands elsewhere."""
+    moved = lambda found: {(base, by): load for base, load in found.items()}  # noqa: E731
+    gate = None if part.gate is None else (part.gate[0], moved(part.gate[1]))
+    return replace(sent, loads=moved(loads(part)), beside=part.beside, gate=gate)  # type: ignore[arg-type]
+
+
+def of_neighbours(law: Law, parts: Sequence[Part]) -> tuple[np.ndarray, int] | None:
+    """What parts and those that are shifted against them have in common at every two positions."""
+    size, total = places.length(law), None
+    if size is None or size > places.LIMIT or len(parts) > FEW:
+        return None
+    for q in (q for q in parts if any(isinstance(k, tuple) for k in q.loads)):
+        for p in parts:
+            for by, alike in _next_to(p, q):
+                own = sequence.normalized(sequence.pair_matrix(Cotangent(law, (p,)), size))
+                root, other = (np.sqrt(sequence.by_position(r.second, law.axes, size)) for r in (p, q))
+                near = np.zeros((size, size))
+                near[:, max(-by, 0) : size - max(by, 0)] = own[:, max(by, 0) : size - max(-by, 0)]
+                near *= alike * np.outer(root, other)
+                total = near + near.T if total is None else total + near + near.T
+    return None if total is None else (total, size)
+
+
+def _next_to(p: Part, q: Part) -> list[tuple[int, float]]:
+    """By how much q is shifted against p, and their correlation but for that; of weights that both were times E[ab]."""
+    gates, (mine, theirs) = 1.0, (loads(p), q.loads)
+    if p.gate is not None and q.gate is not None and p.gate[0].latent.aligned(q.gate[0].latent):
+        (a, mine), (b, theirs) = p.gate, q.gate
+        gates = float(np.mean(grid.expectation(a.values * b.values))) / (a.rms * b.rms)
+    elif len(p.beside) or len(q.beside):
+        return []
+    shifts = [key for key in theirs if isinstance(key, tuple)]
+    return [(key[1], gates * mine[key[0]] * theirs[key]) for key in shifts if key[0] in mine]
 
 
 def _sum(parts: Sequence[Part], total: float) -> tuple[Mapping[int, float], tuple[Law, ...]]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fanin.graph import Graph, Kind, Node
-from fanin.theory import grid
+from fanin.theory import grid, shifts
 from fanin.theory.adjoint.cotangent import Cotangent, Part
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Law
@@ -92,7 +92,7 @@ class Uses:
                 if a.node.kind is not b.node.kind or a.place != b.place:
                     continue
                 beside = self._beside(a, b)
-                size = np.sqrt(one.mean_second * other.mean_second)
+                size = np.sqrt(one.mean_second * other.mean_second) * _mean_of(one) * _mean_of(other)
                 whole += 2 * size * beside * self._cotangents(a.g, b.g) if beside else 0.0
         return float(whole)
 
@@ -101,6 +101,8 @@ class Uses:
         names = a.node.attrs
         if a.node.kind is Kind.EMBED:
             return _same_rows(*(self.values[o.node.inputs[o.node.attrs["ids"]]] for o in (a, b)))
+        if a.node.kind is Kind.PRODUCT:
+            return self._beside_shift(a, b)
         if a.place == names.get("bias"):
             return 1.0
         if a.place != names.get("weight"):
@@ -110,6 +112,11 @@ class Uses:
         if a.node.kind in WEIGHTED:
             return self._laws(*(self.values[o.node.inputs[o.node.attrs.get("x", 0)]] for o in (a, b)))
         return 0.0
+
+    def _beside_shift(self, a: Origin, b: Origin) -> float:
+        """Of a tensor and its own shift, both times one weight: how alike neighbours are."""
+        x, y = (self.values[o.node.inputs[1 - o.place]] for o in (a, b))
+        return shifts.alike(x, y) if isinstance(x, Law) and isinstance(y, Law) else 0.0
 
     def _cotangents(self, a: Cotangent, b: Cotangent) -> float:
         """Correlation of two cotangents at one place."""
@@ -215,6 +222,11 @@ class Uses:
         if mine.kind is not Kind.ATTENTION and self._weight(mine) != self._weight(theirs):
             return 0.0
         return self._laws(*(self.values[node.inputs[place]] for node in (mine, theirs)))
+
+
+def _mean_of(part: Part) -> float:
+    """Mean of a part's function: the sign with which a difference hands a gradient on."""
+    return 1.0 if part.values is None else float(np.mean(grid.expectation(part.values)))
 
 
 def _mean_coefficients(law: Law) -> np.ndarray:

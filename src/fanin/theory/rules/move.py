@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border, ends, flattened, given, grid, overlap, places, prefix, shut, turns
+from fanin.theory import border, ends, flattened, given, grid, overlap, places, prefix, shifts, shut, turns
 from fanin.theory.border import Border
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Atom, Axis, Law, compress, fresh_latent, latent_for, relabel
@@ -17,7 +17,6 @@ from fanin.theory.windows import forgotten, shifted, touched
 
 STAYING = ("reshape", "permute", "expand", "same")
 """Moves that leave places what they are."""
-
 
 ROWS = (*STAYING, "slice", "select", "flip")
 """Moves that leave sums over prefixes what they are."""
@@ -31,7 +30,7 @@ def move(node: Node, *inputs: Modelled) -> Value:
     value = inputs[0]
     if isinstance(value, Known):
         value = as_law(value)
-    if isinstance(value, Law) and how in ("pad", "slice") and node.shape == tuple(value.shape):
+    if isinstance(value, Law) and shifts.idle(node, value):
         return value
     if isinstance(value, Law) and how == "roll":
         value = shifted(value, dict(zip(node.attrs["axes"], node.attrs["shifts"], strict=True)))
@@ -47,13 +46,15 @@ def _viewed(node: Node, law: Law, axes: tuple[Axis, ...], level: np.ndarray) -> 
     how, latent = node.attrs["how"], law.latent
     if how in ("slice", "select", "gather", "roll", "flip", "pad", "diagonal", "take"):
         axis = node.attrs.get("axis", 0)
-        mark = (how, *(str(node.attrs[k]) for k in sorted(node.attrs) if k != "how"))
+        mark = shifts.mark(node, law) or (how, *(str(v) for k, v in sorted(node.attrs.items()) if k != "how"))
         along_feature = FEATURE in axis_groups(law.axes[axis % len(law.axes)])
         if along_feature:
             latent = replace(latent, feature_view=(*latent.feature_view, mark))
         else:
             kept = _padded(node, law) if how == "pad" else None
-            latent = replace(latent, place_view=(*latent.place_view, mark), matrix=None, border=kept)
+            matrix = shifts.padded(law, node.attrs["widths"]) if how == "pad" else None
+            latent = replace(latent, place_view=(*latent.place_view, mark), matrix=matrix, border=kept)
+            latent = shifts.named(latent) if mark[0] == shifts.SHIFT else latent
         source = overlap.cut(latent.source) if how == "slice" and node.shape != law.shape else latent.source
         latent = replace(latent, mirrored=0.0, source=source)
     values, known = law.values, given.stored(law)

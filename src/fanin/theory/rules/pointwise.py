@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import grid, places, prefix, shut, turns
+from fanin.theory import grid, places, prefix, shifts, shut, turns
 from fanin.theory.combine import apply, binary, matched
 from fanin.theory.contraction import axis_groups, axis_size, known_pairs
 from fanin.theory.law import FEATURE, Atom, Law, fresh_latent, gaussian, gaussians, latent_for
@@ -162,7 +162,7 @@ def total(node: Node, *inputs: Value) -> Law:
     if alpha != 1:
         y = replace(apply(lambda v: alpha * v, y), prefix=prefix.times(y.prefix, alpha))
     law = shut.around(lambda x, y: binary(np.add, x, y, node.shape, pair="sum"), x, y)
-    return turns.of_sum(law, (x, y))
+    return turns.of_sum(shifts.of_sum(law, x, y), (x, y))
 
 
 def product(node: Node, *inputs: Value) -> Law:
