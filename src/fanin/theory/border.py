@@ -17,7 +17,7 @@ import numpy as np
 
 from fanin.theory import channels, grid
 from fanin.theory.law import FEATURE, Groups, Latent, Law, compress, latent_for, relabel, subsets
-from fanin.theory.places import POSITION, solved_alone, solved_pairs
+from fanin.theory.places import POSITION, mehler_sum, solved_alone, solved_pairs
 from fanin.theory.records import replace
 
 EDGE = {1: 6, 2: 3, 3: 1}
@@ -180,13 +180,7 @@ def _moments(law: Law, sizes: tuple[int, ...], differ: Groups, r: np.ndarray | f
     if law.gaussian:
         deviation = by_kind(law, sizes, _deviations)
         return np.outer(mean[:, 0], mean[:, 0]) + np.outer(deviation, deviation) * r
-    out = mean[:, 0, None] * mean[:, 0]
-    term, power = np.empty_like(out), np.ones_like(out)
-    for c in mean.T[1:]:
-        power *= r
-        np.multiply(c[:, None], c, out=term)
-        term *= power
-        out += term
+    out = mehler_sum(mean, r) if r.ndim else (mean * r ** np.arange(mean.shape[1])) @ mean.T
     squares = grid.expectation(by_kind(law, sizes, lambda one: one.values) ** 2)
     left = np.sqrt(np.maximum(squares - (mean**2).sum(1), 0))
     return out + np.outer(left, left) * np.maximum(r, 0) ** (1.5 * mean.shape[1])

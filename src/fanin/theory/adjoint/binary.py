@@ -168,7 +168,10 @@ def _given_x(fn: Function, part: Part, out: Law, operands: Operands, points: Ope
         levels: of x, of y and of the result.
     """
     a, b = points[0][levels[0]][:, None], points[1][levels[1]][None, :]
-    factor = partial(fn, *np.broadcast_arrays(a, b)) ** 2
+    if is_sum(fn):
+        factor: np.ndarray | float = float(fn(1.0, 0.0) - fn(0.0, 0.0)) ** 2
+    else:
+        factor = partial(fn, *np.broadcast_arrays(a, b)) ** 2
     if part.values is not None:
         left, t = _place_of(fn, out.values, (a, b), operands, levels)
         square = part.values[levels[2]] ** 2

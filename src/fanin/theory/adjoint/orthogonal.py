@@ -23,14 +23,16 @@ as proportional to x.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from fanin.theory import grid
 from fanin.theory.adjoint.cotangent import Cotangent, Part
 from fanin.theory.adjoint.joint import levels_onto
-from fanin.theory.law import FEATURE, Law, mehler, subsets
+from fanin.theory.law import FEATURE, Law, subsets
 from fanin.theory.records import replace
 from fanin.theory.statistic import LOG_T, mean_inverse
 
@@ -153,10 +155,9 @@ def _taken(part: Part, law: Law, known: Orthogonal) -> float:
         return 0.0
     along = along / max(float(law.level_weight @ grid.expectation(along**2)), 1e-300) ** 0.5
     along = _as_far_as_seen(along, part.values, law)
-    whole = _square(part, law, along)
+    whole, met = _products(part, law, along, (along, part.values))
     if whole <= 1e-6 * part.mean_second:  # it sums to zero as a constant does, which correlations know
         return 0.0
-    met = (_square(part, law, part.values + along) - _square(part, law, part.values - along)) / 4
     return (known.share - known.left * part.mean_second / whole) * met**2 / whole / others
 
 
@@ -167,6 +168,7 @@ def _as_far_as_seen(along: np.ndarray, values: np.ndarray, law: Law) -> np.ndarr
     return along if abs(both) < 1e-6 * own else np.where(unseen, values * (own / both), along)
 
 
+@lru_cache(maxsize=16)  # every part of a tensor asks
 def _largest(law: Law) -> float:
     """How far from the mean half an element of the tensor is to be expected."""
     far = np.abs(law.values - law.mean).ravel()
@@ -176,19 +178,29 @@ def _largest(law: Law) -> float:
     return float(far[order[min(int(np.searchsorted(beyond, 0.5 / np.prod(law.shape))), far.size - 1)]])
 
 
-def _square(part: Part, law: Law, values: np.ndarray) -> float:
-    """``V(d, d)``: mean square a place of the sum of ``B d(z)`` over places, by the correlations of pairs alone."""
+def _products(part: Part, law: Law, one: np.ndarray, others: Iterable[np.ndarray]) -> list[float]:
+    """``V(d, d')``: mean product a place of the sums of ``B d(z)`` and ``B d'(z)``, by the correlations of pairs alone.
+
+    Args:
+        one, others: d, and one d' after the other, (levels, POINTS).
+    """
     sizes: dict[str, float] = {}
     for axis in law.axes:
         for atom in axis:
             sizes[atom.group] = sizes.get(atom.group, 1.0) * atom.size
-    coefficients, squares = grid.hermite_coefficients(values), grid.expectation(values**2)
-    total = float(_weight(part, law) @ squares)
-    for s in subsets(law.groups):
-        if ratio := part.ratio.get(s, 0.0):
-            count = float(np.prod([sizes[g] - 1 for g in s]))
-            total += count * ratio * float(law.level_weight @ mehler(coefficients, squares, law.correlation(s)))
-    return part.mean_second * total
+    pairs = [(float(np.prod([sizes[g] - 1 for g in s])) * part.ratio.get(s, 0.0), s) for s in subsets(law.groups)]
+    pairs = [(count, law.correlation(s)) for count, s in pairs if count]
+    weight, own, found = _weight(part, law), grid.hermite_coefficients(one), []
+    for other in others:
+        coefficients = own * (own if other is one else grid.hermite_coefficients(other))
+        both = grid.expectation(one * other)
+        beyond = float(law.level_weight @ (both - coefficients.sum(-1)))
+        mean, degrees = law.level_weight @ coefficients, np.arange(coefficients.shape[-1])
+        total = float(weight @ both)
+        for count, r in pairs:  # Mehler's formula, as in ``mehler``
+            total += count * (float(mean @ r**degrees) + beyond * max(r, 0.0) ** (1.5 * len(degrees)))
+        found.append(part.mean_second * total)
+    return found
 
 
 def _weight(part: Part, law: Law) -> np.ndarray:
