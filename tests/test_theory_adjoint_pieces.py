@@ -9,8 +9,9 @@ torch = pytest.importorskip("torch")
 from test_theory_adjoint import errors, hold  # noqa: E402
 from torch import nn  # noqa: E402
 
+import fanin  # noqa: E402
 from fanin.theory import grid  # noqa: E402
-from fanin.theory.adjoint import pieces  # noqa: E402
+from fanin.theory.adjoint import pieces, places  # noqa: E402
 from fanin.theory.adjoint.cotangent import Divided  # noqa: E402
 
 
@@ -77,3 +78,29 @@ def test_kernels_of_two_sizes_behind_one_norm(monkeypatch):
     hold({name: found[name] for name in rows}, slack=0.05)
     monkeypatch.setattr(Divided, "piece", lambda *_: None)
     assert errors(Mixed, batch, 8)["/chunk"][0] - found["/chunk"][0] > 0.02
+
+
+class Cut(nn.Module):
+    """One bias laid end to end of three, and cut apart again, each piece read at another scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(32, 32, bias=False) for _ in range(3))
+        self.biases = nn.ParameterList(torch.zeros(32) for _ in range(3))
+
+    def forward(self, x):
+        pieces = torch.cat(list(self.biases)).chunk(3)
+        y = [layer(x) + b for layer, b in zip(self.layers, pieces, strict=True)]
+        return y[0] + 0.1 * y[1] + 0.01 * y[2]
+
+
+@pytest.mark.parametrize("laid", [True, False])
+def test_pieces_that_are_cut_apart_again_get_their_own(laid, monkeypatch):
+    """Each is the root of the batch times its scale; a whole whose pieces are not told apart gives all the same."""
+    if not laid:
+        monkeypatch.setattr(
+            places, "_scattered", lambda part, out, x, axis, _: places._shared_among_features(part, out, x, axis)
+        )
+    found = fanin.predict(Cut(), torch.randn(64, 32)).parameters
+    said = [found[f"biases.{i}"]["grad_rms"] for i in range(3)]
+    assert (said == pytest.approx([8, 0.8, 0.08], rel=1e-6)) == laid

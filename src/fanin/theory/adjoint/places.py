@@ -200,7 +200,8 @@ def slice_(node: Node, part: Part, out: Law, x: Law) -> Part:
     axis = a["axis"] % len(x.shape)
     if out.shape == x.shape:
         return same(node, part, out, x)
-    if axis_groups(x.axes[axis]) == {FEATURE} and x.level.shape[axis] == 1:
+    laid = x.latent.pieces is not None and x.latent.pieces[0] == axis  # of pieces each has its own
+    if axis_groups(x.axes[axis]) == {FEATURE} and x.level.shape[axis] == 1 and not laid:
         return _shared_among_features(part, out, x, axis)
     sent = _scattered(part, out, x, axis, slice(a["start"], a["stop"], a["step"]))
     rows = axis == len(x.shape) - 1 and a["step"] in (None, 1)
