@@ -6,6 +6,8 @@ E[sum_j a_j^2] = A(s^2, n).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from fanin.graph import Node
@@ -45,10 +47,40 @@ def softmax(node: Node, *inputs: Value) -> Law:
     scored = made.share if made and made.terms else 1.0
     unsteady = overlap.wobble(made.terms, made, made.steady) if made else 0.0
     sphere = made.sphere if made else 0
-    concentrated = fluctuating(s2 * scored, np.round(count), unsteady, s2 * (1 - scored), sphere)
+    each = _by_row(variance[level], share > usable, axis, s2)
+    concentrated = _each(each, lambda s, n: fluctuating(s * scored, n, unsteady, s * (1 - scored), sphere), count)
+    s2 = float(np.sum(each**2) / np.sum(each)) if each.size > 1 else s2  # of the rows that lean to anything
     law = _row_weights(node, x, share, concentrated * count, s2, along)
     made = replace(made, variance=s2) if made else Source(x.latent.id, x.shape[axis], variance=s2)
     return replace(law, latent=replace(law.latent, source=made))
+
+
+UNLIKE = 0.1
+"""Rows whose logits vary by as much less than those of others are told apart."""
+
+
+def _by_row(variance: np.ndarray, usable: np.ndarray, axis: int, mean: float) -> np.ndarray:
+    """Variance of the logits that count in each row, to two digits; one number where rows are alike.
+
+    Queries that are padding have none: their rows are uniform, and all others are as if there were none of them.
+    """
+    each = (variance * usable).sum(axis, keepdims=True) / np.maximum(usable.sum(axis, keepdims=True), 1)
+    top = float(each.max())
+    if np.ptp(each) <= UNLIKE * top:
+        return np.full((1,) * each.ndim, mean)
+    return np.round(each / top, 2) * top
+
+
+def _each(variance: np.ndarray, work: Callable[[float, np.ndarray], np.ndarray], count: np.ndarray) -> np.ndarray:
+    """What is to be worked out for one variance and many counts, for rows of several variances."""
+    rounded = np.round(count)
+    if variance.size == 1:
+        return work(variance.item(), rounded)
+    variance, rounded = np.broadcast_arrays(variance, rounded)
+    found = np.empty(rounded.shape)
+    for s in np.unique(variance):
+        found[variance == s] = work(float(s), rounded[variance == s])
+    return found
 
 
 def _common_share(x: Law, along: Groups) -> float:
