@@ -78,6 +78,17 @@ def test_a_shape_taken_from_another_tensor():
     assert compared(net, normal(8, N)).misses() == []
 
 
+@pytest.mark.parametrize("as_another", [lambda t, x: t.type_as(x), lambda t, x: t.to(x), lambda t, x: t.expand_as(x)])
+def test_a_table_that_is_made_like_a_signal_stays_known(as_another):
+    """As a signal its rows would lose their means, a fifth of the mean square."""
+
+    def net(m, x):
+        x = F.linear(x, m.w)
+        return F.linear(x + as_another(sinusoids(), x), m.o)
+
+    assert compared(Made(net, w=(N, N), o=(N, N)), normal(4, T, N)).misses() == []
+
+
 class Padded(torch.nn.Module):
     """Tokens of which three quarters are padding; one that branches on its batch is recorded, not exported."""
 

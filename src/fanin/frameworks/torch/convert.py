@@ -50,6 +50,7 @@ class _Builder:
         self.strides = {
             s.id: tuple(s.value.stride()) for s in program.steps if getattr(s.value, "layout", None) is torch.strided
         }
+        self.dtypes: dict[str, str] = {}
         self.floating: dict[str, bool] = {}
         self.booleans: set[str] = set()
         self.complex: set[str] = set()
@@ -92,7 +93,7 @@ class _Builder:
     def _add(self, node: Node, alive: bool) -> None:
         self.nodes.append(node)
         self.current[node.id] = node.id
-        self.shapes[node.id] = node.shape
+        self.shapes[node.id], self.dtypes[node.id] = node.shape, node.dtype
         self.floating[node.id] = node.is_float
         if node.dtype == "bool":
             self.booleans.add(node.id)
@@ -108,12 +109,28 @@ class _Builder:
             if step.value is not None:
                 self.multiple[step.id] = step
             return
+        step = self._alone(step, name)
         refs = [r for r in references(step) if r in self.current]
         self._emit(step, name, self._built(step, name), refs, evaluator(step))
         if _writes_in_place(step):
             written = step.args[0]
             if isinstance(written, Ref):
                 self.current[written.id] = self.current[step.id]
+
+    def _alone(self, step: Step, name: str) -> Step:
+        """The step without tensors of which it reads shape or type alone: a known table stays known beside a signal."""
+        if name not in AS_ANOTHER:
+            return step
+        first, *others = step.args
+        if not all(o.id in self.current for o in others if isinstance(o, Ref)):
+            return step
+        return replace(
+            step, args=(first, *(self._like(self.current[o.id]) if isinstance(o, Ref) else o for o in others))
+        )
+
+    def _like(self, id_: str) -> torch.Tensor:
+        """A tensor of that shape and type which takes no room."""
+        return torch.zeros((), dtype=getattr(torch, self.dtypes[id_])).expand(self.shapes[id_])
 
     def _built(self, step: Step, name: str) -> Built:
         row = TABLE.get(name)
@@ -192,6 +209,9 @@ MULTIPLE: dict[str, tuple[str, ...]] = {
     "std_mean": ("std", "mean"),
 }
 """Operations with several outputs: what rows of the table describe the first ones."""
+
+AS_ANOTHER = ("type_as", "to", "expand_as", "view_as", "reshape_as")
+"""Operations that read the shape or the type of another tensor, not what is in it."""
 
 OF_COMPLEX = ("view_as_real", "real", "mul", "add", "sub", "view", "reshape", "transpose", "permute", "unsqueeze",
               "squeeze", "clone", "to", "contiguous", "expand", "slice", "select", "flatten")  # fmt: skip
