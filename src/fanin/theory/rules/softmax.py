@@ -47,7 +47,8 @@ def softmax(node: Node, *inputs: Value) -> Law:
     scored = made.share if made and made.terms else 1.0
     unsteady = overlap.wobble(made.terms, made, made.steady) if made else 0.0
     sphere = made.sphere if made else 0
-    each = _by_row(variance[level], share > usable, axis, s2)
+    rows_apart = FEATURE not in along  # of features (experts) what is picked is told of one law for all rows
+    each = _by_row(variance[level], share > usable, axis, s2) if rows_apart else np.full((1,) * len(x.shape), s2)
     concentrated = _each(each, lambda s, n: fluctuating(s * scored, n, unsteady, s * (1 - scored), sphere), count)
     s2 = float(np.sum(each**2) / np.sum(each)) if each.size > 1 else s2  # of the rows that lean to anything
     law = _row_weights(node, x, share, concentrated * count, s2, along)
