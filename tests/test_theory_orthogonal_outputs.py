@@ -151,3 +151,29 @@ def test_a_control_that_forgets_it_where_pieces_meet(monkeypatch):
     found = of(("norm.weight",), Split, 100)
     with pytest.raises(AssertionError):
         hold(found, slack=0.03)
+
+
+class Head(nn.Module):
+    """A layer behind which every place of a sample hears one number: a batch norm, a ReLU, a mean over the map."""
+
+    def __init__(self, inputs: int = 32, outputs: int = 64):
+        super().__init__()
+        self.stem = nn.Sequential(*layer(3, 16, 3), nn.ReLU(), *layer(16, inputs), nn.ReLU())
+        self.last = nn.Sequential(*layer(inputs, outputs), nn.ReLU())
+        self.fc = nn.Linear(outputs, 10)
+
+    def forward(self, x):
+        return self.fc(self.last(self.stem(x)).mean((2, 3)))
+
+
+def test_weights_whose_places_hear_one_number():
+    """Places that agree by chance are open together: what is along the output by that is taken, and no more."""
+    hold(of(("last.0.weight", "stem.3.weight", "stem.0.weight"), Head, 100), slack=0.04)
+
+
+def test_a_control_that_takes_what_was_not_there(monkeypatch):
+    """What sums over places have along the output by chance was not in ``paired``: more is taken than there is."""
+    monkeypatch.setattr("fanin.theory.adjoint.coherent.met", lambda *_: 0.0)
+    monkeypatch.setattr(linear, "_across", lambda total, *of: max(total - linear.along_outputs(*of), 0.0))
+    with pytest.raises(AssertionError):
+        hold(of(("last.0.weight",), Head, 20), slack=0.04)

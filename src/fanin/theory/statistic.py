@@ -81,13 +81,13 @@ def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None
             spread += p * _squares_covariance(x, differ) / variance**2
             continue
         square = squares.get(differ, ((x.pair(differ) if differ else x.second) - removed) ** 2) / variance**2
-        spread += p * (2 * (square + _scatter(x, differ, variance)) + _fourth_cumulant(x, differ) / variance**2)
+        spread += p * (2 * (square + scatter(x, differ, variance)) + _fourth_cumulant(x, differ) / variance**2)
     return 2 / spread if spread > 0 else np.inf
 
 
 def agreement(x: Law, axes: tuple[int, ...], groups: int, variance: float) -> float:
     """Mean over pairs of places of what scatters of their squared correlation: what they agree by chance."""
-    return sum(p * _scatter(x, differ, variance) for differ, p in pair_counts(x, axes, groups) if differ)
+    return sum(p * scatter(x, differ, variance) for differ, p in pair_counts(x, axes, groups) if differ)
 
 
 def independent(x: Law, axes: tuple[int, ...], groups: int, shared: float) -> float:
@@ -99,7 +99,7 @@ def independent(x: Law, axes: tuple[int, ...], groups: int, shared: float) -> fl
     return 1 / max(sum(p * ((both - shared) / variance) ** 2 for p, both in pairs), 1e-300)
 
 
-def _scatter(x: Law, differ: Groups, variance: float) -> float:
+def scatter(x: Law, differ: Groups, variance: float) -> float:
     """Variance of the covariance of two places over the squared variance; of a place with itself that of its length."""
     if FEATURE in differ:
         return 0.0

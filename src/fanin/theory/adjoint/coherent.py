@@ -32,6 +32,7 @@ from fanin.theory.law import Groups, Law, subsets
 from fanin.theory.moments import moments_of
 from fanin.theory.places import POSITION
 from fanin.theory.records import replace
+from fanin.theory.statistic import scatter
 
 
 def slope(g: Cotangent, removed: float) -> float:
@@ -39,13 +40,31 @@ def slope(g: Cotangent, removed: float) -> float:
     along = frozenset((POSITION,))
     if not along <= g.law.groups:
         return 0.0
-    return max(sum(_of_part(p, g.law, along) for p in g.parts) - removed, 0.0)
+    return max(sum(max(_of_part(p, g.law, along), 0.0) for p in g.parts) - removed, 0.0)
+
+
+def met(g: Cotangent, x: Law, variance: float) -> float:
+    """What other places add to a sum of g and an input: both are alike where the two places agree by chance.
+
+    ``E[g g']`` grows by ``E[b b'] E[d'(y) d'(y')]`` with the correlation of y and y', the mean of products of inputs.
+    """
+    if variance <= 0:
+        return 0.0
+    sizes: dict[str, float] = {}
+    for atom in (a for axis in x.axes for a in axis):
+        sizes[atom.group] = sizes.get(atom.group, 1.0) * atom.size
+    found = 0.0
+    for s in subsets(x.groups):
+        grows = sum(_of_part(p, g.law, s) for p in g.parts)
+        if grows:
+            found += math.prod(sizes[t] - 1 for t in s) * grows * scatter(x, s, variance)
+    return found
 
 
 def _of_part(part: Part, law: Law, along: Groups) -> float:
     """``E[b b'] sum_k k a_k^2 r^(k - 1)``; the latent is the normalized signal."""
     ratio = part.ratio.get(along, 0.0)
-    if part.values is None or ratio <= 0:
+    if part.values is None or not ratio:
         return 0.0
     squares = law.level_weight @ moments_of(part.values).hermite ** 2
     k, r = np.arange(1, len(squares)), law.correlation(along)
@@ -96,4 +115,4 @@ def _bent(x: Law, sent: Part, along: np.ndarray, share: float) -> Part:
     return replace(sent, values=values, orthogonal=known)
 
 
-__all__ = ["curvature", "returned", "slope"]
+__all__ = ["curvature", "met", "returned", "slope"]

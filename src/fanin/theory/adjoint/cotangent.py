@@ -40,6 +40,7 @@ class Divided:
         along: mean square, a place, of the sum of ``g x^`` that the norm took away, over what it sent back.
         plain: the same of a sum that does not know what comes behind the norm.
         chance: mean square of the correlation that two inputs of a channel have by chance, over its places.
+        met: what places of a sample that agree by chance get in common, beside what they had, over what was sent back.
         pieces: the same of every piece of a concatenation of features.
     """
 
@@ -52,6 +53,7 @@ class Divided:
     along: float = 0.0
     plain: float = 0.0
     chance: float = 0.0
+    met: float = 0.0
     pieces: tuple[Divided, ...] = ()
 
     def piece(self, number: int, latent: int) -> Divided | None:

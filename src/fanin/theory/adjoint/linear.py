@@ -63,7 +63,8 @@ def dense(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
     count = float(np.prod([g.law.shape[i] for i in places]))
     axes = g.law.axes[:-1]
     pairs = moments_of(x, -1)
-    total = paired(g, pairs, axes) + along_weights(g, pairs, float(n_in), axes) - along_outputs(g, n_in, as_law(weight))
+    total = paired(g, pairs, axes) + along_weights(g, pairs, float(n_in), axes)
+    total = _across(total, g, n_in, as_law(weight))
     part = weight_part(weight, count * max(total, 0.0))
     parts[a["weight"]] = [standardized(part, weight, n_in, g, x.pair, axes, total) if isinstance(x, Law) else part]
     if a["bias"] is not None:
@@ -117,12 +118,20 @@ def along_outputs(g: Cotangent, n: float, weight: Law) -> float:
 
     With r the correlation of x_i and y over places, a sum of g x_i loses r^2 of what it would be without: with C the
     inputs' covariance the mean of ``w C^2 w / (w C w)``, ``tr C^2 / (tr C)^2`` of their variance. Of that ``paired``
-    has what places have in common in the mean. What they agree by chance is left, 1/n at least: n directions.
+    has what places have in common in the mean. What they agree by chance is left, 1/n at least: n directions. Less what
+    places whose y agree by chance have in common beside (``coherent.met``), which it was taken of.
     """
     d = _divided(g)
-    return (
-        d.plain * g.second * d.variance / (n * weight.second) * d.chance if d is not None and weight.second > 0 else 0.0
-    )
+    if d is None or weight.second <= 0:
+        return 0.0
+    return (d.plain * d.chance - d.met) * g.second * d.variance / (n * weight.second)
+
+
+def _across(total: float, g: Cotangent, n: float, weight: Law) -> float:
+    """``total`` less what is along the outputs, which is no more of it than one of as many directions as there are."""
+    d = _divided(g)
+    least = max(1 - 1 / d.freedom, 0.0) if d is not None else 1.0
+    return max(total - along_outputs(g, n, weight), least * total, 0.0)
 
 
 def _carried(g: Cotangent, x: Law, axis: int = -1) -> dict[Groups, float]:
@@ -176,7 +185,8 @@ def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     axes = (g.law.axes[0], *g.law.axes[2:])
     pairs = _patches(node, g, x, kernel)
     n_in = weight.shape[1] * float(np.prod(kernel))
-    total = paired(g, pairs, axes) + along_weights(g, pairs, n_in, axes) - along_outputs(g, n_in, as_law(weight))
+    total = paired(g, pairs, axes) + along_weights(g, pairs, n_in, axes)
+    total = _across(total, g, n_in, as_law(weight))
     part = weight_part(weight, places * max(total, 0.0))
     if isinstance(x, Law):
         part = standardized(part, weight, n_in, g, x.pair, axes, total)

@@ -181,9 +181,8 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
     many = prod(axis_size(x.axes[i]) for i in axes)
     whole = Divided(x.latent.id, variance, eps, f, *followed, many * removed_signal / more / left, many * plain / left)
     apart = () if x.latent.pieces is None else tuple(_divided(one, axes, whole) for one in _kinds_of(x, axes))
-    return replace(
-        part, divided=replace(whole, chance=agreement(x, axes, groups, variance), pieces=apart), white=g.white
-    )
+    by_chance = agreement(x, axes, groups, variance), coherent.met(g, x, variance) / left
+    return replace(part, divided=replace(whole, chance=by_chance[0], met=by_chance[1], pieces=apart), white=g.white)
 
 
 def _kinds_of(x: Law, axes) -> tuple[Law, ...]:
