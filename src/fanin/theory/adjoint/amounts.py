@@ -134,3 +134,20 @@ def level_weights(x: Law) -> np.ndarray:
     if size is None or len(x.values) == 1 or places.POSITION not in x.level_groups:
         return x.level_weight
     return places.weights(x, size)
+
+
+def correlation(form2: np.ndarray, weight: np.ndarray, a: np.ndarray, b: np.ndarray) -> Amount | None:
+    """Of ``a g`` and ``b g``, element by element; None where one of them is nothing, or beyond all bounds.
+
+    Args:
+        form2: squared function of the gradient times the weights of the grid, (levels or one, points).
+        weight: of levels.
+    """
+    mean = lambda a, b: weight @ np.sum(form2 * a * b, -1)  # noqa: E731
+    scale = np.sqrt(np.maximum(mean(a, a) * mean(b, b), 0.0))
+    return np.clip(mean(a, b) / scale, -1, 1) if np.all((scale > 0) & (scale < np.inf)) else None
+
+
+def grown(law: Law, was: np.ndarray, now: np.ndarray) -> Amount:
+    """By what one mean square is larger than another, as one number or place by place."""
+    return by_place(law, now) / np.maximum(by_place(law, was), 1e-300)

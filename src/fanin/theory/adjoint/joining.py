@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from fanin.theory import grid
-from fanin.theory.adjoint import orthogonal, radial, roots, sequence, tied
+from fanin.theory.adjoint import amounts, orthogonal, radial, roots, sequence, tied
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, both, fresh, identity
 from fanin.theory.adjoint.crossed import crossed
 from fanin.theory.law import Law, subsets
@@ -152,5 +152,5 @@ def _merged(law: Law, parts: list[Part]) -> Part:
         loads=common.loads,
         beside=common.beside,
         orthogonal=orthogonal.merged(parts, means),
-        radial=radial.regrouped(radial.of(whole), radial.grown(law, alone, second)) if known else None,
+        radial=radial.regrouped(radial.of(whole), amounts.grown(law, alone, second)) if known else None,
     )

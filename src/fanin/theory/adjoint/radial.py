@@ -25,6 +25,7 @@ from fanin.theory.adjoint.amounts import (
     Amounts,
     as_profile,
     by_place,
+    correlation,
     fitting,
     level_weights,
     one_number,
@@ -143,9 +144,6 @@ def _divides(fn: Callable[..., np.ndarray]) -> bool:
 
 def _factors(g: Cotangent, laws: list[Law], sent: list[list[Part]], signs: tuple[float, float]) -> list[list[Part]]:
     """Both factors have the result's (a divisor its negative); one that all features share has it as its gradient."""
-    x, y = laws
-    if _one_latent(x, y):
-        return [[_unknown(p) for p in parts] for parts in sent]
     radials, result = each(g), []
     for law, parts, sign in zip(laws, sent, signs, strict=True):
         if len(parts) == len(radials) and law.shape == g.law.shape:
@@ -208,14 +206,28 @@ def _summands(g: Cotangent, laws: list[Law], sent: list[list[Part]]) -> list[lis
     for law, parts, sign in zip(laws, sent, (1.0, -1.0), strict=True):
         if mean is law:  # what it has along the signal, the other summand's part lacks
             result.append([replace(p, radial={}) for p in parts])
-        elif one or len(parts) != len(g.parts) or law.shape != g.law.shape:
+        elif len(parts) != len(g.parts) or law.shape != g.law.shape:
             result.append([_unknown(p) for p in parts])
+        elif one and not (x.deterministic or y.deterministic):
+            result.append(_on_one_latent(g, law, parts, radials, (rest, sign)))
         elif y.deterministic or x.deterministic or mean is not None:
             result.append([replace(p, radial=r) for p, r in zip(parts, radials, strict=True)])  # an eps
         else:
             share = _share(*(by_place(v, v.profile(v.seconds)) for v in (g.law, law, y if law is x else x)))
             result.append(_summand(g, parts, radials, share, (rest, sign)))
     return result
+
+
+def _on_one_latent(
+    g: Cotangent, law: Law, parts: list[Part], radials: Sequence[Amounts], rest: tuple[int, float]
+) -> list[Part]:
+    """A summand on the latent of the other: what ``x g`` has in common with ``s g``, element by element."""
+    form = grid.WEIGHT * np.square(1.0 if g.parts[0].values is None else g.parts[0].values)
+    alike = len(law.values) == len(g.law.values) and len(parts) == 1
+    share = correlation(form, level_weights(g.law), law.values, g.law.values) if alike else None
+    if share is None:
+        return [_unknown(p) for p in parts]
+    return [_carrying(parts[0], _times(radials[0], share) | {rest[0]: rest[1] * np.sqrt(1 - share**2)})]
 
 
 def _less_its_mean(x: Law, y: Law) -> bool:
@@ -331,11 +343,6 @@ def over_copies(part: Part, sent: Part, law: Law, out: Law) -> Part:
     return _as_gradient(gathered(law, [_unknown(sent)]), part.radial)
 
 
-def grown(law: Law, was: np.ndarray, now: np.ndarray) -> Amount:
-    """By what one mean square is larger than another, as one number or place by place."""
-    return by_place(law, now) / np.maximum(by_place(law, was), 1e-300)
-
-
 def regrouped(radial: Radial, factor: Amount) -> Radial:
     """The same ``R`` beside a mean square that is that many times as large."""
     return _times(radial, 1 / np.sqrt(np.where(np.asarray(factor) > 0, factor, np.inf))[()])
@@ -378,14 +385,8 @@ def _through(fn: Callable[..., np.ndarray], g: Cotangent, x: Law) -> Radial | No
         after = g.law.values if len(g.law.values) == len(x.values) else np.asarray(fn(x.values), float)
     squares = [p.mean_second * _form_squared(p, g.law, x) for p in g.parts]
     form2 = grid.WEIGHT * (squares[0] if len(squares) == 1 else sum(squares, np.zeros_like(x.values)))
-    before = x.values * slope(fn, x.values)
-    weight = level_weights(x)
-    mean = lambda a, b: weight @ np.einsum("lz,lz->l", form2 * a, b)  # noqa: E731
-    both = mean(before, after)
-    scale = np.sqrt(np.maximum(mean(before, before) * mean(after, after), 0.0))
-    if not np.all((scale > 0) & (scale < np.inf)):
-        return None
-    return _shared(of(g), np.clip(both / scale, -1, 1))
+    share = correlation(form2, level_weights(x), x.values * slope(fn, x.values), after)
+    return None if share is None else _shared(of(g), share)
 
 
 def _form_squared(part: Part, out: Law, x: Law) -> np.ndarray | float:
