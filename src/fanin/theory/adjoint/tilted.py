@@ -15,6 +15,7 @@ keys has of what each has by itself, of variance v, ``log(1 + (e^v - 1)/w)`` tog
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,6 +34,8 @@ SLIGHT = 0.01
 """Variance of logits below which weights are as good as equal."""
 LARGEST = 30.0
 """Of a key's own variance, in exponents."""
+STEP = 1 / 8
+"""Of nodes in the log of a variance."""
 
 
 def factors(
@@ -96,14 +99,29 @@ class _Row:
         return a, a * np.exp(own) / (self.width - 1 + np.exp(own))
 
     def alone(self, variance: float) -> np.ndarray:
-        """The same of keys and values that have nothing in common: ``sums`` of ones by themselves."""
-        own = min(variance, LARGEST)
-        size = np.sqrt(np.log1p(np.expm1(own) / self.width))
-        order, logits = np.argsort(size)[::-1], np.empty((2 * POINTS, len(size)))
-        logits[:, order] = _points(len(size)) * size[order]
-        a, b = self.weights(logits, own)
-        equal = _independent(self.share[None], (self.share / self.width)[None])[:, 0]
-        return _independent(a, b).mean(1) / np.where(equal > 0, equal, np.inf)
+        """The same of keys and values that have nothing in common: ``sums`` of ones by themselves.
+
+        By a cubic through round variances, in logarithms: layers look at the same runs, and their logits differ little.
+        """
+        at = np.log(min(variance, LARGEST)) / STEP
+        first = int(np.floor(at)) - 1
+        rows = [np.log(_alone(self.share.tobytes(), self.width.tobytes(), first + i)) for i in range(4)]
+        x = at - first
+        weights = [math.prod([(x - j) / (i - j) for j in range(4) if j != i]) for i in range(4)]
+        return np.exp(np.tensordot(weights, np.stack(rows), 1))
+
+
+@lru_cache(maxsize=256)
+def _alone(share: bytes, width: bytes, step: int) -> np.ndarray:
+    """``_Row.alone`` at a round variance."""
+    row = _Row(np.frombuffer(share), np.frombuffer(width), *(np.zeros(0),) * 4)
+    own = float(np.exp(STEP * step))
+    size = np.sqrt(np.log1p(np.expm1(own) / row.width))
+    order, logits = np.argsort(size)[::-1], np.empty((2 * POINTS, len(size)))
+    logits[:, order] = _points(len(size)) * size[order]
+    a, b = row.weights(logits, own)
+    equal = _independent(row.share[None], (row.share / row.width)[None])[:, 0]
+    return np.maximum(_independent(a, b).mean(1) / np.where(equal > 0, equal, np.inf), 1e-300)
 
 
 def _independent(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -128,7 +146,7 @@ def _of_row(row: _Row | None, per: float, variance: float, drawn: float) -> np.n
     if row is None:
         return np.ones(2)
     alone, found = row.alone(variance), row.passed(per, drawn)
-    return np.divide(found, alone, out=np.ones(2), where=(alone > 0) & (found > 0))
+    return np.divide(found, alone, out=np.ones(2), where=(alone > 1e-300) & (found > 0))
 
 
 @lru_cache(maxsize=64)

@@ -7,6 +7,7 @@ forward fluctuations of the mean of d^2, and by those of u^2 - 1 = sqrt(2) h_2(u
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,6 +28,8 @@ from fanin.theory.width.state import COLUMNS, DEGREES, NOTHING, STILL, Spread, l
 from fanin.theory.width.weights import matrix
 
 FAILURES = (NotImplementedError, ValueError, IndexError, TypeError, AttributeError, KeyError, ZeroDivisionError)
+LATE = 16
+"""Answers that are kept: a tensor and its views ask in turn."""
 SUMS = (Kind.DENSE, Kind.CONV, Kind.EXPERTS, Kind.EMBED)
 
 
@@ -42,7 +45,6 @@ class Base:
         rows: (DEGREES + 1, COLUMNS) fluctuations of h_2(u) h_k(z), made when they are first asked for.
         beside: the spread of the latent it is a function of, where that is not its tensor's own: before a norm, a
             gradient follows the normalized signal.
-        last: what was asked of it last, and the answer: a tensor and its views ask in turn.
     """
 
     drift: np.ndarray
@@ -51,12 +53,15 @@ class Base:
     rigid: float = 1.0
     rows: np.ndarray | None = None
     beside: Spread | None = None
-    last: tuple[tuple, np.ndarray] | None = None
 
 
 @dataclass(eq=False)
 class Behind:
-    """The bases seen so far, and the fluctuation of each tensor's log mean squared cotangent."""
+    """The bases seen so far, and the fluctuation of each tensor's log mean squared cotangent.
+
+    Attributes:
+        late: of a base what was asked of it last, and the answer.
+    """
 
     setting: Setting
     values: dict[str, Value]
@@ -64,6 +69,7 @@ class Behind:
     bases: dict[int, Base] = field(default_factory=dict)
     found: dict[str, np.ndarray] = field(default_factory=dict)
     rough: set[str] = field(default_factory=set)
+    late: OrderedDict[int, tuple[Base, tuple, np.ndarray]] = field(default_factory=OrderedDict)
 
     def watch(self, node: Node, parts: Sequence[Part], g: Cotangent, sent: Sequence[Sequence[Part]] | None) -> None:
         """Called for every node in reverse order, with what was collected, its sum, and what it sends on."""
@@ -138,15 +144,18 @@ class Behind:
         if base.rows is None:
             base.rows = self._rows(law, part, base, spread)
         asked = part.values, spread, law.level_weight
-        if base.last is not None and _same(base.last[0], asked):
-            return base.last[1]
+        late = self.late.get(part.base)
+        if late is not None and late[0] is base and _same(late[1], asked):
+            return late[2]
         found = base.drift
         if part.values is None:
             found = base.drift + logged(base.rows[0])
         elif (form := _form_of_square(law, part.values)) is not None:
             moments = (base.beside or spread).moments
             found = base.drift + logged(form @ moments + base.rows[0] + form @ base.rows[1:])
-        base.last = asked, found
+        self.late[part.base] = base, asked, found
+        if len(self.late) > LATE:
+            self.late.popitem(last=False)
         return found
 
     def _rows(self, law: Law, part: Part, base: Base, spread: Spread) -> np.ndarray:
@@ -216,8 +225,7 @@ class Behind:
         divided = self._divided(node, to, self.spreads.get(node.inputs[0], STILL), self._fourth(g, spread))
         if part.values is None or len(g.parts) != 1:
             return Base(total + divided, wander, rigid=0.0)
-        base = self.bases[g.parts[0].base]
-        return replace(base, drift=self._behind(g) + divided, wander=wander, beside=spread, last=None)
+        return replace(self.bases[g.parts[0].base], drift=self._behind(g) + divided, wander=wander, beside=spread)
 
     def _divided(self, node: Node, x: Law, spread: Spread, fourth: float) -> np.ndarray:
         """Minus the fluctuation of the log variance that a norm divides by, and its dispersion over channels."""
