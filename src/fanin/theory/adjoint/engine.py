@@ -106,7 +106,7 @@ def backward(
     Returns:
         rms by node id; a node whose cotangent is not modelled, or that no gradient reaches, is absent.
     """
-    first = start.node if start is not None else graph.outputs[0] if graph.outputs else None
+    first = start.node if start is not None else next(iter(graph.outputs), None)
     output = values.get(first) if first is not None else None
     if first is None or not isinstance(output, Law):
         return {}
@@ -127,13 +127,10 @@ def backward(
             continue
         parts = channels.collected(node, parts) if channels is not None else parts
         parts, power = aligned([p for p in parts if p.second.any()] or parts[:1])  # a row's maximum hears nothing
-        if _shifted(node, parts, law):
-            g = Cotangent(law, tuple(parts))
-        else:
-            g = gathered(law, parts, meets.get(node.id, frozenset()), last=len(graph.users[node.id]) > 1)
-        if uses is not None:
-            uses.gathered(parts, g)
-        more = uses.common(parts) if uses is not None and node.kind is Kind.PARAMETER and len(parts) > 1 else 0.0
+        last = len(graph.users[node.id]) > 1
+        kept = _shifted(node, parts, law)
+        g = Cotangent(law, tuple(parts)) if kept else gathered(law, parts, meets.get(node.id, frozenset()), last=last)
+        more = _in_common(uses, node, parts, g) if uses is not None else 0.0
         second = max(g.second + more, 0.0)
         if np.isnan(second):  # what it sends on would be missing where it is added to others, without a word
             lost[node.id] = "the theory's own number is not one"
@@ -156,6 +153,12 @@ def _shifted(node: Node, parts: list[Part], law: Law) -> bool:
     if node.kind is not Kind.MOVE or shifts.mark(node, law) is None:
         return False
     return len({p.base for p in parts}) == len(parts) and all(p.values is None and not p.awaited for p in parts)
+
+
+def _in_common(uses: Uses, node: Node, parts: list[Part], g: Cotangent) -> float:
+    """What the uses of a shared parameter have in common, beside the sum of its parts."""
+    uses.gathered(parts, g)
+    return uses.common(parts) if node.kind is Kind.PARAMETER and len(parts) > 1 else 0.0
 
 
 def _start(law: Law) -> Part:
