@@ -116,8 +116,7 @@ def backward(
     channels = Back(graph, values, drawn) if drawn else None
     found: dict[str, float] = {} if start is None else dict(start.gradients)
     for node in reversed(graph.nodes):
-        parts = waiting.pop(node.id, None)
-        law = values[node.id]
+        parts, law = waiting.pop(node.id, None), values[node.id]
         if not isinstance(law, Law) or not node.is_float:
             continue
         if node.id in lost:  # part of what it sends on is not known, so neither is the sum further back
