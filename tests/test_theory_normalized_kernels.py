@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from test_theory_adjoint import Errors, errors, hold  # noqa: E402
+from test_theory_adjoint import errors, hold  # noqa: E402
 from torch import nn  # noqa: E402
 
 import fanin  # noqa: E402
@@ -68,7 +68,7 @@ def test_gains_in_evaluation_mode_and_gains_of_zero(gain):
         hold({"3.weight": found["3.weight"]}, slack=0.04)
 
 
-@pytest.mark.parametrize(("n", "eps"), [(9, 0.0), (9, 0.3), (9, 2.0), (36, 1.0)])
+@pytest.mark.parametrize(("n", "eps"), [(9, 0.3), (9, 2.0), (36, 1.0)])
 def test_weights_over_their_own_deviation(n, eps):
     """The mean over inputs of E[w_i^2 / (w C w + eps)] by drawing w."""
     rng = np.random.default_rng(0)
@@ -78,7 +78,7 @@ def test_weights_over_their_own_deviation(n, eps):
     drawn = (w**2).sum(1) / (np.einsum("ki,ij,kj->k", w, c, w) + eps)
     v, f = np.trace(c) / n, np.trace(c) ** 2 / np.trace(c @ c)
     said = mean_inverse(v, eps, f)
-    share = 1 - linear.of_directions(f, n) * (1 - mean_inverse(v * (1 + 2 / f), eps, f + 2) / said)
+    share = 1 - f / n * (1 - mean_inverse(v * (1 + 2 / f), eps, f + 2) / said)
     assert abs(share * said / drawn.mean() - 1) < 4 * drawn.std() / drawn.mean() / np.sqrt(len(drawn)) + 0.01
 
 
@@ -192,32 +192,3 @@ def test_a_shift_before_kernels_of_one_tap_has_no_gradient(kernel, zero):
     for name in ("first.1.bias", "back.1.bias"):
         size = measured["last.1.bias"]["grad_rms"]
         assert (said[name]["grad_rms"] == 0) == (measured[name]["grad_rms"] < 1e-5 * size) == zero
-
-
-def faded(kernel: int) -> nn.Module:
-    """A layer of places that differ in size tenfold, a depthwise kernel of few taps, and its batch norm."""
-    deep = nn.Conv2d(C, C, kernel, groups=C, bias=False)
-    nn.init.normal_(deep.weight, 0, 1 / kernel)
-    return nn.Sequential(nn.Conv2d(16, C, 1, bias=False), nn.ReLU(), deep, nn.BatchNorm2d(C, eps=1e-3))
-
-
-def of_faded(kernel: int) -> Errors:
-    torch.manual_seed(1234)
-    found = errors(lambda: faded(kernel), torch.randn(4, 16, 12, 12) * torch.logspace(-1, 1, 12)[:, None], 24)
-    return {n: found[n] for n in ("0", "1")}
-
-
-@pytest.mark.parametrize(("kernel", "slack"), [(1, 0.05), (3, 0.03)])
-def test_kernels_of_places_that_differ_in_size(kernel, slack):
-    """A kernel of one tap has one degree of freedom however few places hold most of the signal, nine have nine.
-
-    One tap leaves 4 %: its channel's own size, which few places make, is taken for one.
-    """
-    hold(of_faded(kernel), slack)
-
-
-def test_a_control_whose_agreement_shrinks_with_size(monkeypatch):
-    """As if agreement were that of latents: nine taps then stray by less than they do, one by far less."""
-    monkeypatch.setattr("fanin.theory.spread._over_slope", lambda law, differ: 1.0)
-    with pytest.raises(AssertionError):
-        hold(of_faded(3), slack=0.03)

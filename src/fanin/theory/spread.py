@@ -37,11 +37,9 @@ def pair_deviation(x: Law, differ: Groups) -> Scatter:
     s = scatter.whole
     if not s or FEATURE in differ:
         return Scatter()
-    if x.gaussian:  # pair moments are linear in the correlation, which has no bounds to reach then
-        return scatter.times(slope(x, differ))
     (w, up), (v, down) = two_points(x.correlation(differ), s)
-    grows = math.sqrt(w * v) * abs(x.moment_at(differ, up) - x.moment_at(differ, down)) / s
-    return scatter.times(grows)
+    slope = math.sqrt(w * v) * abs(x.moment_at(differ, up) - x.moment_at(differ, down)) / s
+    return scatter.times(slope)
 
 
 def summed(x: Law, n: float, law: Law, channels: float, grouped: bool = False) -> Law:
@@ -63,19 +61,12 @@ def summed(x: Law, n: float, law: Law, channels: float, grouped: bool = False) -
         inherited = Scatter(before.known * left.known, earlier, 0.0, own, before.single)
         there = before._replace(own=before.own / math.sqrt(channels))
         latest, own = (0.0, math.hypot(own, latest)) if grouped else (math.hypot(own, latest), 0.0)
-        size = _over_slope(law, differ)
-        spread[differ] = Scatter(before.known * left.known, earlier, latest, own, before.single).times(size)
+        spread[differ] = Scatter(before.known * left.known, earlier, latest, own, before.single)
         if differ == law.groups:
-            kept = _over(spread[differ].whole / size, math.hypot(there.whole, math.sqrt(fresh * n / channels)))
+            kept = _over(spread[differ].whole, math.hypot(there.whole, math.sqrt(fresh * n / channels)))
             near = (kept, _over(inherited.whole, there.whole)) if n > channels else (1.0, 1.0)
-            told = descent.summed(x.latent, inherited, spread[differ].times(1 / size), near)
+            told = descent.summed(x.latent, inherited, spread[differ], near)
     return replace(law, latent=replace(law.latent, spread=spread, reach=left.reach, descent=told))
-
-
-def _over_slope(law: Law, differ: Groups) -> float:
-    """Correlations over pair moments relative to the mean square: more than one where places differ in size."""
-    grows = slope(law, differ)
-    return law.second / grows if grows > 0 else 1.0
 
 
 def _over(kept: float, whole: float) -> float:

@@ -87,6 +87,8 @@ def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None
 
 def agreement(x: Law, axes: tuple[int, ...], groups: int, variance: float) -> float:
     """Mean over pairs of places of what scatters of their squared correlation: what they agree by chance."""
+    if variance <= 0:  # weights that are zero
+        return 0.0
     return sum(p * scatter(x, differ, variance) for differ, p in pair_counts(x, axes, groups) if differ)
 
 

@@ -76,12 +76,11 @@ def dense(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part
 def own_deviation(g: Cotangent, n: float, weight: Law) -> tuple[float, float, float]:
     """What dividing by the deviation of one's own outputs takes away: a channel of large weights has a large deviation.
 
-    Over n inputs ``s^2 = w C w`` has f degrees of freedom. For Gaussian weights ``q = s^2 / |w|^2`` depends on their
-    direction alone and has the relative variance ``r = 2 (n / f - 1) / (n + 2)``, so that without eps the mean of
-    |w|^2 / s^2 is ``1 / (1 - r)`` of E|w|^2 / v: of ``E[1 / s^2] = f / (f - 2) / v`` the share 2 k / f is lost, with
-    ``k = f (f + 2) / (n (f - 2) + 4 f)``, near f / n. It is ``k (1 - E[s^2 / v / (s^2 + eps)] / E[1 / (s^2 + eps)])``
-    with eps, nothing where eps is what is divided by, and ``(kurtosis - 1) / 2`` of it where weights are not Gaussian.
-    There is one direction at least, and n at most.
+    Over n inputs ``s^2 = w C w`` has f degrees of freedom, and the covariance of |w|^2 and s^2 makes the regression
+    ``E[|w|^2 | s^2] / E|w|^2 = 1 + (f / n) (s^2 / v - 1)``, with ``(kurtosis - 1) / 2`` of f / n where weights are not
+    Gaussian. So the mean over inputs of E[w_i^2 / (s^2 + eps)] is the mean inverse times one minus
+    ``(f / n) (1 - E[s^2 / v / (s^2 + eps)] / E[1 / (s^2 + eps)])``: without eps 2 / n, and nothing where eps is what is
+    divided by.
 
     Returns:
         the share of the squared gradient that is lost; of two inputs' product for a correlation of one (``white``); and
@@ -92,17 +91,10 @@ def own_deviation(g: Cotangent, n: float, weight: Law) -> tuple[float, float, fl
         return 0.0, 0.0, 0.0
     if d.freedom <= 2 and d.eps <= 0:  # the mean inverse is infinite
         return 0.0, 0.0, 0.0
-    f = min(max(d.freedom, 1.0), n)
+    f = d.freedom
     sized = mean_inverse(d.variance * (1 + 2 / f), d.eps, f + 2)  # E[s^2 / v / (s^2 + eps)]
-    inverse = mean_inverse(d.variance, d.eps, f)
-    lost, whole = 1 - sized / inverse, inverse / mean_inverse(d.variance, d.eps, d.freedom)
-    own = min(of_directions(f, n) * (kurtosis(weight) - 1) / 2, 1.0) * lost
-    return 1 - whole * (1 - own), f / n * lost, lost
-
-
-def of_directions(f: float, n: float) -> float:
-    """``k``: how far the size of n weights makes a deviation of f degrees of freedom."""
-    return min(f * (f + 2) / max(n * (f - 2) + 4 * f, 1e-300), 1.0) if f < n else 1.0
+    lost = 1 - sized / mean_inverse(d.variance, d.eps, f)
+    return min(f / n * (kurtosis(weight) - 1) / 2, 1.0) * lost, f / n * lost, lost
 
 
 def _divided(g: Cotangent) -> Divided | None:
