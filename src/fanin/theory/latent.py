@@ -225,6 +225,15 @@ def axis_groups(axis: Axis) -> Groups:
     return frozenset(atom.group for atom in axis if atom.size > 1)
 
 
+def group_sizes(axes: tuple[Axis, ...]) -> dict[str, float]:
+    """Number of places along each group."""
+    sizes: dict[str, float] = {}
+    for axis in axes:
+        for atom in axis:
+            sizes[atom.group] = sizes.get(atom.group, 1.0) * atom.size
+    return sizes
+
+
 @functools.lru_cache(maxsize=1024)
 def subsets(groups: Groups) -> tuple[Groups, ...]:
     """All non-empty subsets, small ones first."""

@@ -87,8 +87,6 @@ def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None
 
 def agreement(x: Law, axes: tuple[int, ...], groups: int, variance: float) -> float:
     """Mean over pairs of places of what scatters of their squared correlation: what they agree by chance."""
-    if variance <= 0:  # weights that are zero
-        return 0.0
     return sum(p * scatter(x, differ, variance) for differ, p in pair_counts(x, axes, groups) if differ)
 
 
@@ -103,7 +101,7 @@ def independent(x: Law, axes: tuple[int, ...], groups: int, shared: float) -> fl
 
 def scatter(x: Law, differ: Groups, variance: float) -> float:
     """Variance of the covariance of two places over the squared variance; of a place with itself that of its length."""
-    if FEATURE in differ:
+    if FEATURE in differ or variance <= 0:  # of weights that are zero
         return 0.0
     if differ:
         return (pair_deviation(x, differ).whole / variance) ** 2

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory.latent import Scatter, axis_groups
+from fanin.theory.latent import Scatter, axis_groups, group_sizes
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, subsets
 from fanin.theory.records import replace
 
@@ -74,10 +74,7 @@ def forgotten(law: Law) -> Law:
     marked = {g for g in law.groups if g.endswith(MARK)}
     if not marked:
         return law
-    sizes: dict[str, float] = {}
-    for axis in law.axes:
-        for atom in axis:
-            sizes[atom.group] = sizes.get(atom.group, 1.0) * atom.size
+    sizes = group_sizes(law.axes)
     axes = tuple(tuple(Atom(a.size, root(a.group)) for a in axis) for axis in law.axes)
     corr, spread = {}, {}
     for differ in subsets(roots(law.groups)):
@@ -179,9 +176,7 @@ def in_words(ratio: Mapping[Groups, float], source: Law, target: Law) -> dict[Gr
     coarse = {g for g in source.groups - target.groups if g.endswith(MARK) and root(g) in target.groups}
     if not fine and not coarse:
         return None
-    sizes: dict[str, float] = {}
-    for atom in (atom for axis in source.axes for atom in axis):
-        sizes[atom.group] = sizes.get(atom.group, 1.0) * atom.size
+    sizes = group_sizes(source.axes)
 
     def mean(s: Groups) -> float:
         named = frozenset(root(g) if g in fine else g for g in s)

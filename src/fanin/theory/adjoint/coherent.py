@@ -28,6 +28,7 @@ import numpy as np
 from fanin.theory import grid
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.adjoint.unary import SLIGHT
+from fanin.theory.latent import group_sizes
 from fanin.theory.law import Groups, Law, subsets
 from fanin.theory.moments import moments_of
 from fanin.theory.places import POSITION
@@ -48,12 +49,7 @@ def met(g: Cotangent, x: Law, variance: float) -> float:
 
     ``E[g g']`` grows by ``E[b b'] E[d'(y) d'(y')]`` with the correlation of y and y', the mean of products of inputs.
     """
-    if variance <= 0:
-        return 0.0
-    sizes: dict[str, float] = {}
-    for atom in (a for axis in x.axes for a in axis):
-        sizes[atom.group] = sizes.get(atom.group, 1.0) * atom.size
-    found = 0.0
+    sizes, found = group_sizes(x.axes), 0.0
     for s in subsets(x.groups):
         grows = sum(_of_part(p, g.law, s) for p in g.parts)
         if grows:

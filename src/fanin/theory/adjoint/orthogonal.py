@@ -32,6 +32,7 @@ import numpy as np
 from fanin.theory import grid
 from fanin.theory.adjoint.cotangent import Cotangent, Part
 from fanin.theory.adjoint.joint import levels_onto
+from fanin.theory.latent import group_sizes
 from fanin.theory.law import FEATURE, Law, subsets
 from fanin.theory.records import replace
 from fanin.theory.statistic import LOG_T, mean_inverse
@@ -184,10 +185,7 @@ def _products(part: Part, law: Law, one: np.ndarray, others: Iterable[np.ndarray
     Args:
         one, others: d, and one d' after the other, (levels, POINTS).
     """
-    sizes: dict[str, float] = {}
-    for axis in law.axes:
-        for atom in axis:
-            sizes[atom.group] = sizes.get(atom.group, 1.0) * atom.size
+    sizes = group_sizes(law.axes)
     pairs = [(float(np.prod([sizes[g] - 1 for g in s])) * part.ratio.get(s, 0.0), s) for s in subsets(law.groups)]
     pairs = [(count, law.correlation(s)) for count, s in pairs if count]
     weight, own, found = _weight(part, law), grid.hermite_coefficients(one), []

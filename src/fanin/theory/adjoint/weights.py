@@ -18,6 +18,7 @@ from fanin.theory.adjoint import sequence
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.adjoint.orthogonal import least
 from fanin.theory.contraction import known_pairs
+from fanin.theory.latent import group_sizes
 from fanin.theory.law import FEATURE, Axis, Groups, Law, subsets
 from fanin.theory.records import replace
 from fanin.theory.state import Known, Value
@@ -80,19 +81,10 @@ def standardized(part: Part, weight: Law, n: float, g: Cotangent, pairs: Callabl
     return replace(part, common=min(paired(g, lambda s: pairs(s | {FEATURE}), axes) / total, 1.0))
 
 
-def sizes_of(axes: tuple[Axis, ...]) -> dict[str, float]:
-    """Number of places along each group."""
-    sizes: dict[str, float] = {}
-    for axis in axes:
-        for atom in axis:
-            sizes[atom.group] = sizes.get(atom.group, 1.0) * atom.size
-    return sizes
-
-
 def paired(g: Cotangent, x: Moments | Callable[[Groups], float], axes: tuple[Axis, ...]) -> float:
     """Mean over one place, sum over the other, of E[g g'] E[x x']: the square of a sum over places, per place."""
     x = x if isinstance(x, Moments) else Moments(x)
-    sizes = sizes_of(axes)
+    sizes = group_sizes(axes)
     if x is ONE and g.balanced and g.balanced <= frozenset(sizes):
         return 0.0
     total = _own(g, x)
@@ -142,7 +134,7 @@ def along_weights(g: Cotangent, x: Callable[[Groups], float], n: float, axes: tu
     law = g.law
     if all(p.values is None for p in g.parts) or not law.gaussian:
         return 0.0
-    sizes = sizes_of(axes)
+    sizes = group_sizes(axes)
     total = 0.0
     followed = [replace(p, values=p.values * grid.Z_UNIT) for p in g.parts if p.values is not None]
     plain = [p for p in g.parts if p.values is not None]
