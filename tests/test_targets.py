@@ -202,6 +202,16 @@ SMALL = [
     "lxmert",
     "perceiver",
     "xmod",
+    "lfm2_moe",  # leaves the kinds of its layers open
+    "time_series_transformer",  # and how far it looks ahead
+    "patchtst",
+    "bros",  # outlines of words beside the text
+    "siglip2_vision_model",  # patches image by image
+    "qwen3_vl_vision",  # patches of all images end to end
+    "vjepa2",  # a clip
+    "wav2vec2-bert",
+    "clap_audio_model",  # a folded spectrogram
+    "musicgen_decoder",  # several codebooks
 ]
 
 
@@ -243,6 +253,19 @@ def test_hf_chooses_the_class():
     for kind, name in kinds.items():
         assert type(resolve(f"hf:{kind}", meta=True).model).__name__ == name
     assert type(resolve("hf:bert:BertForMaskedLM", meta=True).model).__name__ == "BertForMaskedLM"
+
+
+def test_hf_builds_parts_of_larger_models_and_models_of_one_task():
+    pytest.importorskip("transformers")
+    kinds = {
+        "clap_audio_model": "ClapAudioModel",
+        "kosmos_2_text_model": "Kosmos2TextModel",
+        "depth_anything": "DepthAnythingForDepthEstimation",
+        "dia_encoder": "DiaEncoder",
+    }
+    for kind, name in kinds.items():
+        assert type(resolve(f"hf:{kind}", meta=True).model).__name__ == name
+    assert "has no bare model" in str(refusal("hf:sam_mask_decoder", meta=True))  # a module, no model
 
 
 def test_hf_config_file_and_overrides(tmp_path):

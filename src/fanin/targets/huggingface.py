@@ -1,7 +1,8 @@
 """``hf:<model_type>`` and ``hf:path/to/config.json``: a transformers model from its configuration, random weights.
 
 ``hf:bert:BertForMaskedLM`` names the class to build. Without it, a ``config.json`` builds what its "architectures"
-says; a model type builds the encoder-decoder with its head, the causal language model, or the bare model.
+says; a model type builds the encoder-decoder with its head, the causal language model, or the bare model; one that
+is a part of a larger model, or made for one task alone, the class that takes its configuration.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fanin.errors import TargetError
+from fanin.targets.classes import chosen
 from fanin.targets.memory import check_size
 from fanin.targets.resolve import Request, Target, parse_overrides, require
 
@@ -164,8 +166,8 @@ def _shape_only(transformers: Any, config: Any, class_name: str | None) -> Any:
 def _model(transformers: Any, config: Any, class_name: str | None) -> Any:
     import torch
 
-    chosen = _class(transformers, config, class_name)
-    make = getattr(chosen, "from_config", None) or chosen._from_config
+    cls = chosen(transformers, config, class_name)
+    make = getattr(cls, "from_config", None) or cls._from_config
     try:
         return make(config, dtype=torch.float32)
     except Exception as error:
@@ -173,31 +175,6 @@ def _model(transformers: Any, config: Any, class_name: str | None) -> Any:
             f"{config.model_type} cannot be built: {type(error).__name__}: {_first_line(error)}",
             remedy="check the configuration; widths must divide by heads and groups",
         ) from error
-
-
-def _class(transformers: Any, config: Any, class_name: str | None) -> Any:
-    from transformers.models.auto import modeling_auto as auto
-
-    declared = (getattr(config, "architectures", None) or [None])[0]
-    for name in (class_name, declared):
-        if name and hasattr(transformers, name):
-            return getattr(transformers, name)
-    if class_name:
-        raise TargetError(
-            f"transformers has no class {class_name!r}", remedy="write hf:bert:BertForMaskedLM, for example"
-        )
-    kind = config.model_type
-    if getattr(config, "is_encoder_decoder", False):
-        if kind in auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
-            return transformers.AutoModelForSeq2SeqLM
-        if kind in auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES:
-            return transformers.AutoModelForSpeechSeq2Seq
-    elif kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-        return transformers.AutoModelForCausalLM
-    if kind not in auto.MODEL_MAPPING_NAMES:
-        raise TargetError(f"hf:{kind} has no bare model", remedy=f"name the class to build, hf:{kind}:<ClassName>")
-    bare = auto.MODEL_MAPPING_NAMES[kind]
-    return transformers.AutoModel if isinstance(bare, str) else getattr(transformers, bare[0])
 
 
 def _first_line(error: BaseException) -> str:

@@ -93,5 +93,7 @@ def filled(values: Mapping[str, Any]) -> dict[str, Any]:
         "clip_qkv": 8.0,
         "vocab_size": 1000,
         "pad_token_id": 1,
+        "prediction_length": 24,
+        "layer_types": ["full_attention"] * values["num_hidden_layers"] if "num_hidden_layers" in values else None,
     }
     return {k: v for k, v in usual.items() if k in values and values[k] is None and v is not None}
