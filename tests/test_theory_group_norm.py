@@ -27,10 +27,7 @@ def chain(norm) -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(WIDTH, WIDTH))
 
 
-UNLIKE = pytest.mark.xfail(strict=True, reason="samples of unlike means behind batch norms: sums are a fifth too large")
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=UNLIKE) if n == "batch" else n for n in NORMS])
+@pytest.mark.parametrize("name", NORMS)
 def test_gradients_of_parameters_are_sums_over_samples(name):
     torch.manual_seed(0)
     x = torch.randn(8, 3, 12, 12) + torch.randn(8, 3, 1, 1)

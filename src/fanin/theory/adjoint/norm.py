@@ -14,10 +14,12 @@ from fanin.theory.adjoint.aligned import across_features
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Divided, Part, fresh
 from fanin.theory.adjoint.itself import by_level, onto_its_bases
 from fanin.theory.adjoint.joint import levels_onto
+from fanin.theory.adjoint.projected import crossed
 from fanin.theory.adjoint.thinned import thinned
 from fanin.theory.adjoint.unary import followed
 from fanin.theory.adjoint.weights import ONE, Moments, paired, weight_part
 from fanin.theory.contraction import axis_groups, axis_size
+from fanin.theory.latent import group_sizes
 from fanin.theory.law import FEATURE, Groups, Law, constant, subsets
 from fanin.theory.records import replace
 from fanin.theory.rules import norm as forward
@@ -159,11 +161,16 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
     unit = lambda s: (x.pair(s) - less(s)) / max(variance, 1e-300)  # noqa: E731
     left = max(second * keep, 1e-300)
 
+    sizes = group_sizes(tuple(x.axes[i] for i in axes))
+    own = lambda s: g.pair(s) if s else second  # noqa: E731
+    across = crossed(own, lambda s: unit(s) if s else 1.0, {**sizes, FEATURE: sizes.get(FEATURE, 1.0) / groups})
+    alone = across(frozenset())
+
     def taken(s: Groups) -> float:
         """Of two places; those of two statistics are each less their own mean and part along the signal."""
         outside = s & _outside(x, axes)
         if not outside:
-            return removed_mean + removed_signal * unit(s)
+            return removed_mean + 2 * across(s) + (removed_signal - 2 * alone) * unit(s)
         mean = _mean_pair(g, axes, groups, lambda d: g.pair(d | outside)) if centred else 0.0
         return mean + _mean_pair(g, axes, groups, lambda d: beside.pair(d | outside)) * more * unit(s)
 

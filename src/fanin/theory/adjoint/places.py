@@ -306,6 +306,7 @@ def _apart(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
     result, start = [], 0
     profile, ratios = g.profile(), g.ratios()
     features, rest = axis_groups(g.law.axes[axis]) == {FEATURE}, identity()
+    cut = bool(g.balanced & axis_groups(g.law.axes[axis]))  # what all pieces sum to zero over none does alone
     for value in inputs:
         if 0 in value.shape:  # an empty cache
             result.append([])
@@ -327,10 +328,11 @@ def _apart(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
         words = {s: ratios.get(pieces.forward_words(s, value, g.law), 0.0) for s in subsets(value.groups)}
         matrix = sequence.correlation(g, value)
         if axis_groups(g.law.axes[axis]) == {sequence.POSITION} and not stacked:
-            cut = sequence.of_piece(g, value, start - size)
-            if cut is not None:
-                matrix, words[frozenset((sequence.POSITION,))] = cut
-        part = fresh(piece, words, matrix=matrix, balanced=g.balanced & value.groups)
+            found = sequence.of_piece(g, value, start - size)
+            if found is not None:
+                matrix, words[frozenset((sequence.POSITION,))] = found
+        balanced = frozenset() if cut and size < node.shape[axis] else g.balanced & value.groups
+        part = fresh(piece, words, matrix=matrix, balanced=balanced)
         part = replace(part, met=g.met * _pairs_kept(axis_groups(g.law.axes[axis]) - {FEATURE}, value, g.law))
         if len(g.parts) == 1 and axis == len(node.shape) - 1 and not stacked:
             part = spelled.of_piece(part, g.parts[0], start - size, size)

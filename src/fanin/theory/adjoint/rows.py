@@ -64,6 +64,7 @@ class Rows:
         heads: what the mean square of a weight is larger by where heads have mean weights of their own.
         facing: of queries, what is left of the squared gradient where keys that are chosen face the query.
         tilted: of queries and of keys, what ``turned`` is to be multiplied by where keys are alike (``tilted``).
+        two: whether these are the rows of two samples, so that products at one place may be negative.
     """
 
     share: np.ndarray
@@ -78,6 +79,7 @@ class Rows:
     facing: np.ndarray | float = 1.0
     heads: np.ndarray | float = 1.0
     tilted: tuple[np.ndarray | float, np.ndarray | float] = (1.0, 1.0)
+    two: bool = False
 
     @property
     def weight(self) -> np.ndarray:
@@ -106,7 +108,11 @@ class Rows:
         """The same rows of two samples: their weights are independent."""
         ones = 1 / self.counts
         apart = np.zeros_like(self.alike)
-        return Rows(self.share, self.queries, self.keys, self.counts, ones, apart, heads=self.heads)
+        return Rows(self.share, self.queries, self.keys, self.counts, ones, apart, heads=self.heads, two=True)
+
+    def at_one_place(self, own: np.ndarray) -> np.ndarray:
+        """Products at one place: squares, but of two samples."""
+        return own if self.two else np.maximum(own, 0)
 
     def both(self, pairs: np.ndarray) -> np.ndarray:
         """Pair moments of queries, weighted by how many there are of each run."""
@@ -135,7 +141,7 @@ def values(rows: Rows, g: Pairs) -> Pairs:
     met = rows.met(rows.boost)
     own = np.einsum("ij,ik,kj->j", s, rows.both(g.between) * met, s, optimize=True)
     own = own + (w * (g.own * rows.boost / rows.keep - near * np.diag(met))) @ s**2
-    return Pairs(np.maximum(own, 0), apart)
+    return Pairs(rows.at_one_place(own), apart)
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,7 @@ def queries(rows: Rows, g: Pairs, inner: Logits, k: Pairs, overlap: float | np.n
     by_chance = overlap * (1 - rows.concentrated) * (share @ inner.v.extra) * (share @ k.extra)
     dropped = rows.boost * (1 / rows.keep - 1) * diagonal
     own = g.own * (rows.turned * rows.tilted[0] * rows.facing * exact + dropped + by_chance)
-    return Pairs(np.maximum(own, 0), g.between * total)
+    return Pairs(rows.at_one_place(own), g.between * total)
 
 
 def keys(rows: Rows, g: Pairs, inner: Logits, q: Pairs) -> Pairs:
@@ -193,7 +199,7 @@ def keys(rows: Rows, g: Pairs, inner: Logits, q: Pairs) -> Pairs:
     dropped = rows.boost * (1 / rows.keep - 1)
     once = w * (h.own * (turned + dropped) - near * np.diag(met))
     own = own + np.diag(_sandwich(np.diag(once), at_one, inner.u, np.diag(inner.w.own), s))
-    return Pairs(np.maximum(own, 0), apart)
+    return Pairs(rows.at_one_place(own), apart)
 
 
 def _sandwich(h: np.ndarray, v: np.ndarray, u: np.ndarray, w: np.ndarray, s: np.ndarray) -> np.ndarray:

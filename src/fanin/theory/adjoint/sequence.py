@@ -10,6 +10,7 @@ import numpy as np
 
 from fanin.theory import grid, places
 from fanin.theory.adjoint.cotangent import Cotangent, Part
+from fanin.theory.adjoint.orthogonal import taken
 from fanin.theory.law import Axis, Law
 from fanin.theory.moments import mean_of
 from fanin.theory.records import replace
@@ -20,20 +21,21 @@ UNEVEN = 1.0
 
 
 def by_position(profile: np.ndarray, axes: tuple[Axis, ...], size: int) -> np.ndarray:
-    """A profile read at every run's middle position, the mean over all other places: shape (runs,)."""
-    at = places.runs(size).index
+    """A profile's mean over every run of positions and all other places: shape (runs,)."""
+    run = places.runs(size)
+    of_runs = lambda along: np.add.reduceat(along, run.start) / run.width  # noqa: E731
     if profile.size == 1:
-        return np.full(len(at), profile.item())
+        return np.full(len(run.index), profile.item())
     for i, axis in enumerate(axes):
         atoms = [a for a in axis if a.size > 1]
         where = next((k for k, a in enumerate(atoms) if a.group == POSITION and a.size == size), None)
         if where is None or profile.shape[i] == 1:
             continue
         if len(atoms) == 1 and profile.size == size:
-            return profile.reshape(size)[at]
+            return of_runs(profile.reshape(size))
         laid = np.moveaxis(profile, i, 0).reshape(*[a.size for a in atoms], -1)
-        return np.moveaxis(laid, where, 0).reshape(size, -1).mean(1)[at]
-    return np.full(len(at), mean_of(profile))
+        return of_runs(np.moveaxis(laid, where, 0).reshape(size, -1).mean(1))
+    return np.full(len(run.index), mean_of(profile))
 
 
 def laid_out(values: np.ndarray, law: Law, size: int) -> np.ndarray:
@@ -59,15 +61,23 @@ def _part_pairs(part: Part, law: Law, size: int) -> np.ndarray:
     root = np.sqrt(by_position(part.second, law.axes, size))
     n = len(root)
     r = part.matrix
-    if r is None or len(r) != n:
-        alike = part.ratio.get(frozenset((POSITION,)), 0.0)
-        r = alike + (1 - alike) * np.eye(n)
     out = np.multiply.outer(root, root)
+    if r is None or len(r) != n:
+        r = _one_for_all(part, out, size)
     out *= r
     if part.values is not None:
         out *= _function_pairs(part, law, size)
+        out -= taken(part, law)
     np.fill_diagonal(out, by_position(part.profile(law), law.axes, size))
     return out
+
+
+def _one_for_all(part: Part, roots: np.ndarray, size: int) -> np.ndarray:
+    """The correlation of all pairs: a ratio is to the mean square, more than the mean product of unlike sizes."""
+    alike, mean = part.ratio.get(frozenset((POSITION,)), 0.0), mean_pair(roots, size)
+    if 0 < mean < part.mean_second:
+        alike = float(np.clip(alike * part.mean_second / mean, -1, 1))
+    return alike + (1 - alike) * np.eye(len(roots))
 
 
 def _function_pairs(part: Part, law: Law, size: int) -> np.ndarray:
