@@ -141,6 +141,8 @@ class Latent:
         pieces: of a concatenation of features: its axis, and of every piece how many they are and its latent.
         descent: the tensors that the agreement of its places stems from, nearest first (see ``descent``).
         turned: what turns by place have left of that agreement, in the mean over pairs (see ``turns``).
+        settled: behind a norm over places, over which groups, the values that it made, and of how many degrees of
+            freedom the variance of these is, which only eps lets stray.
     """
 
     id: int
@@ -167,6 +169,7 @@ class Latent:
     across: float = 0.0
     descent: tuple[tuple[int, float, float], ...] = ()
     turned: float = 1.0
+    settled: tuple[Groups, np.ndarray, float] | None = None
 
     def aligned(self, other: Latent) -> bool:
         """Whether elements at one place are functions of the same z."""

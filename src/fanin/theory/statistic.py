@@ -74,6 +74,8 @@ def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None
     variance = x.second - removed
     if variance <= 1e-13 * x.second:
         return np.inf
+    if shared is not None and (settled := _settled(x, axes)):
+        return settled
     spread, squares = 0.0, {} if shared is None else border.squared(x, axes, removed)
     for differ, p in pair_counts(x, axes, groups):
         spread += 0.0 if FEATURE in differ else p * x.latent.excess
@@ -83,6 +85,16 @@ def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None
         square = squares.get(differ, ((x.pair(differ) if differ else x.second) - removed) ** 2) / variance**2
         spread += p * (2 * (square + scatter(x, differ, variance)) + _fourth_cumulant(x, differ) / variance**2)
     return 2 / spread if spread > 0 else np.inf
+
+
+def _settled(x: Law, axes: tuple[int, ...]) -> float | None:
+    """Degrees of freedom of what a norm over the same places made, but for a gain and a shift; None elsewhere."""
+    told = x.latent.settled
+    if told is None or told[0] != frozenset(a.group for i in axes for a in x.axes[i]) or len(told[1]) != len(x.values):
+        return None
+    made, own = (v - float(x.level_weight @ grid.expectation(v)) for v in (told[1], x.values))
+    both, one, other = (float(x.level_weight @ grid.expectation(v)) for v in (made * own, made**2, own**2))
+    return told[2] if both**2 > (1 - 1e-9) * one * other else None
 
 
 def agreement(x: Law, axes: tuple[int, ...], groups: int, variance: float) -> float:

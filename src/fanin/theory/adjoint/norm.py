@@ -9,7 +9,7 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import channels, grid, uneven
-from fanin.theory.adjoint import coherent, opened, radial, sequence
+from fanin.theory.adjoint import coherent, opened, orthogonal, radial, sequence
 from fanin.theory.adjoint.aligned import across_features
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Divided, Part, fresh
 from fanin.theory.adjoint.itself import by_level, onto_its_bases
@@ -161,9 +161,7 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
     unit = lambda s: (x.pair(s) - less(s)) / max(variance, 1e-300)  # noqa: E731
     left = max(second * keep, 1e-300)
 
-    sizes = group_sizes(tuple(x.axes[i] for i in axes))
-    own = lambda s: g.pair(s) if s else second  # noqa: E731
-    across = crossed(own, lambda s: unit(s) if s else 1.0, {**sizes, FEATURE: sizes.get(FEATURE, 1.0) / groups})
+    across = crossed(lambda s: g.pair(s) if s else second, lambda s: unit(s) if s else 1.0, _sizes(x, axes, groups))
     alone = across(frozenset())
 
     def taken(s: Groups) -> float:
@@ -189,7 +187,15 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
     whole = Divided(x.latent.id, variance, eps, f, *followed, many * removed_signal / more / left, many * plain / left)
     apart = () if x.latent.pieces is None else tuple(_divided(one, axes, whole) for one in _kinds_of(x, axes))
     by_chance = agreement(x, axes, groups, variance), coherent.met(g, x, variance) / left
-    return replace(part, divided=replace(whole, chance=by_chance[0], met=by_chance[1], pieces=apart), white=g.white)
+    divided = replace(whole, chance=by_chance[0], met=by_chance[1], pieces=apart)
+    known = orthogonal.of_norm(part, x, divided, left * float(np.mean(factor)))
+    return replace(part, divided=divided, white=g.white, orthogonal=known)
+
+
+def _sizes(x: Law, axes, groups: int) -> dict[str, float]:
+    """Number of places of a statistic along each group."""
+    sizes = group_sizes(tuple(x.axes[i] for i in axes))
+    return {**sizes, FEATURE: sizes.get(FEATURE, 1.0) / groups}
 
 
 def _kinds_of(x: Law, axes) -> tuple[Law, ...]:

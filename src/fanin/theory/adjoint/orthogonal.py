@@ -30,7 +30,7 @@ from functools import lru_cache
 import numpy as np
 
 from fanin.theory import grid
-from fanin.theory.adjoint.cotangent import Cotangent, Part
+from fanin.theory.adjoint.cotangent import Cotangent, Divided, Part
 from fanin.theory.adjoint.joint import levels_onto
 from fanin.theory.latent import group_sizes
 from fanin.theory.law import FEATURE, Law, subsets
@@ -65,6 +65,16 @@ def behind(g: Cotangent, x: Law, sent: Part, channels: int, n: float) -> Orthogo
         return Orthogonal(min(1 / channels + chance, 1.0) * (1 - min(left, 1.0)))
     own = sent.mean_second * x.second * _places(x) * mean_inverse(d.variance, d.eps, d.freedom)
     return Orthogonal(1.0, left * d.along * g.second * _places(g.law) / max(own, 1e-300))
+
+
+def of_norm(part: Part, x: Law, by: Divided, sent: float) -> Orthogonal | None:
+    """Of what a norm over places sends back to x itself, of this mean square."""
+    own = part.mean_profile(x) * x.second
+    if by.variance <= 0 or own <= 0:
+        return None
+    left = _left(by.variance, by.eps, by.freedom) * by.along * sent * (by.variance + by.eps) / own
+    values = None if part.values is None or len(part.values) != len(x.values) else part.values * x.values
+    return None if part.values is not None and values is None else Orthogonal(1.0, left, values)
 
 
 def of_summand(known: Orthogonal | None, out: Law, x: Law) -> Orthogonal | None:
@@ -114,6 +124,8 @@ def _left(variance: float, eps: float, f: float) -> float:
 
     ``1 / (s^2 + eps)^k`` is the integral of ``t^(k-1) e^(-t (s^2 + eps)) / (k-1)!``.
     """
+    if not np.isfinite(f):
+        return (eps / (variance + eps)) ** 2
     t = np.exp(LOG_T) / variance
     with np.errstate(under="ignore", over="ignore"):
         sized = t * np.exp(-eps * t - (f / 2 + 1) * np.log1p(2 * t * variance / f))
@@ -224,4 +236,4 @@ def least(part: Part, law: Law) -> float:
     return part.mean_second * known.left * float(weight @ grid.expectation(part.values * along)) ** 2 / square
 
 
-__all__ = ["Orthogonal", "behind", "followed", "least", "merged", "of_summand", "taken"]
+__all__ = ["Orthogonal", "behind", "followed", "least", "merged", "of_norm", "of_summand", "taken"]

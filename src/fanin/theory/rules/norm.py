@@ -98,6 +98,8 @@ def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = Tru
     alike = straightness(variance, eps, degrees) * np.sqrt(min(left, 1.0))
     terms = with_rest(latent, {key: c * alike for key, c in x.latent.made_of.items()}) if alike else {}
     told = {"uneven": told, "source": x.latent.source, "descent": x.latent.descent, "terms": terms}
+    if centred and FEATURE not in reduced:
+        told["settled"] = reduced, law.values, degrees * ((variance + eps) / eps) ** 2 if eps else np.inf
     law = replace(law, latent=replace(latent, **told))
     if centred and FEATURE not in reduced and reduced >= x.groups:
         law = border.centred(law, x, shared, wanted, float(scale))
