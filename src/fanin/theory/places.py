@@ -172,16 +172,13 @@ def with_matrix(law: Law, wanted: np.ndarray, size: int) -> Law:
     r[~np.isfinite(r)] = 1.0
     r.clip(-1, 1, out=r)
     np.fill_diagonal(r, 1.0)
-    return replace(law, latent=_holding(law.latent, r, size))
+    return replace(law, latent=_holding(law, r, size))
 
 
 def with_products(law: Law, rows: np.ndarray, factor: float) -> Law:
     """The law with the mean products of known rows (one a position) as pair moments."""
-    size = len(rows)
-    if length(law) != size:
-        return law
     flat = _runs_of(rows)
-    return with_matrix(law, factor * (flat @ flat.T) / flat.shape[1], size)
+    return with_matrix(law, factor * (flat @ flat.T) / flat.shape[1], len(rows))
 
 
 def structured(rows: np.ndarray) -> bool:
@@ -282,15 +279,28 @@ def _sum_of_series(terms: np.ndarray, r: np.ndarray) -> np.ndarray:
     return value
 
 
-def _holding(latent: Latent, r: np.ndarray, size: int) -> Latent:
-    """The latent with its matrix, and its one number for positions as the matrix's mean."""
+def _holding(law: Law, r: np.ndarray, size: int) -> Latent:
+    """The latent with its matrix, and its one number for positions as the matrix's mean.
+
+    Pairs of places count by the deviations of both, as in pair moments: zeros beside tokens have no say.
+    """
     width, pairs = runs(size).width, _widths_of_pairs(size)
-    near = neighbours(r)
-    inside = width * (width - 1)
-    total = np.vdot(pairs, r) - width**2 @ r.diagonal() + inside @ near
-    count = size * (size - 1)
-    corr = {**latent.corr, frozenset((POSITION,)): float(total / count) if count else 1.0}
-    return replace(latent, matrix=r, corr=corr)
+    squares, inside = width**2, width * (width - 1)
+    if (root := _deviations(law, size)) is not None:
+        pairs, squares, inside = pairs * np.multiply.outer(root, root), squares * root**2, inside * root**2
+    count = float(pairs.sum() - squares.sum() + inside.sum())
+    total = np.vdot(pairs, r) - squares @ r.diagonal() + inside @ neighbours(r)
+    corr = {**law.latent.corr, frozenset((POSITION,)): float(total / count) if count > 0 else 1.0}
+    return replace(law.latent, matrix=r, corr=corr)
+
+
+def _deviations(law: Law, size: int) -> np.ndarray | None:
+    """Standard deviations run by run, over the largest; None where positions do not differ in them."""
+    if POSITION not in law.level_groups:
+        return None
+    found = weights(law, size) @ np.sqrt(np.maximum(law.variances, 0))
+    largest = float(found.max())
+    return found / largest if 0 < largest < np.inf and np.ptp(found) > 1e-9 * largest else None
 
 
 @lru_cache(maxsize=8)
@@ -372,7 +382,7 @@ def scaled(law: Law, x: Law) -> Law:
     np.divide(inner, r, out=r)
     np.fill_diagonal(r, 1.0)
     r.clip(-1, 1, out=r)
-    return replace(law, latent=_holding(law.latent, r, size))
+    return replace(law, latent=_holding(law, r, size))
 
 
 def mixing(allowed: np.ndarray) -> np.ndarray:

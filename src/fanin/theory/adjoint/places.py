@@ -17,6 +17,7 @@ from fanin.theory.adjoint import (
     roots,
     sequence,
     spelled,
+    thinned,
     tied,
     write,
 )
@@ -252,7 +253,10 @@ def pad(node: Node, part: Part, out: Law, x: Law) -> Part:
                     second, [(max(-before, 0), max(-after, 0)) if j == i else (0, 0) for j in range(second.ndim)]
                 )
     kept = part.orthogonal if part.values is None else None
-    sent = replace(fresh(second, part.ratio, matrix=matrix), white=part.white * part.straight(out), orthogonal=kept)
+    ratio = part.ratio
+    if part.values is None and any(part.second.shape[i] > 1 for i in along):
+        ratio = thinned.cut(part, (part.second, out), (second, x))
+    sent = replace(fresh(second, ratio, matrix=matrix), white=part.white * part.straight(out), orthogonal=kept)
     if part.values is not None or (by := shifts.mark(node, x)) is None:
         return sent
     return roots.shifted(part, sent, by[1])

@@ -15,7 +15,7 @@ import numpy as np
 
 from fanin.theory import overlap, places
 from fanin.theory.adjoint import rows as sums
-from fanin.theory.adjoint import tilted, together
+from fanin.theory.adjoint import seen, tilted, together
 from fanin.theory.adjoint.attention import (
     Side,
     _along_values,
@@ -55,6 +55,7 @@ class Chosen:
         values: what they have along their gradients.
         spread: share of keys that are looked at.
         start: where the keys begin in a row that has more (sinks), whose weights are multiplied by nothing.
+        there: which keys are looked at by any row, where not all are.
     """
 
     rows: Rows
@@ -68,6 +69,7 @@ class Chosen:
     values: Behind
     spread: float = 1.0
     start: int = 0
+    there: np.ndarray | None = None
 
 
 def values(g: Cotangent, x: Law, y: Law) -> tuple[Part, Chosen] | None:
@@ -96,12 +98,12 @@ def values(g: Cotangent, x: Law, y: Law) -> tuple[Part, Chosen] | None:
     out = query.of_law(g.law, frozenset())
     lost = _lost(g, rows, out)
     made = together.behind(y, key.groups, _along_values(rows, own, lost, out, y), lost)
-    part = replace(
-        _laid(y, key, found, other_windows(rows, query, g, spread)), radial=made.radial, met=picked_up(rows, x, y)
-    )
+    there = seen.by_any_row(x) if key.size is None else None
+    part = seen.alone(_laid(y, key, found, other_windows(rows, query, g, spread)), y, there, -2)
+    part = replace(part, radial=made.radial, met=picked_up(rows, x, y))
     agreed, sizes = overlap.agreement(y, key.groups), (x.shape[-2], x.shape[-1])
     alike = in_common(x.latent.source.descent, y.latent.descent)
-    return part, Chosen(rows, behind, inner, x.latent.source.variance, agreed, alike, *sizes, made, spread)
+    return part, Chosen(rows, behind, inner, x.latent.source.variance, agreed, alike, *sizes, made, spread, there=there)
 
 
 def picked_up(rows: Rows, weights: Law, values: Law) -> float:
@@ -191,7 +193,8 @@ def logits(g: Cotangent, q: Law, k: Law, factor: float) -> tuple[Part, Part] | N
     scores = chosen.variance, chosen.variance * common / (1 - common)
     of_query, of_key = together.radials(rows, chosen.g[frozenset()], scores, chosen.values)
     queries = replace(_laid(q, query, of_queries), radial=of_query)
-    keys = replace(_laid(k, key, of_keys), radial=of_key, balanced=key.groups - {FEATURE}, met=met)
+    laid = seen.alone(_laid(k, key, of_keys), k, chosen.there, -1)
+    keys = replace(laid, radial=of_key, balanced=key.groups - {FEATURE}, met=met)
     turned = by_feature(queries, k.profile(k.seconds), other=-2)
     return turned, by_feature(keys, q.profile(q.seconds), own=-2)
 

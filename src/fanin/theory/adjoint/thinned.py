@@ -20,6 +20,12 @@ def thinned(part: Part, second: np.ndarray, law: Law) -> dict[Groups, float]:
     return {s: r * (after[s] / before[s] if before.get(s) else 1.0) for s, r in part.ratio.items()}
 
 
+def cut(part: Part, before: tuple[np.ndarray, Law], after: tuple[np.ndarray, Law]) -> dict[Groups, float]:
+    """Correlations of what is left of places with a profile of mean squares: places without any thin pairs."""
+    was, now = roots(*before), roots(*after)
+    return {s: r * now[s] / was[s] if was.get(s) and s in now else r for s, r in part.ratio.items()}
+
+
 def roots(profile: np.ndarray, law: Law) -> dict[Groups, float]:
     """Mean product of the roots of two places that differ in a set of groups, over the mean square."""
     mean = float(np.mean(profile))

@@ -170,7 +170,7 @@ def _assemble(x: Law, y: Law, n: int, diagonal: np.ndarray, shape, axes) -> Law:
     cross = x.pair(gx) * y.pair(gy) if n > 1 else 0.0
     extra = n * (n - 1) * cross
     if cross and x.level.size > 1 and not (gx & {FEATURE}) and x.values.min() >= 0:  # rows of weights
-        extra = _row_sums(x, n, diagonal) * y.pair(gy)
+        extra = _row_sums(x, n, diagonal) * y.pair(gy) * _looked_at(x, y, diagonal.ndim)
     whole = float(np.mean(diagonal))
     # groups of what is not summed over: two queries see the same keys, though both may be positions
     own_x = frozenset().union(*(axis_groups(a) for a in x.axes[:-1]))
@@ -219,6 +219,21 @@ def _row_sums(x: Law, n: int, diagonal: np.ndarray) -> np.ndarray:
     rows = np.maximum(total - own, 0)
     ndim = diagonal.ndim
     return rows.reshape((1,) * (ndim - rows.ndim) + rows.shape)
+
+
+def _looked_at(x: Law, y: Law, ndim: int) -> np.ndarray | float:
+    """Of values whose size differs from place to place, the pairs that rows of weights look at, over all pairs.
+
+    Pairs agree as all others do, so that moments are ``c r_j r_k`` by the rms of both: hidden zeros have none.
+    """
+    mean, second = _lift(x.profile(x.means), ndim), _lift(y.profile(y.seconds), ndim).mean(-1, keepdims=True)
+    if mean.shape[-1] == 1 or second.shape[-2] == 1:
+        return 1.0
+    pairs = lambda a, r: (a @ r) ** 2 - a**2 @ r**2  # noqa: E731
+    root, equal = np.sqrt(second), np.ones((second.shape[-2], 1))
+    shares, all_shares = pairs(mean, root), pairs(mean, equal)
+    every, all_every = pairs(equal.T, root), pairs(equal.T, equal)
+    return shares * all_every / np.maximum(all_shares * every, 1e-300)
 
 
 def _vector_product(node: Node, x: Law, y: Law) -> Law:
