@@ -284,11 +284,13 @@ def gaussian(
     return replace(law, latent=fresh_latent(corr))
 
 
-def gaussians(shape: tuple[int, ...], axes: tuple[Axis, ...], mean: np.ndarray, variance: np.ndarray) -> Law:
+def gaussians(
+    shape: tuple[int, ...], axes: tuple[Axis, ...], mean: np.ndarray, variance: np.ndarray, *, exponents: bool = False
+) -> Law:
     """Gaussians with a mean and a variance at every place; the latents' correlations are still to be given."""
     numbers, level = of_both(*np.broadcast_arrays(mean, np.maximum(variance, 0)))
     values = numbers[0][:, None] + np.sqrt(numbers[1])[:, None] * grid.Z_UNIT
-    values, level = compress(values, level)
+    values, level = compress(values, level, exponents=exponents)
     return Law(shape, axes, values, level, fresh_latent({}))
 
 

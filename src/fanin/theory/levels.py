@@ -9,11 +9,18 @@ from fanin.theory.moments import moments_of
 
 MAX_LEVELS = 160  # of known numbers, such as biases that grow with distance
 MAX_VARIANCES = 48  # of random elements that differ in scale
+SMALLEST = 1e-3  # of exponents; one plus what is less is one
 CELLS = 1 << 13  # of a range of very many numbers, before they are merged
 
 
-def compress(values: np.ndarray, level: np.ndarray, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Merge equal levels, and beyond ``limit`` near ones; mean squares are kept."""
+def compress(
+    values: np.ndarray, level: np.ndarray, limit: int | None = None, *, exponents: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Merge equal levels, and beyond ``limit`` near ones; mean squares are kept.
+
+    Args:
+        exponents: whether small numbers are to be told apart as well as large ones: an exponential follows.
+    """
     count = len(values)
     if count == 1:
         return values, np.zeros((1,) * level.ndim, np.int32)
@@ -30,7 +37,7 @@ def compress(values: np.ndarray, level: np.ndarray, limit: int | None = None) ->
         finite = mean[np.isfinite(mean)]
         limit = MAX_LEVELS if finite.size and np.ptp(finite) > 0 else MAX_VARIANCES
     if group.max() + 1 > limit:
-        group = _bins(mean, second, slope, weight, limit)
+        group = _bins(mean, second, slope, weight, limit, exponents)
     if (group[1:] > group[:-1]).all() and weight.all():  # none are merged, or moved
         return values, _thin(level.astype(np.int32, copy=False))
     merged, group = _merge(values, second, weight, group)
@@ -48,12 +55,19 @@ def _alike(key: np.ndarray) -> np.ndarray:
     return group
 
 
-def _bins(mean: np.ndarray, second: np.ndarray, slope: np.ndarray, weight: np.ndarray, limit: int) -> np.ndarray:
+def _bins(
+    mean: np.ndarray,
+    second: np.ndarray,
+    slope: np.ndarray,
+    weight: np.ndarray,
+    limit: int,
+    exponents: bool = False,
+) -> np.ndarray:
     finite = np.isfinite(mean) & np.isfinite(second)
     if not finite.all():  # minus infinity of a mask is a level of its own, and so is plus infinity
         group = np.where(mean > 0, 1, 0)
         if finite.any():
-            inner = _bins(mean[finite], second[finite], slope[finite], weight[finite], limit - 2)
+            inner = _bins(mean[finite], second[finite], slope[finite], weight[finite], limit - 2, exponents)
             group[finite] = inner + 2
         return np.unique(group, return_inverse=True)[1]
     spread = np.sqrt(np.maximum(second - mean**2, 0)) * np.where(slope < 0, -1, 1)
@@ -61,13 +75,20 @@ def _bins(mean: np.ndarray, second: np.ndarray, slope: np.ndarray, weight: np.nd
     order = np.argsort(by, kind="stable")
     cumulative = np.cumsum(weight[order])
     # half the bins by mass, half by value, so that neither a tail nor the bulk is smeared
-    mass = np.minimum((cumulative - weight[order] / 2) / cumulative[-1] * (limit // 2), limit // 2 - 1).astype(int)
-    low, high = by[order[0]], by[order[-1]]
-    value = np.minimum((by[order] - low) / max(high - low, 1e-300) * (limit // 2), limit // 2 - 1).astype(int)
-    _, joint = np.unique(mass + value, return_inverse=True)
+    keys = [(cumulative - weight[order] / 2) / cumulative[-1], _of_range(by[order])]
+    if exponents:
+        keys.append(_of_range(np.arcsinh(by[order] / SMALLEST)))
+    bins = limit // len(keys)
+    cells = sum(np.minimum(key * bins, bins - 1).astype(int) for key in keys)
+    _, joint = np.unique(cells, return_inverse=True)
     group = np.empty(len(mean), int)
     group[order] = joint.ravel()
     return group
+
+
+def _of_range(numbers: np.ndarray) -> np.ndarray:
+    """How far numbers in order are from the first to the last."""
+    return (numbers - numbers[0]) / max(numbers[-1] - numbers[0], 1e-300)
 
 
 def _merge(

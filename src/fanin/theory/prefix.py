@@ -8,6 +8,9 @@ two Gaussians the difference would now and then be positive, and its exponential
 
 ``mu`` and ``s`` the means and mean squares along the sequence, ``r = sqrt(s)`` up to a factor, such that ``p`` is the
 mean product of two places. Where all summands have one sign, and no weights of two, so has the sum: a lognormal.
+
+Heads that each decay at a rate of their own are summed each by itself: of a slow one more is left than of another.
+What two places of a head have in common is then Mehler's sum over the functions at both.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from fanin.theory.records import cached_property, replace
 
 LONGEST = 512
 """Places of a sequence beyond which sums over it are not told apart."""
+MOST = 1 << 25
+"""Products of weights, over all heads, beyond which heads are taken together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +38,9 @@ class Prefix:
     Attributes:
         source: the law of what was summed, along ``axis``.
         matrix: known weights (rows, places).
-        row: of every place of the tensor its row of the matrix; the tensor's axes, each full or one.
+        row: of every place of the tensor its row of the matrix, of the k-th head k times their number further on; the
+            tensor's axes, each full or one.
+        heads: how many have levels of their own.
         factor: that the sums were multiplied by since.
     """
 
@@ -41,6 +48,7 @@ class Prefix:
     axis: int
     matrix: np.ndarray
     row: np.ndarray
+    heads: int = 1
     factor: float = 1.0
 
     @cached_property
@@ -66,6 +74,8 @@ class Prefix:
 
     def moments(self, i: np.ndarray, j: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of sums with weights ``m_i + alpha m_j``: the mean, own squares, and what pairs add to the mean square."""
+        if self.heads > 1:
+            return self._of_heads(i, j, alpha)
         mean, second, size = self.profiles
         m = self.matrix
         line, reach = m @ mean, m @ size
@@ -74,11 +84,47 @@ class Prefix:
         between = (reach[i] + alpha * reach[j]) ** 2 - square(twice)
         return line[i] + alpha * line[j], np.maximum(square(own), 0.0), self.source.pair(self.along) * between
 
+    def _of_heads(self, i: np.ndarray, j: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        (h, i), j = np.divmod(i, len(self.matrix)), j % len(self.matrix)
+        line, reach, own, twice = self._by_head
+        square = lambda q: q[h, i, i] + alpha**2 * q[h, j, j] + 2 * alpha * q[h, i, j]  # noqa: E731
+        whole = np.einsum("...d,...d->...", both := reach[h, i] + alpha * reach[h, j], both)
+        return line[h, i] + alpha * line[h, j], np.maximum(square(own), 0.0), whole - square(twice)
+
+    @cached_property
+    def _by_head(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Sums by head and row of means and of Hermite coefficients, and by two rows of mean squares and of pairs."""
+        x, m = self.source, self.matrix
+        levels = np.moveaxis(x.level, self.axis, -1).reshape(self.heads, -1)
+        levels = np.broadcast_to(levels, (self.heads, m.shape[1]))
+        r = max(x.correlation(self.along), 0.0)
+        terms = x.coefficients * np.sqrt(r) ** np.arange(x.coefficients.shape[1])
+        crossed = lambda v: np.einsum("ik,hk,jk->hij", m, v[levels], m, optimize=True)  # noqa: E731
+        return (
+            (m @ x.means[levels][..., None])[..., 0],
+            m @ terms[levels],
+            crossed(x.seconds),
+            crossed((terms**2).sum(1)),
+        )
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Mean square of the summands of every head."""
+        seconds = self.source.profile(self.source.seconds)
+        return np.moveaxis(seconds, self.axis, -1).reshape(self.heads, -1).mean(1) if self.heads > 1 else np.ones(1)
+
+    def by_term(self, numbers: np.ndarray) -> np.ndarray:
+        """Numbers (heads, places) of the summands, with the axes of what was summed."""
+        levels = self.source.level.shape if self.heads > 1 else (1,) * len(self.source.shape)
+        others = [n for k, n in enumerate(levels) if k != self.axis]
+        return np.moveaxis(numbers.reshape(*others, -1), -1, self.axis)
+
     def one_signed(self, i: np.ndarray, j: np.ndarray, alpha: float) -> bool:
         """Whether summands have one sign, and the weights of each sum, too."""
         if self.source.values.min() < 0 < self.source.values.max():
             return False
-        for a, b in {(int(a), int(b)) for a, b in zip(i.ravel(), j.ravel(), strict=True)}:
+        count = len(self.matrix)
+        for a, b in {(a % count, b % count) for a, b in zip(i.ravel().tolist(), j.ravel().tolist(), strict=True)}:
             w = self.matrix[a] + alpha * self.matrix[b]
             if w.min() < -1e-12 and w.max() > 1e-12:
                 return False
@@ -95,7 +141,11 @@ def of(source: Law, axis: int, matrix: np.ndarray) -> Prefix | None:
     if source.deterministic or max(matrix.shape) > LONGEST:
         return None
     row = np.arange(len(matrix)).reshape([-1 if i == axis else 1 for i in range(len(source.shape))])
-    return Prefix(source, axis, matrix, row)
+    others = [1 if i == axis else n for i, n in enumerate(source.level.shape)]
+    heads = int(np.prod(others))
+    if heads == 1 or heads * max(matrix.shape) ** 2 > MOST:
+        return Prefix(source, axis, matrix, row)
+    return Prefix(source, axis, matrix, row + len(matrix) * np.arange(heads).reshape(others), heads)
 
 
 def moved(prefix: Prefix | None, node: Node, law: Law, how: Callable) -> Prefix | None:
@@ -112,16 +162,18 @@ def times(prefix: Prefix | None, factor: float) -> Prefix | None:
 
 def difference(x: Law, y: Law, shape: tuple[int, ...], axes: tuple[Axis, ...]) -> Law | None:
     """x + y of two sums over one sequence, as one; None where they are none, or where some terms cancel others."""
-    a, b = x.prefix, y.prefix
-    if a is None or b is None or a.source is not b.source or a.matrix is not b.matrix or not a.factor:
+    both = of_one(x, y)
+    if both is None:
         return None
+    a, b = both
     alpha = b.factor / a.factor
     lay = lambda row: row.reshape((1,) * (len(shape) - row.ndim) + row.shape)  # noqa: E731
     i, j = np.broadcast_arrays(lay(a.row), lay(b.row))
-    if not a.one_signed(i, j, alpha):
+    if (i // len(a.matrix) != j // len(a.matrix)).any() or not a.one_signed(i, j, alpha):
         return None
     mean, own, between = (v * a.factor**n for v, n in zip(a.moments(i, j, alpha), (1, 2, 2), strict=True))
-    law = one_sign(gaussians(shape, axes, mean, np.maximum(own + between - mean**2, 0.0)))
+    variance = np.maximum(own + between - mean**2, 0.0)
+    law = one_sign(gaussians(shape, axes, mean, variance, exponents=a.heads > 1))
     source, along = a.source, a.along
     alone = float(own.mean()) / max(source.second, 1e-300)
     apart = float(between.mean()) / max(abs(source.pair(along)), 1e-300)
@@ -131,6 +183,14 @@ def difference(x: Law, y: Law, shape: tuple[int, ...], axes: tuple[Axis, ...]) -
         return same + apart * source.pair(differ | along)
 
     return replace(law, latent=latent_for(law, pair, law.groups), exact=x.exact and y.exact, note=x.note or y.note)
+
+
+def of_one(x: Law, y: Law) -> tuple[Prefix, Prefix] | None:
+    """What two tensors are sums of, where that is one sequence, with one matrix; else None."""
+    a, b = x.prefix, y.prefix
+    if a is None or b is None or a.source is not b.source or a.matrix is not b.matrix or not a.factor:
+        return None
+    return a, b
 
 
 def one_sign(law: Law) -> Law:

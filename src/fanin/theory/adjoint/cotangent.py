@@ -20,6 +20,7 @@ from fanin.theory.moments import mean_of, moments_of
 from fanin.theory.records import cached_property
 
 if TYPE_CHECKING:
+    from fanin.theory.adjoint.between import Crossed
     from fanin.theory.adjoint.orthogonal import Orthogonal
     from fanin.theory.adjoint.spelled import Chosen
     from fanin.theory.given import Given
@@ -96,6 +97,7 @@ class Part:
         common: of a weight's gradient, what those of two inputs of one output have in common, over its mean square.
         loads: of which other bases the base is a sum; beside: factors that it was multiplied by since (``roots``).
         gate: a weight that it was multiplied by last, and its loads before.
+        crossed: what both operands of a difference of sums over a sequence come to (``between``).
     """
 
     base: int
@@ -123,6 +125,7 @@ class Part:
     loads: Mapping[int, float] = field(default_factory=dict)
     beside: tuple[Law, ...] = ()
     gate: tuple[Law, Mapping[int, float]] | None = None
+    crossed: Crossed | None = None
 
     @cached_property
     def mean_second(self) -> float:

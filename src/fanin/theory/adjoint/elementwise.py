@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fanin.graph import Kind, Node
-from fanin.theory.adjoint import radial, tied, white
+from fanin.theory.adjoint import between, radial, tied, white
 from fanin.theory.adjoint.binary import binary
 from fanin.theory.adjoint.cotangent import Cotangent, Part
 from fanin.theory.adjoint.slopes import Function, flipped, function_of
@@ -21,7 +21,8 @@ def elementwise(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[lis
     """Parts for every operand: g times the partial derivative, on the operand's latent."""
     fn = function_of(node)
     g = tied.follow(g) if node.kind is Kind.POINTWISE else g
-    return radial.behind(node, g, inputs, _agreeing(fn, g, inputs, _sent(fn, g, inputs)), fn)
+    sent = radial.behind(node, g, inputs, _agreeing(fn, g, inputs, _sent(fn, g, inputs)), fn)
+    return between.told(node, g, inputs, sent)
 
 
 def _agreeing(fn: Function, g: Cotangent, inputs: tuple[Value, ...], sent: list[list[Part]]) -> list[list[Part]]:

@@ -144,7 +144,17 @@ def backward(
             uses.sent(node, g, sent)
         if watch is not None:
             watch(node, parts, g, sent)
+    _of_one_tensor(graph, found)
     return found
+
+
+def _of_one_tensor(graph: Graph, found: dict[str, float]) -> None:
+    """A conversion to the type that a tensor has is that tensor, and has the gradient of all that read either."""
+    for node in graph.nodes:
+        if node.op == "to" and node.kind is Kind.MOVE and node.id in found:
+            source = graph.by_id[node.inputs[0]]
+            if source.dtype == node.dtype and source.id in found:
+                found[node.id] = found[source.id]
 
 
 def _shifted(node: Node, parts: list[Part], law: Law) -> bool:

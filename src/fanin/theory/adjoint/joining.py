@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from fanin.theory import grid
-from fanin.theory.adjoint import amounts, orthogonal, radial, roots, sequence, tied
+from fanin.theory.adjoint import amounts, between, orthogonal, radial, roots, sequence, tied
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, both, fresh, identity
 from fanin.theory.adjoint.crossed import crossed
 from fanin.theory.law import Law, subsets
@@ -22,7 +22,7 @@ def gathered(law: Law, parts: list[Part], meets: frozenset[int] = frozenset(), l
         last: whether parts that wait for their base have met it here, or will not.
     """
     by_base: dict[int, Part] = {}
-    for part in _recognized(parts):
+    for part in between.together(law, _recognized(parts)):
         old = by_base.get(part.base)
         if old is None:
             by_base[part.base] = part
@@ -40,8 +40,8 @@ def gathered(law: Law, parts: list[Part], meets: frozenset[int] = frozenset(), l
         return Cotangent(law, (_merged(law, [_without_form(p, law) for p in by_base.values()]),), meets)
     parts = [_without_form(p, law) if means[id(p)] < slight else p for p in by_base.values()]
     parts = [replace(p, along=0) if p.along else p for p in map(roots.flat, parts)]
-    plain = [p for p in parts if p.values is None and not p.awaited]
-    rest = [p for p in parts if p.values is not None or p.awaited]
+    plain = [p for p in parts if p.values is None and not p.awaited and not p.crossed]
+    rest = [p for p in parts if p.values is not None or p.awaited or p.crossed]
     if len(plain) > 1:
         plain = [_merged(law, plain)]
     return Cotangent(law, (*plain, *rest), meets)

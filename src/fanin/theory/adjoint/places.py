@@ -53,6 +53,8 @@ def move(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     if how != "slice" and _elsewhere(g.law, x):
         result[0] = [replace(part, matrix=None) for part in result[0]]
     result[0] = [tied.moved(part, g.law, x) for part in result[0]]
+    if how in forward.ROWS and any(p.crossed for p in g.parts):
+        result[0] = [replace(part, crossed=was.crossed) for part, was in zip(result[0], g.parts, strict=True)]
     return result
 
 

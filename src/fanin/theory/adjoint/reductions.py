@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory.adjoint import copies, radial
+from fanin.theory.adjoint import between, copies, radial
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.pool import shared_out, to_the_largest
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Law, subsets
 from fanin.theory.records import replace
-from fanin.theory.rules.pool import _applied, between, mirror
+from fanin.theory.rules.pool import _applied, mirror
+from fanin.theory.rules.pool import between as pairs_between
 from fanin.theory.rules.route import SLOT
 from fanin.theory.state import Value, as_law
 
@@ -21,7 +22,10 @@ def reduce(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
     x = as_law(inputs[0])
     dims = tuple(d % len(x.shape) for d in node.attrs["axes"]) or tuple(range(len(x.shape)))
     if node.attrs["op"] == "weighted":
-        return [[_unweighted(node.attrs["matrices"], dims, g, x)]]
+        known = [(p, between.terms(p)) for p in g.parts]
+        rest = replace(g, parts=tuple(p for p, direct in known if direct is None))
+        sent = [_unweighted(node.attrs["matrices"], dims, rest, x)] if rest.parts else []
+        return [[*sent, *(direct for _, direct in known if direct is not None)]]
     n = float(np.prod([x.shape[d] for d in dims]))
     profile = g.profile()
     if not node.attrs["keepdim"]:
@@ -59,7 +63,7 @@ def _unweighted(matrices: tuple[np.ndarray, ...], axes: tuple[int, ...], g: Cota
     back = tuple(m.T for m in matrices)
     for axis, m in zip(axes, back, strict=True):
         own = _applied(own, m**2, axis)
-    second = np.maximum(own + between(g.law, axes, back, g.pair), 0)
+    second = np.maximum(own + pairs_between(g.law, axes, back, g.pair), 0)
     ratio = g.ratios()
     for axis, m in zip(axes, back, strict=True):
         groups, alone = axis_groups(x.axes[axis]), axis_groups(g.law.axes[axis])

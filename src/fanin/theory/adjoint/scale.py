@@ -33,7 +33,7 @@ def _times(part: Part, power: int) -> Part:
     """The part times 2^power, its exponent dropped."""
     if power == 0:
         return replace(part, exponent=0)
-    return replace(part, second=np.ldexp(part.second, 2 * power), exponent=0)
+    return replace(part, second=np.ldexp(part.second, 2 * power), exponent=0, crossed=None)
 
 
 def scaled_back(rule: Rule, node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
@@ -57,7 +57,7 @@ def _moved(part: Part, shift: int, bases: set[int]) -> Part:
     """A factor 2^shift: in the function where the base is shared, as equal bases have equal sizes; else there."""
     if part.values is not None and (part.base in bases or part.base == ALIGNED) and abs(shift) <= 4 * scale.WINDOW:
         return replace(part, values=np.ldexp(part.values, shift))
-    return replace(part, exponent=part.exponent + shift)
+    return replace(part, exponent=part.exponent + shift, crossed=None)
 
 
 def settled(part: Part, power: int) -> Part:
@@ -74,5 +74,5 @@ def _settled(part: Part, power: int) -> Part:
         return replace(part, exponent=0)
     own = math.frexp(size)[1] // 2
     if abs(own + power) <= scale.WINDOW:
-        return replace(part, second=np.ldexp(part.second, 2 * power), exponent=0)
-    return replace(part, second=np.ldexp(part.second, -2 * own), exponent=own + power)
+        return replace(part, second=np.ldexp(part.second, 2 * power), exponent=0, crossed=None)
+    return replace(part, second=np.ldexp(part.second, -2 * own), exponent=own + power, crossed=None)

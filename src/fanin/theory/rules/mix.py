@@ -81,8 +81,8 @@ class RowWeights:
 
     Attributes:
         mean: mean weights, (queries or 1, keys or 1), over all heads and samples.
-        total, counts, concentrated: of every row its sum, the effective number of keys, and E[sum a^2], in units of its
-            squared sum; (queries or 1,).
+        total, counts, concentrated: of every row the rms of its sum, the effective number of keys, and E[sum a^2], in
+            units of its squared sum; (queries or 1,).
         columns: how keys are looked at.
     """
 
@@ -123,10 +123,12 @@ def row_weights(x: Law) -> RowWeights | None:
     lead = tuple(range(mean.ndim - 2))
     every = lambda v: v.sum(-1) if v.shape[-1] > 1 else v[..., 0] * n  # noqa: E731
     total, squares = every(mean), every(second)
-    counts = (total**2 / np.maximum(every(mean**2), 1e-300)).mean(lead)
-    concentrated = (squares / np.maximum(total**2, 1e-300)).mean(lead)
+    size = np.sqrt((total**2).mean(lead))
+    heads = np.divide(total, size, out=np.zeros_like(total), where=size > 0) ** 2  # of decays some sum to more
+    counts = (heads * total**2 / np.maximum(every(mean**2), 1e-300)).mean(lead)
+    concentrated = (heads * squares / np.maximum(total**2, 1e-300)).mean(lead)
     seen = columns(mean / np.maximum(total, 1e-300)[..., None], x.shape[-2], n)
-    return RowWeights(mean.mean(lead), total.mean(lead), counts, concentrated, seen)
+    return RowWeights(mean.mean(lead), size, counts, concentrated, seen)
 
 
 def _rows_by_place(law: Law, x: Law, y: Law, n: int) -> Law:

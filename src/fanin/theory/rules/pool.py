@@ -194,9 +194,10 @@ def _weighted(x: Law, axes: tuple[int, ...], matrices: tuple[np.ndarray, ...]) -
         return float(squares.mean()) * same + float((total**2 - squares).mean()) * other
 
     whole = prefix.of(x, axes[0], matrices[0]) if len(axes) == 1 and FEATURE not in along else None
-    if whole is not None and x.level.size == x.level.shape[axes[0]] > 1:  # padded places add to no pair
+    heads = whole is not None and whole.heads > 1
+    if whole is not None and (heads or x.level.size == x.level.shape[axes[0]] > 1):  # padded places add to no pair
         second = whole.seconds * (1 + parity * x.latent.mirrored)
-    law = gaussians(tuple(shape), tuple(words), mean, second - mean**2)
+    law = gaussians(tuple(shape), tuple(words), mean, second - mean**2, exponents=heads)
     if all((m >= 0).all() for m in matrices) and (x.values.min() >= 0 or x.values.max() <= 0):
         law = prefix.one_sign(law)  # a decay, exp of such a sum, is no gain
     latent = replace(latent_for(law, pair, law.groups), mirrored=float(parity))
@@ -318,8 +319,15 @@ def _length_of(x: Law, dims) -> tuple[int, tuple, tuple, int] | None:
 
 
 def _length(x: Law) -> bool:
-    """Whether x is nowhere negative and an even function of its latent: a square, whose mean is a length."""
-    return bool(x.values.min() >= 0 and np.all(np.abs(x.slopes) <= 1e-6 * np.sqrt(np.maximum(x.variances, 1e-300))))
+    """Whether x is a square, whose mean is a length: nowhere negative, and least where its root changes sign.
+
+    Squares of odd functions are even; those of other numbers (heavy tails that were gated) grow towards both ends.
+    """
+    if x.values.min() < 0:
+        return False
+    even = np.abs(x.slopes) <= 1e-6 * np.sqrt(np.maximum(x.variances, 1e-300))
+    least = x.values.min(1) + 1e-9 * np.sqrt(x.seconds)
+    return bool(np.all(even | ((x.values[:, 0] > least) & (x.values[:, -1] > least))))
 
 
 def _chi_square(mean: float, variance: float) -> np.ndarray:

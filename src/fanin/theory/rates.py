@@ -1,0 +1,59 @@
+"""Rates: vectors of a number a head or channel that are summed along a sequence, so that a few of them decide.
+
+``exp(-n e^(a_h))`` over n steps is near one for the slowest head and nothing for the others: what all heads have in
+the mean says little of any of them. Such numbers stand feature by feature, as a position's do (levels), not as draws
+of one law: those of the network where they are known, else one of every equal share of their law.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fanin.distributions import Distribution
+from fanin.graph import Graph, Kind, Node, Parameter
+from fanin.theory.law import Law, constant
+from fanin.theory.state import feature_axes
+
+ELEMENTWISE = (Kind.POINTWISE, Kind.SUM, Kind.PRODUCT, Kind.MOVE)
+EXPONENTIAL = frozenset(("exp", "softplus", "exp2", "expm1"))
+MANY = 256
+"""Numbers beyond which a vector is as good as its law."""
+
+
+def rates(graph: Graph) -> frozenset[str]:
+    """Nodes of parameters whose exponential, element by element, is summed over all earlier places."""
+    return frozenset(n.id for n in graph.nodes if n.kind is Kind.PARAMETER and _is_vector(n) and _summed(graph, n))
+
+
+def _is_vector(node: Node) -> bool:
+    size = int(np.prod(node.shape))
+    return 1 < size <= MANY and size == max(node.shape)
+
+
+def _summed(graph: Graph, node: Node) -> bool:
+    """Whether a sum over a sequence is reached, past an exponential, through what works element by element."""
+    waiting, seen = [(user, False) for user in graph.users[node.id]], set()
+    while waiting:
+        user, behind = waiting.pop()
+        if (user.id, behind) in seen or not user.is_float:
+            continue
+        seen.add((user.id, behind))
+        if behind and user.kind is Kind.REDUCE and user.attrs["op"] == "weighted":
+            return True
+        if user.kind in ELEMENTWISE:
+            waiting += [(other, behind or user.op in EXPONENTIAL) for other in graph.users[user.id]]
+    return False
+
+
+def laid_out(parameter: Parameter, law: Distribution) -> Law:
+    """Its numbers, each at its own place: those of the network, or of a law that a plan sets in their place."""
+    shape = tuple(parameter.shape)
+    if parameter.observed is not None and law is parameter.law:
+        array = np.asarray(parameter.observed, float)
+    else:
+        size = int(np.prod(shape))
+        array = np.asarray(law.quantile((np.arange(size) + 0.5) / size), float).reshape(shape)
+    return constant(shape, feature_axes(shape), array)
+
+
+__all__ = ["laid_out", "rates"]
