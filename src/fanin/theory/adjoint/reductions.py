@@ -68,21 +68,24 @@ def _unweighted(matrices: tuple[np.ndarray, ...], axes: tuple[int, ...], g: Cota
     for axis, m in zip(axes, back, strict=True):
         groups, alone = axis_groups(x.axes[axis]), axis_groups(g.law.axes[axis])
         if groups == alone and not groups & {FEATURE} and sum(axis_groups(a) == groups for a in x.axes) == 1:
-            ratio[groups] = _read_twice(g, axis, m, ratio.get(groups, 0.0))
+            ratio[groups] = _read_twice(g, axis, m, ratio.get(groups, 0.0), x)
     return replace(fresh(second, ratio), mirrored=float(parity))
 
 
-def _read_twice(g: Cotangent, axis: int, m: np.ndarray, alike: float) -> float:
+def _read_twice(g: Cotangent, axis: int, m: np.ndarray, alike: float, x: Law) -> float:
     """Correlation of two inputs (rows of m) that read cotangents of which some are larger, and two correlate by alike.
 
-    With column sums t and c of m and its squares and rows' sums R: two different rows have the same element in common
-    ``sum (t^2 - c) p`` times, and different ones ``(sum t)^2 - sum t^2 - sum R^2 + sum c`` times.
+    Inputs count by their rms W, as in the gradient of what multiplies them (rates of heads) or hides them (masks). With
+    ``u = W m`` and ``v = W^2 m^2`` two different ones have the same element in common ``sum (u^2 - v) p`` times, and
+    different ones ``(sum u)^2 - sum u^2`` times less what each has by itself; there are ``(sum W)^2 - sum W^2``.
     """
-    size = g.profile()
-    others = tuple(i for i in range(size.ndim) if i != axis % size.ndim)
-    size = np.broadcast_to(size.mean(others), (m.shape[1],))
-    t, c, rows = m.sum(0), (m**2).sum(0), float((m.sum(1) ** 2).sum())
+    size, weight = (np.moveaxis(v, axis % v.ndim, -1) for v in (g.profile(), np.sqrt(x.profile(x.seconds))))
+    weight = np.broadcast_to(weight, (*weight.shape[:-1], len(m)))
+    u, v = weight @ m, weight**2 @ m**2
     apart = alike * float(size.mean())
-    own = float(c @ size) + apart * (rows - c.sum())
-    between_rows = float((t**2 - c) @ size) + apart * (t.sum() ** 2 - (t**2).sum() - rows + c.sum())
-    return float(np.clip(between_rows / max(own * (len(m) - 1), 1e-300), -1, 1))
+    others = weight**2 @ m.sum(1) ** 2 - v.sum(-1)
+    own = (size * v).sum(-1) + apart * others
+    both = (size * (u**2 - v)).sum(-1) + apart * (u.sum(-1) ** 2 - (u**2).sum(-1) - others)
+    alone = (weight**2).sum(-1)
+    pairs, singles = (float(np.sum(np.broadcast_to(n, own.shape))) for n in (weight.sum(-1) ** 2 - alone, alone))
+    return float(np.clip(both.sum() * singles / max(own.sum() * pairs, 1e-300), -1, 1)) if pairs > 0 else 0.0
