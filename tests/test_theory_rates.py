@@ -12,10 +12,12 @@ import fanin
 from fanin.distributions import Uniform
 from fanin.frameworks import front_end
 from fanin.graph import Parameter
+from fanin.theory import combine, prefix
 from fanin.theory import engine as forward
-from fanin.theory import prefix
 from fanin.theory.adjoint import between
+from fanin.theory.law import Atom, fresh_latent, gaussians
 from fanin.theory.rates import laid_out
+from fanin.theory.records import replace
 
 STEPS, WIDTH, HEADS, DRAWS = 24, 64, 12, 24
 
@@ -165,3 +167,21 @@ def test_a_conversion_that_changes_nothing_is_the_tensor():
     assert row.grad_rms == said["inner"].grad_rms
     assert row.grad_rms == pytest.approx(found[row.name].grad_rms, rel=0.1)
     assert said.rows[-1].grad_rms < 0.8 * row.grad_rms
+
+
+def largest_error():
+    """Of a product of two tensors of many sizes, at its larger places."""
+    sizes = np.geomspace(1, 1e-8, 48)[:, None], np.linspace(1, 2, 5)[None]
+    shape = (48, 5)
+    axes = (Atom(48, "position"),), (Atom(5, "feature"),)
+    x, y = (replace(gaussians(shape, axes, np.zeros(s.shape), s), latent=fresh_latent({})) for s in sizes)
+    made = combine.binary(np.multiply, x, y, shape, pair="product")
+    wanted = sizes[0] * sizes[1]
+    off = np.abs(np.broadcast_to(made.profile(made.seconds), shape) / wanted - 1)
+    return off[wanted > 0.1].max()
+
+
+def test_products_of_many_sizes_keep_each(monkeypatch):
+    assert largest_error() < 0.05
+    monkeypatch.setattr(combine, "each", lambda values, group, own, merged: values[group])
+    assert largest_error() > 0.2  # the control: one size for all that were merged before the quadrature

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fanin.theory import border, folds, given, grid, kurtosis, overlap, places, prefix, spread, uneven
-from fanin.theory.fewer import PAIRS, Function, fewer
+from fanin.theory.fewer import PAIRS, Function, each, fewer
 from fanin.theory.latent import ALONG
 from fanin.theory.law import (
     Groups,
@@ -119,6 +119,7 @@ def _pointwise(
 def _independent(shared: Law, fn: Function, both: given.Operands, pair: str, moments_only: bool) -> Law:
     fx, fy, x, y = both.fx, both.fy, both.x, both.y
     tied, zero, one = given.UNTIED, np.zeros(1), np.ones(1)
+    own, level, group = both, shared.level, None
     rho = _shared_correlation(x, y)
     if not rho and pair == "sum":  # a skip: one is a summand of the other, or both have one in common
         rho = x.latent.in_common(y.latent)
@@ -129,7 +130,7 @@ def _independent(shared: Law, fn: Function, both: given.Operands, pair: str, mom
         values = mean[:, None] + np.sqrt(np.maximum(second - mean**2, 0))[:, None] * grid.Z_UNIT
     else:
         if len(fx) > PAIRS:
-            both, shared = fewer(both, shared, fn)
+            both, shared, group = fewer(both, shared, fn)
             fx, fy = both.fx, both.fy
         values = np.stack([_transport(fn, a, b, rho) for a, b in zip(fx, fy, strict=True)])
         if pair == "product" and not rho:  # moments of independent factors multiply, whatever their steps
@@ -140,9 +141,12 @@ def _independent(shared: Law, fn: Function, both: given.Operands, pair: str, mom
     terms = _terms(fn, replace(shared, values=values), both) if pair == "sum" else {}
     handed = _handed_on(replace(shared, values=values), both) if pair == "product" and not rho else {}
     known = tied.known if pair != "sum" else given.of_sum(both, float(fn(zero, one)[0] - fn(zero, zero)[0]), rho)
+    untied = _untied(replace(shared, values=np.ones((len(fx), 1))), both, tied)
+    if group is not None and pair == "product" and not rho:
+        values, known = each(values, group, own, both), {key: g.at(group) for key, g in known.items()}
+        shared = replace(shared, level=level)
     old, (values, level) = shared.level, compress(values, shared.level)
     law = replace(shared, values=values, level=level, given=given.regrouped(known, old, level, len(values)))
-    untied = _untied(replace(shared, values=np.ones((len(fx), 1))), both, tied)
     moments = _pair_moments(pair, law, x, y, rho, untied)
     law = replace(law, latent=latent_for(law, moments, law.groups))
     if pair == "sum" and (x.latent.spread or y.latent.spread):

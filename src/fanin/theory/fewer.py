@@ -16,8 +16,8 @@ Function = Callable[..., np.ndarray]
 PAIRS = 24  # joint levels for which the quadrature over pairs of latents is done
 
 
-def fewer(both: given.Operands, shared: Law, fn: Function) -> tuple[given.Operands, Law]:
-    """Merge joint levels whose operands are alike before the quadrature over pairs."""
+def fewer(both: given.Operands, shared: Law, fn: Function) -> tuple[given.Operands, Law, np.ndarray]:
+    """Merge joint levels whose operands are alike before the quadrature over pairs; and which each is one of."""
     fx, fy = both.fx, both.fy
     weight = np.bincount(shared.level.ravel(), minlength=len(fx)).astype(float)
     second = fn(grid.expectation(fx**2), grid.expectation(fy**2))
@@ -30,7 +30,13 @@ def fewer(both: given.Operands, shared: Law, fn: Function) -> tuple[given.Operan
         got = grid.expectation(sums**2)
         out.append(sums * np.sqrt(np.where(got > 0, wanted / np.where(got > 0, got, 1), 1))[:, None])
     merged = both.merged(out[0], out[1], group, weight)
-    return merged, replace(shared, level=group[shared.level].astype(np.int32))
+    return merged, replace(shared, level=group[shared.level].astype(np.int32)), group
+
+
+def each(values: np.ndarray, group: np.ndarray, own: given.Operands, merged: given.Operands) -> np.ndarray:
+    """Of merged levels of a product those that were merged: of the same form, each of its own size."""
+    size, of_group = np.multiply(*own.sizes), np.multiply(*merged.sizes)[group]
+    return values[group] * np.sqrt(np.divide(size, of_group, out=np.ones_like(size), where=of_group > 0))[:, None]
 
 
 def _bins(size: np.ndarray, weight: np.ndarray) -> np.ndarray:
