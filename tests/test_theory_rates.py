@@ -11,8 +11,9 @@ from torch.nn import functional as F
 import fanin
 from fanin.distributions import Uniform
 from fanin.frameworks import front_end
+from fanin.frameworks.torch.verbs import read_model
 from fanin.graph import Parameter
-from fanin.theory import combine, prefix
+from fanin.theory import combine, prefix, rates
 from fanin.theory import engine as forward
 from fanin.theory.adjoint import between
 from fanin.theory.law import Atom, fresh_latent, gaussians
@@ -185,3 +186,19 @@ def test_products_of_many_sizes_keep_each(monkeypatch):
     assert largest_error() < 0.05
     monkeypatch.setattr(combine, "each", lambda values, group, own, merged: values[group])
     assert largest_error() > 0.2  # the control: one size for all that were merged before the quadrature
+
+
+def test_long_chunks_do_not_tell_heads_apart(batch, monkeypatch):
+    """A level of every head at every two steps would take gigabytes."""
+    graph = read_model(Decays(), batch).graph
+    assert len(rates.rates(graph)) == 1
+    monkeypatch.setattr(rates, "PLACES", HEADS * STEPS**2 - 1)
+    assert not rates.rates(graph)
+
+
+def test_very_many_gaussians_are_merged_before_they_are_laid_out():
+    mean, spread = np.linspace(-3, 0, 200)[:, None], np.linspace(0.1, 0.2, 50)[None]
+    law = gaussians((200, 50), ((Atom(200, "position"),), (Atom(50, "feature"),)), mean, spread**2)
+    assert len(law.values) <= 160
+    assert np.abs(law.profile(law.means) - mean).max() < 0.05
+    assert law.second == pytest.approx(float((mean**2 + spread**2).mean()), rel=1e-9)

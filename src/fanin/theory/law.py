@@ -26,7 +26,7 @@ from fanin.theory.levels import (
     compress,
     levels_of,
     levels_of_squares,
-    of_both,
+    of_gaussians,
     relabel,
     uniform_level,
 )
@@ -288,8 +288,8 @@ def gaussians(
     shape: tuple[int, ...], axes: tuple[Axis, ...], mean: np.ndarray, variance: np.ndarray, *, exponents: bool = False
 ) -> Law:
     """Gaussians with a mean and a variance at every place; the latents' correlations are still to be given."""
-    numbers, level = of_both(*np.broadcast_arrays(mean, np.maximum(variance, 0)))
-    values = numbers[0][:, None] + np.sqrt(numbers[1])[:, None] * grid.Z_UNIT
+    mean, variance, level = of_gaussians(*np.broadcast_arrays(mean, np.maximum(variance, 0)), exponents=exponents)
+    values = mean[:, None] + np.sqrt(variance)[:, None] * grid.Z_UNIT
     values, level = compress(values, level, exponents=exponents)
     return Law(shape, axes, values, level, fresh_latent({}))
 

@@ -9,6 +9,7 @@ from fanin.theory.moments import moments_of
 
 MAX_LEVELS = 160  # of known numbers, such as biases that grow with distance
 MAX_VARIANCES = 48  # of random elements that differ in scale
+MANY = 1024  # Gaussians that are laid out on the grid at a time
 SMALLEST = 1e-3  # of exponents; one plus what is less is one
 CELLS = 1 << 13  # of a range of very many numbers, before they are merged
 
@@ -175,6 +176,21 @@ def _distinct(array: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
             return np.where(sample < 0, -1, 1) * np.sqrt(square), level
     numbers, level = np.unique(array, return_inverse=True)
     return numbers, level.reshape(array.shape).astype(np.int32)
+
+
+def of_gaussians(
+    mean: np.ndarray, variance: np.ndarray, *, exponents: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct means and variances, and the level of every place; very many are merged before they are laid out."""
+    numbers, level = of_both(mean, variance)
+    if len(numbers[0]) <= MANY:
+        return *numbers, level
+    weight = np.bincount(level.ravel()).astype(float)
+    second = numbers[0] ** 2 + numbers[1]
+    group = _bins(numbers[0], second, np.sqrt(numbers[1]), weight, MANY, exponents)
+    mass = np.bincount(group, weights=weight)
+    mean, second = (np.bincount(group, weights=weight * v) / mass for v in (numbers[0], second))
+    return mean, np.maximum(second - mean**2, 0), group[level].astype(np.int32)
 
 
 def of_both(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

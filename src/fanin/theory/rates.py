@@ -18,6 +18,8 @@ ELEMENTWISE = (Kind.POINTWISE, Kind.SUM, Kind.PRODUCT, Kind.MOVE)
 EXPONENTIAL = frozenset(("exp", "softplus", "exp2", "expm1"))
 MANY = 256
 """Numbers beyond which a vector is as good as its law."""
+PLACES = 1 << 20
+"""Pairs of steps, over all heads, beyond which heads are not told apart: every one of them would be a level's."""
 
 
 def rates(graph: Graph) -> frozenset[str]:
@@ -32,17 +34,20 @@ def _is_vector(node: Node) -> bool:
 
 def _summed(graph: Graph, node: Node) -> bool:
     """Whether a sum over a sequence is reached, past an exponential, through what works element by element."""
-    waiting, seen = [(user, False) for user in graph.users[node.id]], set()
+    waiting, seen, found = [(user, False) for user in graph.users[node.id]], set(), False
     while waiting:
         user, behind = waiting.pop()
         if (user.id, behind) in seen or not user.is_float:
             continue
         seen.add((user.id, behind))
         if behind and user.kind is Kind.REDUCE and user.attrs["op"] == "weighted":
-            return True
-        if user.kind in ELEMENTWISE:
-            waiting += [(other, behind or user.op in EXPONENTIAL) for other in graph.users[user.id]]
-    return False
+            found = True
+        elif user.kind not in ELEMENTWISE:
+            continue
+        if found and np.prod(node.shape) * np.prod(user.shape[-2:]) > PLACES:
+            return False
+        waiting += [(other, behind or user.op in EXPONENTIAL) for other in graph.users[user.id]]
+    return found
 
 
 def laid_out(parameter: Parameter, law: Distribution) -> Law:
