@@ -27,8 +27,10 @@ from fanin.theory.records import cached_property, replace
 
 LONGEST = 512
 """Places of a sequence beyond which sums over it are not told apart."""
-MOST = 1 << 25
-"""Products of weights, over all heads, beyond which heads are taken together."""
+MOST = 1 << 21
+"""Places, over all heads, beyond which these are taken together."""
+FAINT = 1e-12
+"""Share of a mean square."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,26 +88,46 @@ class Prefix:
 
     def _of_heads(self, i: np.ndarray, j: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         (h, i), j = np.divmod(i, len(self.matrix)), j % len(self.matrix)
-        line, reach, own, twice = self._by_head
+        line, reach = self._by_head
+        if not alpha:
+            (own, twice), reached = (v[h, i] for v in self._squares), reach[h, i]
+            return line[h, i], own, np.einsum("...d,...d->...", reached, reached) - twice
+        own, twice = self._crossed
         square = lambda q: q[h, i, i] + alpha**2 * q[h, j, j] + 2 * alpha * q[h, i, j]  # noqa: E731
         whole = np.einsum("...d,...d->...", both := reach[h, i] + alpha * reach[h, j], both)
         return line[h, i] + alpha * line[h, j], np.maximum(square(own), 0.0), whole - square(twice)
 
     @cached_property
-    def _by_head(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Sums by head and row of means and of Hermite coefficients, and by two rows of mean squares and of pairs."""
-        x, m = self.source, self.matrix
-        levels = np.moveaxis(x.level, self.axis, -1).reshape(self.heads, -1)
-        levels = np.broadcast_to(levels, (self.heads, m.shape[1]))
+    def _levels(self) -> np.ndarray:
+        """Level of every summand, (heads, places)."""
+        levels = np.moveaxis(self.source.level, self.axis, -1).reshape(self.heads, -1)
+        return np.broadcast_to(levels, (self.heads, self.matrix.shape[1]))
+
+    @cached_property
+    def _terms(self) -> np.ndarray:
+        """Hermite coefficients by level, times powers of the root of what two places have in common."""
+        x = self.source
         r = max(x.correlation(self.along), 0.0)
         terms = x.coefficients * np.sqrt(r) ** np.arange(x.coefficients.shape[1])
-        crossed = lambda v: np.einsum("ik,hk,jk->hij", m, v[levels], m, optimize=True)  # noqa: E731
-        return (
-            (m @ x.means[levels][..., None])[..., 0],
-            m @ terms[levels],
-            crossed(x.seconds),
-            crossed((terms**2).sum(1)),
-        )
+        return terms[:, (terms**2 > FAINT * np.maximum(x.seconds, 1e-300)[:, None]).any(0)]
+
+    @cached_property
+    def _by_head(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sums by head and row of means and of Hermite coefficients."""
+        return self.source.means[self._levels] @ self.matrix.T, self.matrix @ self._terms[self._levels]
+
+    @cached_property
+    def _squares(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sums by head and row of mean squares and of squared coefficients."""
+        square = (self.matrix**2).T
+        return tuple(v[self._levels] @ square for v in (self.source.seconds, (self._terms**2).sum(1)))  # type: ignore[return-value]
+
+    @cached_property
+    def _crossed(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same by head and two rows."""
+        m = self.matrix
+        both = (v[self._levels][:, None] * m @ m.T for v in (self.source.seconds, (self._terms**2).sum(1)))
+        return tuple(both)  # type: ignore[return-value]
 
     @property
     def sizes(self) -> np.ndarray:
@@ -143,7 +165,7 @@ def of(source: Law, axis: int, matrix: np.ndarray) -> Prefix | None:
     row = np.arange(len(matrix)).reshape([-1 if i == axis else 1 for i in range(len(source.shape))])
     others = [1 if i == axis else n for i, n in enumerate(source.level.shape)]
     heads = int(np.prod(others))
-    if heads == 1 or heads * max(matrix.shape) ** 2 > MOST:
+    if heads == 1 or heads * max(matrix.shape) > MOST:
         return Prefix(source, axis, matrix, row)
     return Prefix(source, axis, matrix, row + len(matrix) * np.arange(heads).reshape(others), heads)
 

@@ -18,7 +18,7 @@ ELEMENTWISE = (Kind.POINTWISE, Kind.SUM, Kind.PRODUCT, Kind.MOVE)
 EXPONENTIAL = frozenset(("exp", "softplus", "exp2", "expm1"))
 MANY = 256
 """Numbers beyond which a vector is as good as its law."""
-PLACES = 1 << 20
+PLACES = 1 << 19
 """Pairs of steps, over all heads, beyond which heads are not told apart: every one of them would be a level's."""
 
 
@@ -44,7 +44,7 @@ def _summed(graph: Graph, node: Node) -> bool:
             found = True
         elif user.kind not in ELEMENTWISE:
             continue
-        if found and np.prod(node.shape) * np.prod(user.shape[-2:]) > PLACES:
+        if user.kind is Kind.REDUCE and np.prod(node.shape) * np.prod(user.shape[-2:]) > PLACES:
             return False
         waiting += [(other, behind or user.op in EXPONENTIAL) for other in graph.users[user.id]]
     return found

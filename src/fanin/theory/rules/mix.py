@@ -119,16 +119,19 @@ def row_weights(x: Law) -> RowWeights | None:
     """What is known of weights (..., queries, keys); None where they sum to nothing."""
     if x.mean <= 0:
         return None
-    n, mean, second = x.shape[-1], x.profile(x.means), x.profile(x.seconds)
+    n, mean, root = x.shape[-1], x.profile(x.means), np.sqrt(x.profile(x.seconds))
     lead = tuple(range(mean.ndim - 2))
+    scale = mean.max((*lead, -1), keepdims=True)  # what is left of decays may be too little to be squared
+    scale = np.where(scale > 0, scale, 1.0)
+    mean, squares = mean / scale, (root / scale) ** 2
     every = lambda v: v.sum(-1) if v.shape[-1] > 1 else v[..., 0] * n  # noqa: E731
-    total, squares = every(mean), every(second)
+    total, squares = every(mean), every(squares)
     size = np.sqrt((total**2).mean(lead))
-    heads = np.divide(total, size, out=np.zeros_like(total), where=size > 0) ** 2  # of decays some sum to more
-    counts = (heads * total**2 / np.maximum(every(mean**2), 1e-300)).mean(lead)
+    heads = np.divide(total, size, out=np.ones_like(total), where=size > 0) ** 2  # of decays some sum to more
+    counts = (heads * np.maximum(total**2 / np.maximum(every(mean**2), 1e-300), 1.0)).mean(lead)
     concentrated = (heads * squares / np.maximum(total**2, 1e-300)).mean(lead)
     seen = columns(mean / np.maximum(total, 1e-300)[..., None], x.shape[-2], n)
-    return RowWeights(mean.mean(lead), size, counts, concentrated, seen)
+    return RowWeights((mean * scale).mean(lead), size * scale.reshape(scale.shape[-2]), counts, concentrated, seen)
 
 
 def _rows_by_place(law: Law, x: Law, y: Law, n: int) -> Law:
