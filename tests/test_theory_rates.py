@@ -202,3 +202,10 @@ def test_very_many_gaussians_are_merged_before_they_are_laid_out():
     assert len(law.values) <= 160
     assert np.abs(law.profile(law.means) - mean).max() < 0.05
     assert law.second == pytest.approx(float((mean**2 + spread**2).mean()), rel=1e-9)
+
+
+def test_very_many_heads_are_taken_together_in_differences(batch, monkeypatch):
+    monkeypatch.setattr(prefix, "PAIRS", 0)
+    said = predicted(batch)
+    assert all(row.grad_rms is not None for row in said.rows if row.op in ("sub", "cumsum"))
+    assert said.parameters["rate"]["grad_rms"] > 0

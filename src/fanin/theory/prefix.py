@@ -29,6 +29,8 @@ LONGEST = 512
 """Places of a sequence beyond which sums over it are not told apart."""
 MOST = 1 << 21
 """Places, over all heads, beyond which these are taken together."""
+PAIRS = 1 << 25
+"""Pairs of rows, over all heads, beyond which differences take heads together."""
 FAINT = 1e-12
 """Share of a mean square."""
 
@@ -130,6 +132,11 @@ class Prefix:
         return tuple(both)  # type: ignore[return-value]
 
     @property
+    def together(self) -> Prefix:
+        """The same of all heads as one."""
+        return replace(self, row=self.row % len(self.matrix), heads=1)
+
+    @property
     def sizes(self) -> np.ndarray:
         """Mean square of the summands of every head."""
         seconds = self.source.profile(self.source.seconds)
@@ -208,10 +215,12 @@ def difference(x: Law, y: Law, shape: tuple[int, ...], axes: tuple[Axis, ...]) -
 
 
 def of_one(x: Law, y: Law) -> tuple[Prefix, Prefix] | None:
-    """What two tensors are sums of, where that is one sequence, with one matrix; else None."""
+    """What two tensors are sums of, where that is one sequence, with one matrix; else None. Too many heads are one."""
     a, b = x.prefix, y.prefix
     if a is None or b is None or a.source is not b.source or a.matrix is not b.matrix or not a.factor:
         return None
+    if a.heads * len(a.matrix) ** 2 > PAIRS:
+        return a.together, b.together
     return a, b
 
 

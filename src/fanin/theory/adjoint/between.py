@@ -71,10 +71,12 @@ def _crossed(a: Prefix, b: Prefix, alpha: float, g: Cotangent) -> Crossed:
     rows, columns = (np.einsum("ik,hi,il->hkl", m, v, m, optimize=True) for v in (pairs.sum(2), pairs.sum(1)))
     both = rows + alpha**2 * columns + alpha * (crossed + np.swapaxes(crossed, 1, 2))
     terms = np.diagonal(both, axis1=1, axis2=2)
-    size = a.sizes  # rates multiply what their heads' summands get, and are what makes these large
-    every, own = size @ both.sum((1, 2)), size @ terms.sum(1)
+    counts = a.sizes  # rates multiply what their heads' summands get, and are what makes these large
+    every, own = counts @ both.sum((1, 2)), counts @ terms.sum(1)
     alike = (every - own) / max((both.shape[1] - 1) * own, 1e-300)
-    kept = np.where([[not np.any(r + alpha * q) for q in m] for r in m], 0.0, pairs)
+    length = (m**2).sum(1)
+    left = length[:, None] + alpha**2 * length + 2 * alpha * m @ m.T  # of the weights of every two rows
+    kept = np.where(left <= 1e-12 * (length[:, None] + length), 0.0, pairs)
     sums = kept.sum(2) + alpha**2 * kept.sum(1)
     ratio = dict.fromkeys(subsets(a.source.groups), 0.0) | {a.along: float(np.clip(alike, -1, 1))}
     return Crossed(identity(), sums.ravel(), a.by_term(np.maximum(terms, 0.0)), ratio)
@@ -95,7 +97,7 @@ def together(law: Law, parts: list[Part]) -> list[Part]:
         if crossed is None or crossed.met or names.count(crossed.name) != 2:
             found.append(part)
         elif all(p.crossed is None or p.crossed.name != crossed.name for p in found):
-            whole = fresh(crossed.sums[law.prefix.row], dict.fromkeys(part.ratio, 0.0))
+            whole = fresh(crossed.sums[law.prefix.row % len(crossed.sums)], dict.fromkeys(part.ratio, 0.0))
             found.append(replace(whole, crossed=replace(crossed, met=True)))
     return found
 
