@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fanin.theory import grid, overlap, places, turns
-from fanin.theory.adjoint import orthogonal, roots, sequence, tied
+from fanin.theory.adjoint import orthogonal, repeated, roots, sequence, tied
 from fanin.theory.adjoint.aligned import to_summand
 from fanin.theory.adjoint.broadcast import unbroadcast
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, fresh, translated
@@ -122,7 +122,12 @@ def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     form = np.stack([np.interp(grid.Z_UNIT, grid.Z_COARSE, row) for row in np.sqrt(squares)])
     if is_sum(fn):
         return replace(_given_sum(part, out, x, form), balanced=part.balanced)  # a sum over places of the same numbers
-    return fresh(part.second, _ratios_with(part, out, x, y, fn), form, _matrix_with(part, out, y))
+    ratio = _ratios_with(part, out, x, y, fn)
+    if repeated.is_repeated(part, out, x, y):
+        levels, weight = np.stack([of_x, of_y, of_out], 1), share * x.level_weight[of_x]
+        place = lambda at: _place_of(fn, out.values, _across(points, at), (x.values, y.values), at)  # noqa: E731
+        ratio = repeated.ratios(fn, part, out, x, y, levels, weight, place)
+    return fresh(part.second, ratio, form, _matrix_with(part, out, y))
 
 
 def _without_constant(part: Part, out: Law) -> tuple[Part, float]:
@@ -167,7 +172,7 @@ def _given_x(fn: Function, part: Part, out: Law, operands: Operands, points: Ope
         operands: values of x and of y; points: the same on the coarse grid.
         levels: of x, of y and of the result.
     """
-    a, b = points[0][levels[0]][:, None], points[1][levels[1]][None, :]
+    a, b = _across(points, levels)
     if is_sum(fn):
         factor: np.ndarray | float = float(fn(1.0, 0.0) - fn(0.0, 0.0)) ** 2
     else:
@@ -177,6 +182,11 @@ def _given_x(fn: Function, part: Part, out: Law, operands: Operands, points: Ope
         square = part.values[levels[2]] ** 2
         factor = factor * (square[left] + t * np.diff(square)[left])
     return np.broadcast_to(factor, (grid.COARSE, grid.COARSE)) @ grid.WEIGHT_COARSE
+
+
+def _across(points: Operands, levels: Levels) -> Operands:
+    """Points of x down, and of y across."""
+    return points[0][levels[0]][:, None], points[1][levels[1]][None, :]
 
 
 _of_late: tuple[np.ndarray, dict[tuple, tuple]] = np.zeros(0), {}

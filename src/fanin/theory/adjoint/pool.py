@@ -41,10 +41,12 @@ def pool(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
         same = node.shape == x.shape
         return [[replace(part, same=onto_its_bases(part, g, x, 1.0, part.mean_second / g.second))] if same else [part]]
     r = 0.0 if mean else inside(node, x, along)
-    ratio = shared_out(g, x, along, float(np.mean(taps)), n_in, n_out, mean)
+    twice = (0.0, 0.0) if mean else windows_with_one_largest(node, first)
+    ratio = shared_out(g, x, along, float(np.mean(taps)), n_in, n_out, mean, twice)
     if mean:
         return [[fresh(profile * n_out / (n * n_in), ratio)]]
     second = adjoint_taps(profile / taps, conv_like, kernel) if first == 2 else profile * n_out / n_in
+    second = second * several(g, along, twice[0])
     return [to_the_largest(x, second, ratio, float(np.mean(taps)), r)]
 
 
@@ -108,14 +110,49 @@ def _rank(values: np.ndarray) -> np.ndarray:
     return np.maximum(rank, 1e-12)
 
 
+def windows_with_one_largest(node: Node, first: int) -> tuple[float, float]:
+    """Of how many other windows that overlap with it the largest of a window is the largest, too; of another sample.
+
+    Two windows of n that share m elements have one largest with the chance ``m / (2 n - m)``, however alike these are;
+    where the places of the two are independent, with ``m / n^2``.
+    """
+    a, n = node.attrs, float(np.prod(node.attrs["kernel"]))
+    stride, dilation = (a.get(key) or (1,) * len(a["kernel"]) for key in ("stride", "dilation"))
+    if "stride" not in a or any(d > 1 for d in dilation):
+        return 0.0, 0.0
+    shared, count = np.ones(1), np.ones(1)
+    for k, step, out in zip(a["kernel"], stride, node.shape[first:], strict=True):
+        apart = np.arange(1 - out, out)
+        shared = np.multiply.outer(shared, np.maximum(k - np.abs(apart) * step, 0)).ravel()
+        count = np.multiply.outer(count, (out - np.abs(apart)) / out).ravel()
+    other = count * (shared < n)
+    return float(np.sum(other * shared / (2 * n - shared))), float(np.sum(other * shared) / n**2)
+
+
+def several(g: Cotangent, along: Groups, twice: float) -> float:
+    """What an input that is the largest of several windows gets more: their gradients have something in common."""
+    return max(1 + twice * g.ratios().get(along & g.law.groups, 0.0), 0.0)
+
+
 def shared_out(
-    g: Cotangent, x: Law, along: Groups, n: float, inputs: float, outputs: float, mean: bool
+    g: Cotangent,
+    x: Law,
+    along: Groups,
+    n: float,
+    inputs: float,
+    outputs: float,
+    mean: bool,
+    twice: tuple[float, float] = (0.0, 0.0),
 ) -> dict[Groups, float]:
     """Correlation between inputs of a pool: the gradient's sum over the map is that over the outputs.
 
     Of windows of n a mean sends to all its inputs alike, so that two of them have all of it in common; a maximum sends
     to one, which another sample shares with the chance that its largest is at the same place (``largest.agreement``).
+
+    Args:
+        twice: of maxima, as ``windows_with_one_largest``.
     """
+    own = several(g, along, twice[0])
     ratios = {frozenset(): 1.0, **g.ratios()}
     found = {}
     within = 0.0 if mean else max(x.correlation(along), 0.0) if along else 0.0
@@ -123,12 +160,15 @@ def shared_out(
         rest = s - along
         one, others = ratios.get(rest, 0.0), (outputs - 1) * ratios.get(s & g.law.groups, 0.0)
         meet = 1.0 if mean else _agreement(x, rest, along, n, within)
+        if mean:
+            found[s] = (n * (one + others) - one) / max(inputs - 1, 1.0) if s & along else one
+            continue
+        alike = (meet - 1 / n) / (1 - 1 / n) if n > 1 else 1.0
+        other = (twice[1] + (twice[0] - twice[1]) * alike) * ratios.get((rest | along) & g.law.groups, 0.0)
         if not s & along:
-            found[s] = one * meet
-        elif mean:
-            found[s] = (n * (one + others) - one) / max(inputs - 1, 1.0)
+            found[s] = (one * meet + other) / max(own, 1e-300)
         else:
-            found[s] = (others + (one * (1 - meet) if rest else 0.0)) / max(inputs - 1, 1.0)
+            found[s] = (others - other + (one * (1 - meet) if rest else 0.0)) / max(inputs - 1, 1.0) / max(own, 1e-300)
     return {s: float(np.clip(r, -1, 1)) for s, r in found.items()}
 
 
