@@ -53,7 +53,7 @@ def _drawn(values: np.ndarray, keys: np.ndarray, seen: int) -> tuple[float, floa
 @pytest.mark.parametrize("seen", [3, 8, PLACES])
 def test_factors_are_those_of_drawn_logits(own, seen):
     keys, values = _means(own), _means(0.1)
-    rows, pairs = _rows(), (sums.of_matrix(values), sums.of_matrix(keys))
+    rows, pairs = _rows(), (sums.of_matrix(values, PLACES), sums.of_matrix(keys, PLACES))
     inner = sums.logits(rows, pairs[0])
     factors = tilted.factors(rows, inner, pairs[1], GAIN**2, GAIN**2 * 0.4)
     equal = np.full((1, seen), 1 / seen)

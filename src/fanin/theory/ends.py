@@ -94,5 +94,5 @@ def _within(law: Law, n: int, at: np.ndarray, between: float) -> np.ndarray:
         whole = places.pair_matrix(law, n)
         found = whole[np.ix_(which, which)]
         beside = (which[:, None] == which[None, :]) & ~np.eye(len(at), dtype=bool)
-        return np.where(beside, places.neighbours(whole)[which][:, None], found)
+        return np.where(beside, places.neighbours(whole, n)[which][:, None], found)
     return between + (law.second - between) * np.eye(len(at))

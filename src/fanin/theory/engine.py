@@ -13,7 +13,7 @@ from fanin.distributions import Constant, Distribution, Stacked
 from fanin.errors import ModelError
 from fanin.graph import Graph, Kind, Node, Parameter
 from fanin.signals import Signal, Signals
-from fanin.theory import grid, scale, state
+from fanin.theory import grid, runs, scale, state
 from fanin.theory.adjoint import backward
 from fanin.theory.combine import matched
 from fanin.theory.contraction import axis_groups, dense
@@ -98,6 +98,7 @@ class Interpreter:
     @np.errstate(all="ignore")  # what overflows is infinite in its row
     def forward(self) -> None:
         """Interpret every node in order."""
+        runs.follow(self.graph)
         echo = Echo(self.graph)
         for node in self.graph.nodes:
             value = self._followed(node) or self._value(node)
@@ -125,6 +126,7 @@ class Interpreter:
     @np.errstate(all="ignore")
     def signals(self, *, gradients: bool = True) -> Signals:
         """Read the graph in reverse and collect the rows."""
+        runs.follow(self.graph)
         begun = start(self.graph, self.values, self.head) if gradients and self.head is not None else None
         widths = Widths(self.graph, self.values, self.laws)
         widths.forward()

@@ -1,15 +1,14 @@
 """Correlation between every two positions of a sequence, where one number for all pairs is not enough.
 
 Behind a causal mask early tokens see few others and late ones many, so tokens become alike at different rates. A latent
-may then carry a matrix over positions: all of them up to ``LIMIT``, beyond that one for each of ``LIMIT`` runs of
-neighbours, short ones first. Everything that is not attention passes the matrix on through Mehler's formula.
+may then carry a matrix over positions: all of them, or one for each run of neighbours (``runs``). Everything that is
+not attention passes the matrix on through Mehler's formula.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -17,33 +16,9 @@ import numpy as np
 from fanin.theory import grid
 from fanin.theory.law import Latent, Law
 from fanin.theory.records import replace
+from fanin.theory.runs import LIMIT, Runs, runs
 
 POSITION = "position"
-LIMIT = 96
-
-
-@dataclass(frozen=True, eq=False)
-class Runs:
-    """Runs of neighbouring positions: the one in the middle stands for all, ``width`` says how many they are."""
-
-    size: int
-    index: np.ndarray
-    width: np.ndarray
-    start: np.ndarray
-
-
-@lru_cache(maxsize=64)
-def runs(size: int) -> Runs:
-    """The runs of a sequence of a given length."""
-    if size <= LIMIT:
-        return Runs(size, np.arange(size), np.ones(size), np.arange(size))
-    edges = np.unique(
-        np.round(
-            np.concatenate([np.arange(LIMIT // 3), np.geomspace(LIMIT // 3, size, LIMIT - LIMIT // 3 + 1)])
-        ).astype(int)
-    )
-    start, stop = edges[:-1], edges[1:]
-    return Runs(size, (start + stop - 1) // 2, (stop - start).astype(float), start)
 
 
 def length(law: Law) -> int | None:
@@ -284,12 +259,12 @@ def _holding(law: Law, r: np.ndarray, size: int) -> Latent:
 
     Pairs of places count by the deviations of both, as in pair moments: zeros beside tokens have no say.
     """
-    width, pairs = runs(size).width, _widths_of_pairs(size)
+    width, pairs = runs(size).width, _widths_of_pairs(runs(size))
     squares, inside = width**2, width * (width - 1)
     if (root := _deviations(law, size)) is not None:
         pairs, squares, inside = pairs * np.multiply.outer(root, root), squares * root**2, inside * root**2
     count = float(pairs.sum() - squares.sum() + inside.sum())
-    total = np.vdot(pairs, r) - squares @ r.diagonal() + inside @ neighbours(r)
+    total = np.vdot(pairs, r) - squares @ r.diagonal() + inside @ neighbours(r, size)
     corr = {**law.latent.corr, frozenset((POSITION,)): float(total / count) if count > 0 else 1.0}
     return replace(law.latent, matrix=r, corr=corr)
 
@@ -304,19 +279,20 @@ def _deviations(law: Law, size: int) -> np.ndarray | None:
 
 
 @lru_cache(maxsize=8)
-def _widths_of_pairs(size: int) -> np.ndarray:
+def _widths_of_pairs(along: Runs) -> np.ndarray:
     """Of how many pairs of positions every two runs are made."""
-    width = runs(size).width
-    return np.multiply.outer(width, width)
+    return np.multiply.outer(along.width, along.width)
 
 
-def neighbours(matrix: np.ndarray) -> np.ndarray:
-    """What two different positions of one run have: the mean of the entries beside the diagonal."""
+def neighbours(matrix: np.ndarray, size: int) -> np.ndarray:
+    """What two different positions of one run have: the mean of the entries beside the diagonal, of its own piece."""
     n = len(matrix)
     if n < 2:
         return np.diag(matrix)
     beside = np.diag(matrix, 1)
-    return (np.concatenate([beside[:1], beside]) + np.concatenate([beside, beside[-1:]])) / 2
+    before, after = np.concatenate([beside[:1], beside]), np.concatenate([beside, beside[-1:]])
+    first, last = runs(size).ends
+    return (np.where(first, after, before) + np.where(last, before, after)) / 2
 
 
 def _fit(size: int, law: Law, *parts: Law) -> bool:
@@ -397,4 +373,4 @@ def causal_counts(queries: int, keys: int) -> np.ndarray:
     return np.clip(limit - k.start[None, :], 0, k.width[None, :]).astype(float)
 
 
-__all__ = ["grid", "length", "pair_matrix", "runs"]
+__all__ = ["LIMIT", "Runs", "grid", "length", "pair_matrix", "runs"]

@@ -10,6 +10,7 @@ from fanin.theory import places
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import Law, gaussian
 from fanin.theory.records import replace
+from fanin.theory.runs import at_all
 
 
 def mixed_places(
@@ -27,7 +28,7 @@ def mixed_places(
         mean square of every row's output, and pair moments between rows.
     """
     value = places.pair_matrix(v, keys)
-    own, near, width = np.diag(value), places.neighbours(value), places.runs(keys).width
+    own, near, width = np.diag(value), places.neighbours(value, keys), places.runs(keys).width
     share = places.mixing(allowed)
     between = value.copy()
     np.fill_diagonal(between, near)  # two different positions of a run
@@ -46,8 +47,7 @@ def mixed_places(
 
 
 def laid(law: Law, pairs: np.ndarray, second: np.ndarray, queries: int) -> Law:
-    at = places.runs(queries).index
-    profile = np.interp(np.arange(queries), at, second)
+    profile = at_all(second, queries)
     axis = next(i for i, a in enumerate(law.axes) if axis_groups(a) == {places.POSITION})
     shape = [1] * len(law.shape)
     shape[axis] = queries

@@ -41,13 +41,13 @@ class Side:
     def of_law(self, law: Law, rest: Groups) -> Pairs:
         """Pair moments of a law at places that differ in ``rest`` besides."""
         if not rest and self.size is not None:
-            return sums.of_matrix(places.pair_matrix(law, self.size))
+            return sums.of_matrix(places.pair_matrix(law, self.size), self.size)
         return self._of_numbers(law.pair(rest) if rest else law.second, law.pair(rest | self.groups))
 
     def of_cotangent(self, g: Cotangent, rest: Groups) -> Pairs:
         """Pair moments of a cotangent."""
         if not rest and self.size is not None:
-            return sums.of_matrix(sequence.pair_matrix(g, self.size))
+            return sums.of_matrix(sequence.pair_matrix(g, self.size), self.size)
         return self._of_numbers(g.pair(rest) if rest else g.second, g.pair(rest | self.groups))
 
     def _of_numbers(self, own: float, between: float) -> Pairs:
@@ -194,7 +194,9 @@ def _rows(node: Node, g: Cotangent, q: Law, k: Law, v: Law, inputs) -> tuple[Row
     lean = lambda r: overlap.leant(both, s2, r.counts, r.concentrated)  # noqa: E731
     along_q = axis_groups(q.axes[-2])
     size_q, size_k = places.length(q), places.length(k)
-    found = _run_weights(prior, a["causal"], n_q, n_k) if (size_q, size_k) == (n_q, n_k) else None
+    found = (
+        _run_weights(prior, a["causal"], places.runs(n_q), places.runs(n_k)) if (size_q, size_k) == (n_q, n_k) else None
+    )
     if found is None and (size_q, size_k) == (n_q, n_k) and _differ(g, q, k, v):
         found = rows_alike(prior, n_q, n_k)
     if found is None:

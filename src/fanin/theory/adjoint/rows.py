@@ -36,10 +36,10 @@ class Pairs:
         return Pairs(self.own * other.own, self.between * other.between)
 
 
-def of_matrix(pairs: np.ndarray) -> Pairs:
+def of_matrix(pairs: np.ndarray, size: int) -> Pairs:
     """From a matrix whose diagonal is the mean square."""
     between = pairs.copy()
-    np.fill_diagonal(between, places.neighbours(pairs))
+    np.fill_diagonal(between, places.neighbours(pairs, size))
     return Pairs(np.diag(pairs).copy(), between)
 
 

@@ -14,6 +14,7 @@ from fanin.theory.adjoint.orthogonal import taken
 from fanin.theory.law import Axis, Law
 from fanin.theory.moments import mean_of
 from fanin.theory.records import replace
+from fanin.theory.runs import at_all
 
 POSITION = places.POSITION
 UNEVEN = 1.0
@@ -45,7 +46,7 @@ def laid_out(values: np.ndarray, law: Law, size: int) -> np.ndarray:
         if len(atoms) == 1 and atoms[0].group == POSITION and atoms[0].size == size:
             shape = [1] * len(law.shape)
             shape[i] = size
-            return np.interp(np.arange(size), places.runs(size).index, values).reshape(shape)
+            return at_all(values, size).reshape(shape)
     return np.full((1,) * len(law.shape), float(values @ places.runs(size).width / size))
 
 
@@ -113,7 +114,7 @@ def of_piece(g: Cotangent, piece: Law, start: int) -> tuple[np.ndarray, float] |
     run = places.runs(size)
     owner = np.searchsorted(run.start, start + places.runs(count).index, side="right") - 1
     pairs = pair_matrix(g, size)
-    near = places.neighbours(pairs)  # two positions of one run
+    near = places.neighbours(pairs, size)  # two positions of one run
     inner = pairs[np.ix_(owner, owner)]
     inner = np.where((owner[:, None] == owner[None, :]) & ~np.eye(len(owner), dtype=bool), near[owner][:, None], inner)
     second = float(places.runs(count).width @ np.diag(inner)) / count
@@ -130,7 +131,7 @@ def in_whole(moved: Part, part: Part, piece: Law, whole: Law, start: int) -> Par
     if size is None or count is None or count >= size:
         return moved
     inner = _part_pairs(part, piece, count)
-    run, near = places.runs(size), places.neighbours(inner)
+    run, near = places.runs(size), places.neighbours(inner, count)
     at = run.index - start
     inside = (at >= 0) & (at < count)
     owner = np.searchsorted(places.runs(count).start, np.clip(at, 0, count - 1), side="right") - 1
@@ -165,6 +166,6 @@ def normalized(pairs: np.ndarray) -> np.ndarray:
 def mean_pair(pairs: np.ndarray, size: int) -> float:
     """Mean over ordered pairs of different positions."""
     width = places.runs(size).width
-    near = places.neighbours(pairs)
+    near = places.neighbours(pairs, size)
     total = width @ pairs @ width - (width**2) @ np.diag(pairs) + (width * (width - 1)) @ near
     return float(total / (size * (size - 1))) if size > 1 else 0.0

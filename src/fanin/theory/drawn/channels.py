@@ -271,7 +271,7 @@ def _between_steps(source: Law) -> tuple[np.ndarray, np.ndarray]:
     r = places.correlations(source, steps)
     if len(r) < steps:
         of = np.searchsorted(places.runs(steps).start, np.arange(steps), side="right") - 1
-        near = places.neighbours(r)
+        near = places.neighbours(r, steps)
         r = np.where(of[:, None] == of[None, :], near[of][:, None], r[np.ix_(of, of)])
     within = np.array(r)
     np.fill_diagonal(within, 1.0)

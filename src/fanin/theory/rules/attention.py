@@ -22,6 +22,7 @@ from fanin.theory.rows import Columns, columns, laid, mixed_places
 from fanin.theory.rules import masked
 from fanin.theory.rules.mix import _is_weight, _lift, _ratio, mix
 from fanin.theory.rules.softmax import _common_share, softmax
+from fanin.theory.runs import Runs
 from fanin.theory.state import Known, Value, as_law
 
 
@@ -178,7 +179,7 @@ def _by_place(law: Law, q: Law, v: Law, prior: Prior | None, concentrate, leanin
     queries, keys = places.length(q), places.length(v)
     if queries is None or keys is None or places.length(law) != queries:
         return law
-    found = _run_weights(prior, a["causal"], queries, keys)
+    found = _run_weights(prior, a["causal"], places.runs(queries), places.runs(keys))
     if found is None and places.carried(q, v) is not None:
         found = rows_alike(prior, queries, keys)
     if found is None:
@@ -192,17 +193,18 @@ def _by_place(law: Law, q: Law, v: Law, prior: Prior | None, concentrate, leanin
 
 
 @lru_cache(maxsize=16)  # every layer reads the same mask, forward and backward; nothing may be written to it
-def _run_weights(prior: Prior | None, causal: bool, queries: int, keys: int) -> tuple[np.ndarray, np.ndarray] | None:
+def _run_weights(prior: Prior | None, causal: bool, along: Runs, of_keys: Runs) -> tuple[np.ndarray, np.ndarray] | None:
     """Prior weight of every run of keys for every run of queries, and effective counts; None where rows are alike."""
+    queries, keys = along.size, of_keys.size
     if causal:
-        return places.causal_counts(queries, keys), np.minimum(places.runs(queries).index + 1.0, keys)
+        return places.causal_counts(queries, keys), np.minimum(along.index + 1.0, keys)
     if prior is None or prior.array.shape[-2:] != (queries, keys) or prior.alike:
         return None  # one number for all pairs will do
     if prior.array.size > MASKS * queries * keys:
         return None  # windows, each with a mask of its own: levels tell them apart
-    picked = prior.rows(places.runs(queries).index).reshape(-1, len(places.runs(queries).index), keys)
+    picked = prior.rows(along.index).reshape(-1, len(along.index), keys)
     counts = 1 / (picked**2).sum(-1)
-    weights = np.add.reduceat(picked, places.runs(keys).start, axis=2)
+    weights = np.add.reduceat(picked, of_keys.start, axis=2)
     return weights.mean(0), 1 / (1 / counts).mean(0)  # E[sum a^2] is the mean over heads, of equal weights of 1/count
 
 

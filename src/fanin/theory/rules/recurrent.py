@@ -139,7 +139,7 @@ def _whole(matrix: np.ndarray, steps: int) -> np.ndarray:
     if len(matrix) == steps:
         return np.array(matrix)
     run_of = np.searchsorted(places.runs(steps).start, np.arange(steps), side="right") - 1
-    beside = places.neighbours(matrix)
+    beside = places.neighbours(matrix, steps)
     full = matrix[np.ix_(run_of, run_of)]
     same = run_of[:, None] == run_of[None, :]
     return np.where(same, beside[run_of][:, None], full)
