@@ -18,7 +18,7 @@ import numpy as np
 from fanin.theory import channels, grid
 from fanin.theory.law import FEATURE, Groups, Latent, Law, compress, latent_for, relabel, subsets
 from fanin.theory.places import POSITION, mehler_sum, solved_alone, solved_pairs
-from fanin.theory.records import replace
+from fanin.theory.records import remembered, replace
 
 EDGE = {1: 6, 2: 3, 3: 1}
 """How many places next to each end are told apart, by the number of axes."""
@@ -116,6 +116,7 @@ def shares(law: Law, sizes: tuple[int, ...]) -> np.ndarray:
     return table / table.sum(1, keepdims=True)
 
 
+@remembered
 def squares(law: Law, sizes: tuple[int, ...]) -> np.ndarray:
     """Mean square at each kind of place."""
     return shares(law, sizes) @ law.seconds
@@ -126,6 +127,7 @@ def pairs(law: Law, sizes: tuple[int, ...]) -> dict[Groups, np.ndarray]:
     return {differ: _between(law, sizes, differ) for differ in subsets(law.groups)}
 
 
+@remembered
 def _between(law: Law, sizes: tuple[int, ...], differ: Groups) -> np.ndarray:
     """The same for one set of groups: the mean over kinds of features, of which pieces have latents of their own."""
     told = features(law)

@@ -20,13 +20,13 @@ def fewer(both: given.Operands, shared: Law, fn: Function) -> tuple[given.Operan
     """Merge joint levels whose operands are alike before the quadrature over pairs; and which each is one of."""
     fx, fy = both.fx, both.fy
     weight = np.bincount(shared.level.ravel(), minlength=len(fx)).astype(float)
-    second = fn(grid.expectation(fx**2), grid.expectation(fy**2))
+    second = fn(*both.sizes)
     group = _bins(np.abs(second), weight)
     mass = np.bincount(group, weights=weight)
     out = []
-    for f in (fx, fy):
+    for f, size in zip((fx, fy), both.sizes, strict=True):
         sums = sums_of((weight / mass[group])[:, None] * f, group, len(mass))
-        wanted = np.bincount(group, weights=weight / mass[group] * grid.expectation(f**2))
+        wanted = np.bincount(group, weights=weight / mass[group] * size)
         got = grid.expectation(sums**2)
         out.append(sums * np.sqrt(np.where(got > 0, wanted / np.where(got > 0, got, 1), 1))[:, None])
     merged = both.merged(out[0], out[1], group, weight)

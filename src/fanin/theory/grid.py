@@ -84,9 +84,38 @@ def between(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return left, place - left
 
 
+_coarse_left = np.clip(np.searchsorted(Z_COARSE, Z_UNIT, side="right") - 1, 0, COARSE - 2)
+_coarse_t = np.clip((Z_UNIT - Z_COARSE[_coarse_left]) / np.diff(Z_COARSE)[_coarse_left], 0.0, 1.0)
+
+
+def from_coarse(values: np.ndarray) -> np.ndarray:
+    """Values on the coarse grid at the nodes of the latent; what is beyond its ends is as they are."""
+    low = values[..., _coarse_left]
+    return low + _coarse_t * (values[..., _coarse_left + 1] - low)
+
+
+MANY = 4096  # numbers from which on they are sorted with their places in their last bits
+
+
+def order_of(values: np.ndarray) -> np.ndarray:
+    """``np.argsort(values, kind="stable")``, for many numbers in a quarter of the time.
+
+    Numbers are sorted several times as fast as places by them: the last bits of each become its place, by which those
+    that are equal to fourteen bits less than all keep their order.
+    """
+    bits = max(len(values) - 1, 1).bit_length()
+    if len(values) < MANY or bits > 20 or values.dtype != np.float64 or not np.isfinite(values).all():
+        return np.argsort(values, kind="stable")
+    mask, raw = (1 << bits) - 1, np.ascontiguousarray(values).view(np.int64)
+    down = raw >> 63  # all bits of negative numbers, whose last ones count downwards
+    keys = (raw & ~mask) | ((np.arange(len(values)) ^ down) & mask)
+    found = np.sort(keys.view(np.float64)).view(np.int64)
+    return (found ^ (found >> 63)) & mask
+
+
 def quantile_grid(values: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """The monotone f with f(z) distributed as weighted samples; 1-d samples and weights -> (POINTS,)."""
-    order = np.argsort(values, kind="stable")
+    order = order_of(values)
     v, p = values[order], probability[order]
     cumulative = np.cumsum(p) - p / 2
     return np.interp(CDF, cumulative / (cumulative[-1] + p[-1] / 2), v)

@@ -30,7 +30,7 @@ from fanin.theory.levels import (
     relabel,
     uniform_level,
 )
-from fanin.theory.mehler import mehler, solve_correlation, two_points
+from fanin.theory.mehler import mehler, series, solve_correlation, summed, two_points
 from fanin.theory.moments import Moments, moments_of
 from fanin.theory.records import cached_property, replace
 
@@ -189,6 +189,16 @@ class Law:
 
     def moment_at(self, differ: Groups, r: float) -> float:
         """E[x x'] of two elements that differ in these groups, were their latents' correlation r."""
+        found = self._moments_at.get((differ, r))
+        if found is None:
+            found = self._moments_at[differ, r] = self._moment_at(differ, r)
+        return found
+
+    @cached_property
+    def _moments_at(self) -> dict[tuple[Groups, float], float]:
+        return {}
+
+    def _moment_at(self, differ: Groups, r: float) -> float:
         apart = differ & self.level_groups
         if FEATURE in differ:
             return self.mean**2 if apart else float(self.level_weight @ self.means**2)
@@ -196,7 +206,11 @@ class Law:
             return self.second
         if apart:
             return float(mehler(*self.crossed, r))
-        return float(self.level_weight @ mehler(self.coefficients, self.seconds, r))
+        return summed(self._series, r)
+
+    @cached_property
+    def _series(self) -> tuple[np.ndarray, float]:
+        return series(self.coefficients, self.seconds, self.level_weight)
 
     @cached_property
     def crossed(self) -> tuple[np.ndarray, float]:

@@ -23,6 +23,22 @@ def mehler(coefficients: np.ndarray, second: np.ndarray | float, r: float) -> np
     return squares @ powers + tail * max(r, 0.0) ** (1.5 * coefficients.shape[-1])
 
 
+def series(coefficients: np.ndarray, second: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float]:
+    """Mehler's sum of several functions, by their weights: the mean of a_n^2 and that of the tail.
+
+    Args:
+        coefficients: (functions, N + 1); second: mean square of each; weight: of each.
+    """
+    squares = coefficients**2
+    return weight @ squares, float(weight @ np.maximum(second - squares.sum(-1), 0))
+
+
+def summed(series: tuple[np.ndarray, float], r: float) -> float:
+    """The mean of ``mehler`` over functions of which these are the coefficients."""
+    squares, tail = series
+    return float(squares @ r ** _degrees(len(squares))) + tail * max(r, 0.0) ** (1.5 * len(squares))
+
+
 def two_points(r: float, s: float) -> tuple[tuple[float, float], tuple[float, float]]:
     """Two correlations in [-1, 1] with weights, of mean r and standard deviation s (or as much as there is room for).
 

@@ -38,6 +38,28 @@ def replace(record: R, **changes: Any) -> R:
     return new
 
 
+F = TypeVar("F", bound=Callable)
+
+
+def remembered(fn: F) -> F:
+    """A function of a frozen record and of keys, worked out once for each: every reader of a tensor asks again.
+
+    Arguments are given by position; nothing may be written to what is returned.
+    """
+    name = f"{fn.__module__}.{fn.__qualname__}"
+
+    @functools.wraps(fn)
+    def once(record, *keys):
+        found = record.__dict__.get(name)
+        if found is None:
+            found = record.__dict__[name] = {}
+        if keys not in found:
+            found[keys] = fn(record, *keys)
+        return found[keys]
+
+    return once  # pyright: ignore[reportReturnType]
+
+
 if TYPE_CHECKING:
     from functools import cached_property
 else:
@@ -63,4 +85,4 @@ def _fields(kind: type) -> tuple[tuple[str, ...], frozenset[str], Callable[[dict
     return names, frozenset(names), itemgetter(*names)
 
 
-__all__ = ["cached_property", "replace"]
+__all__ = ["cached_property", "remembered", "replace"]

@@ -19,11 +19,13 @@ from scipy.stats import chi2
 
 from fanin.theory import border, grid
 from fanin.theory.law import FEATURE, Groups, Law
+from fanin.theory.records import remembered
 from fanin.theory.spread import pair_deviation
 
 LOG_T = np.linspace(-60.0, 60.0, 2401)  # log of t, for integrals over all t > 0
 
 
+@remembered
 def pair_counts(law: Law, axes: tuple[int, ...], groups: int = 1) -> list[tuple[Groups, float]]:
     """For two elements drawn from the same statistic: the groups in which they differ, with probabilities."""
     parts: list[tuple[str, float]] = []
@@ -45,6 +47,7 @@ def pair_counts(law: Law, axes: tuple[int, ...], groups: int = 1) -> list[tuple[
     return outcomes
 
 
+@remembered
 def shared_moment(law: Law, axes: tuple[int, ...], groups: int = 1) -> float:
     """Mean pair moment over the elements of one statistic: E[(their mean)^2]."""
     return sum(p * (law.pair(differ) if differ else law.second) for differ, p in pair_counts(law, axes, groups))
@@ -58,6 +61,7 @@ def shared_by(law: Law, differ: Groups, axes: tuple[int, ...], groups: int = 1) 
     return sum(p * law.pair(inner | (differ & outside)) for inner, p in pair_counts(law, axes, groups))
 
 
+@remembered
 def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None = None) -> float:
     """Degrees of freedom of the mean square over the elements of one statistic: 2 over its relative variance.
 

@@ -26,7 +26,7 @@ from fanin.theory import grid
 from fanin.theory.kurtosis import kurtosis
 from fanin.theory.latent import Uneven
 from fanin.theory.law import Law, latent_for
-from fanin.theory.records import replace
+from fanin.theory.records import remembered, replace
 
 
 def shortfall(x: Law) -> float:
@@ -220,6 +220,7 @@ def shaped(law: Law, uneven: Uneven) -> tuple[Law, Uneven]:
     return law.with_values(values + (law.mean - mean)), uneven._replace(own=0.0, inside=whole)
 
 
+@remembered
 def _straight(x: Law) -> np.ndarray:
     """The values as a function of the Gaussian whose length is random."""
     inside = x.latent.uneven.inside
@@ -274,6 +275,7 @@ def _held_down(excess: float, places: float) -> tuple[float, float]:
     return float(fourths / whole**2 / gaussian - 1), float(weight @ means**2 / whole**2 - 1)
 
 
+@remembered
 def along(x: Law) -> float:
     """Variance over lengths of the mean of f(L z), relative to the mean square.
 

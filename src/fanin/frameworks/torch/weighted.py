@@ -109,7 +109,7 @@ WEIGHTED: dict[str, Row] = {
     "embedding": _embedding,
     **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), _matmul),
     "baddbmm": _baddbmm,
-    **dict.fromkeys(("softmax", "_softmax"), _softmax(False)),
+    **dict.fromkeys(("softmax", "_softmax", "_safe_softmax"), _softmax(False)),
     **dict.fromkeys(("log_softmax", "_log_softmax"), _softmax(True)),
     "scaled_dot_product_attention": _attention,
     **dict.fromkeys(("grouped_mm_fallback", "_grouped_mm"), _grouped),

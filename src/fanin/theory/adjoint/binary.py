@@ -119,7 +119,7 @@ def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
     for i, j, k, w in zip(of_x, of_y, of_out, share, strict=True):
         squares[i] += w / mass[i] * _given_x(fn, part, out, (x.values, y.values), points, (i, j, k))
     squares[mass == 0] = squares[mass > 0].mean(0)
-    form = np.stack([np.interp(grid.Z_UNIT, grid.Z_COARSE, row) for row in np.sqrt(squares)])
+    form = grid.from_coarse(np.sqrt(squares))
     if is_sum(fn):
         return replace(_given_sum(part, out, x, form), balanced=part.balanced)  # a sum over places of the same numbers
     ratio = _ratios_with(part, out, x, y, fn)
@@ -177,11 +177,16 @@ def _given_x(fn: Function, part: Part, out: Law, operands: Operands, points: Ope
         factor: np.ndarray | float = float(fn(1.0, 0.0) - fn(0.0, 0.0)) ** 2
     else:
         factor = partial(fn, *np.broadcast_arrays(a, b)) ** 2
-    if part.values is not None:
-        left, t = _place_of(fn, out.values, (a, b), operands, levels)
-        square = part.values[levels[2]] ** 2
-        factor = factor * (square[left] + t * np.diff(square)[left])
-    return np.broadcast_to(factor, (grid.COARSE, grid.COARSE)) @ grid.WEIGHT_COARSE
+    if part.values is None:
+        return np.broadcast_to(factor, (grid.COARSE, grid.COARSE)) @ grid.WEIGHT_COARSE
+    left, t = _place_of(fn, out.values, (a, b), operands, levels)
+    square = part.values[levels[2]] ** 2
+    here = np.diff(square)[left]
+    here *= t
+    here += square[left]
+    if isinstance(factor, float):
+        return factor * (here @ grid.WEIGHT_COARSE)
+    return (here * factor) @ grid.WEIGHT_COARSE
 
 
 def _across(points: Operands, levels: Levels) -> Operands:

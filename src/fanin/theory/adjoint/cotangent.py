@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fanin.theory.law import FEATURE, Axis, Groups, Law, mehler, subsets
+from fanin.theory.law import FEATURE, Axis, Groups, Law, subsets
+from fanin.theory.mehler import series, summed
 from fanin.theory.moments import mean_of, moments_of
 from fanin.theory.records import cached_property
 
@@ -170,14 +171,24 @@ class Part:
         key = differ & law.groups
         if not key:
             return self.mean_profile(law)
+        found = vars(self).get("_pairs")
+        if found is None or found[0] is not law:  # as with the profile
+            found = vars(self)["_pairs"] = law, {}, []
+        if key not in found[1]:
+            found[1][key] = self._pair(law, key, found[2])
+        return found[1][key]
+
+    def _pair(self, law: Law, key: Groups, known: list) -> float:
         from fanin.theory.adjoint.orthogonal import taken
 
         mean, ratio = self.mean_second, self.ratio.get(key, 0.0)
         less = taken(self, law)
         if self.values is None or ratio == 0.0:
             return mean * ratio - less
-        own = moments_of(self.values)
-        return mean * ratio * float(law.level_weight @ mehler(own.hermite, own.seconds, law.correlation(key))) - less
+        if not known:
+            own = moments_of(self.values)
+            known.append(series(own.hermite, own.seconds, law.level_weight))
+        return mean * ratio * summed(known[0], law.correlation(key)) - less
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from fanin.theory import grid
@@ -13,6 +15,7 @@ ALIKE = 0.05
 """Levels whose functions differ by less than this, relative to their rms, count as one: an error of its square."""
 
 
+@lru_cache(maxsize=8)  # all parts of a cotangent ask for the same; nothing may be written to it
 def levels_onto(out: Law, x: Law) -> np.ndarray | None:
     """For every level of x the level of the result at its places; None where one level of x has several."""
     if len(out.values) == 1:
@@ -65,6 +68,7 @@ def one_where_it_is(part: Part, out: Law, values: np.ndarray, of_out: np.ndarray
     return float(used.mean()) if one else None
 
 
+@lru_cache(maxsize=4)  # as with levels
 def joint(out: Law, x: Law, y: Law) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Joint levels of x, y and the result: their levels, and each joint level's share within its level of x."""
     ndim = out.level.ndim
