@@ -32,7 +32,7 @@ from fanin.theory.levels import (
 )
 from fanin.theory.mehler import mehler, series, solve_correlation, summed, two_points
 from fanin.theory.moments import Moments, moments_of
-from fanin.theory.records import cached_property, replace
+from fanin.theory.records import cached_property, remembered, replace
 
 if TYPE_CHECKING:
     from fanin.theory.given import Given
@@ -165,16 +165,9 @@ class Law:
         Where known pairs of places have correlations r of their own, Mehler's sum is averaged over two of them, which
         have the mean and the variance of r.
         """
-        differ = frozenset(differ)
-        found = self._pairs.get(differ)
-        if found is None:
-            found = self._pairs[differ] = self._pair(differ)
-        return found
+        return self._pair(frozenset(differ))
 
-    @cached_property
-    def _pairs(self) -> dict[Groups, float]:
-        return {}
-
+    @remembered
     def _pair(self, differ: Groups) -> float:
         if self.latent.border is not None and FEATURE not in differ:
             from fanin.theory import border
@@ -187,18 +180,9 @@ class Law:
             return sum(w * self.moment_at(differ, r) for w, r in two_points(self.correlation(differ), s))
         return self.moment_at(differ, self.correlation(differ))
 
+    @remembered
     def moment_at(self, differ: Groups, r: float) -> float:
         """E[x x'] of two elements that differ in these groups, were their latents' correlation r."""
-        found = self._moments_at.get((differ, r))
-        if found is None:
-            found = self._moments_at[differ, r] = self._moment_at(differ, r)
-        return found
-
-    @cached_property
-    def _moments_at(self) -> dict[tuple[Groups, float], float]:
-        return {}
-
-    def _moment_at(self, differ: Groups, r: float) -> float:
         apart = differ & self.level_groups
         if FEATURE in differ:
             return self.mean**2 if apart else float(self.level_weight @ self.means**2)

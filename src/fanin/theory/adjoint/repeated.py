@@ -41,9 +41,9 @@ def ratios(
     for (i, j, k), weight in zip(levels.tolist(), share.tolist(), strict=True):
         a, b = grid.at(x.values[i], grid.Z_COARSE)[:, None], grid.at(y.values[j], grid.Z_COARSE)[None, :]
         left, t = place((i, j, k))
-        row = part.values[k]
-        heard = (row[left] + t * np.diff(row)[left]) * partial(fn, *np.broadcast_arrays(a, b))
-        heard = np.stack([np.interp(grid.Z_UNIT, grid.Z_COARSE, row) for row in heard])
+        function = part.values[k]
+        heard = (function[left] + t * np.diff(function)[left]) * partial(fn, *np.broadcast_arrays(a, b))
+        heard = grid.from_coarse(heard)
         coefficients, squares = grid.hermite_coefficients(heard), grid.expectation(heard**2)
         own += weight * float(grid.WEIGHT_COARSE @ squares)
         for s, name in names.items():
