@@ -197,6 +197,7 @@ MULTIPLE: dict[str, tuple[str, ...]] = {
     "native_batch_norm": ("batch_norm",),
     "native_group_norm": ("group_norm",),
     "native_dropout": ("dropout",),
+    "_scaled_dot_product_flash_attention_for_cpu": ("scaled_dot_product_attention",),
     "_weight_norm_interface": ("_weight_norm_interface",),
     "topk": ("topk", "topk"),
     "sort": ("sort", "sort"),
