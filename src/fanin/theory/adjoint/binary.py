@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fanin.theory import grid, overlap, places, turns
-from fanin.theory.adjoint import orthogonal, repeated, roots, sequence, tied
+from fanin.theory.adjoint import orthogonal, repeated, roots, sequence, summand, tied
 from fanin.theory.adjoint.aligned import to_summand
 from fanin.theory.adjoint.broadcast import unbroadcast
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, fresh, translated
@@ -91,43 +91,43 @@ def _beside_another(fn: Function, part: Part, out: Law, x: Law, y: Law, meets: b
         return to_summand(part, out, x)
     if meets and is_product(fn):
         plain, sign = _without_constant(part, out)
-        return split(plain, sign, x, y, out) or [_independent(fn, part, out, x, y)]
-    return [_independent(fn, part, out, x, y)]
+        return split(plain, sign, x, y, out) or _independent(fn, part, out, x, y)
+    return _independent(fn, part, out, x, y)
 
 
-def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
+def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> list[Part]:
     """The other operand has a latent of its own: the root mean square of the factor given x's latent."""
     part, sign = _without_constant(part, out)
     if part.values is None and fn.__code__.co_argcount == 2 and is_sum(fn):
         alpha = sign * float(fn(1.0, 0.0) - fn(0.0, 0.0))
         part = replace(part, orthogonal=orthogonal.of_summand(part.orthogonal, out, x))
         if alpha == 1.0:
-            return part
-        return _signed(replace(part, second=part.second * alpha**2), alpha, x)
+            return [part]
+        return [_signed(replace(part, second=part.second * alpha**2), alpha, x)]
     if part.values is None and is_product(fn):
         lead = out.level.ndim - y.level.ndim
         square = y.seconds[y.level].reshape((1,) * lead + y.level.shape)
         sent = fresh(part.second * square, _ratios_with(part, out, x, y, fn), matrix=_matrix_with(part, out, y))
-        return replace(sent, met=part.met * turns.left_by(y)) if part.met else sent
+        return [replace(sent, met=part.met * turns.left_by(y)) if part.met else sent]
     of_x, of_y, of_out, share = joint(out, x, y)
     if len(of_x) > PAIRS:
         keep = np.argsort(-share * x.level_weight[of_x], kind="stable")[:PAIRS]
         of_x, of_y, of_out, share = of_x[keep], of_y[keep], of_out[keep], share[keep]
-    squares = np.zeros((len(x.values), grid.COARSE))
+    heard = np.zeros((2, len(x.values), grid.COARSE))
     mass = np.bincount(of_x, weights=share, minlength=len(x.values))
     points = grid.at(x.values, grid.Z_COARSE), grid.at(y.values, grid.Z_COARSE)
     for i, j, k, w in zip(of_x, of_y, of_out, share, strict=True):
-        squares[i] += w / mass[i] * _given_x(fn, part, out, (x.values, y.values), points, (i, j, k))
-    squares[mass == 0] = squares[mass > 0].mean(0)
-    form = grid.from_coarse(np.sqrt(squares))
+        heard[:, i] += w / mass[i] * _given_x(fn, part, out, (x.values, y.values), points, (i, j, k))
+    heard[:, mass == 0] = heard[:, mass > 0].mean(1, keepdims=True)
     if is_sum(fn):
-        return replace(_given_sum(part, out, x, form), balanced=part.balanced)  # a sum over places of the same numbers
+        return summand.of_sum(part, out, x, *grid.from_coarse(heard))
     ratio = _ratios_with(part, out, x, y, fn)
     if repeated.is_repeated(part, out, x, y):
         levels, weight = np.stack([of_x, of_y, of_out], 1), share * x.level_weight[of_x]
         place = lambda at: _place_of(fn, out.values, _across(points, at), (x.values, y.values), at)  # noqa: E731
         ratio = repeated.ratios(fn, part, out, x, y, levels, weight, place)
-    return fresh(part.second, ratio, form, _matrix_with(part, out, y))
+    form = grid.from_coarse(np.sqrt(heard[1]))
+    return [fresh(part.second, ratio, form, _matrix_with(part, out, y))]
 
 
 def _without_constant(part: Part, out: Law) -> tuple[Part, float]:
@@ -145,28 +145,12 @@ def _signed(part: Part, factor: float, x: Law) -> Part:
     return part if factor > 0 else replace(part, values=np.full((len(x.values), grid.POINTS), -1.0))
 
 
-def _given_sum(part: Part, out: Law, x: Law, form: np.ndarray) -> Part:
-    """A function of a sum, as one of an operand: of the same mean square at every place, since it is the same tensor.
-
-    Merged levels and a coarse grid lose some of it, and the root of a mean does not keep pair moments.
-    """
-    whole, inner = part.profile(out), grid.expectation(form**2)[x.level]
-    second = whole / np.where(inner > 0, inner, np.inf)
-    plain = Part(part.base, second, dict.fromkeys(subsets(out.groups), 1.0), form)
-    ratio = {}
-    for s in subsets(out.groups):
-        over = plain.pair(x, s)
-        ratio[s] = float(np.clip(part.pair(out, s) / over, -1, 1)) if over > 0 else 0.0
-    kept = part.white and part.white * part.straight(out) / max(plain.straight(x), 1e-300)
-    return replace(fresh(second, ratio, form, part.matrix), white=kept)
-
-
 Operands = tuple[np.ndarray, np.ndarray]
 Levels = tuple[int, int, int]
 
 
 def _given_x(fn: Function, part: Part, out: Law, operands: Operands, points: Operands, levels: Levels) -> np.ndarray:
-    """E over y of (d(w) df/dx)^2 at every coarse point of x's latent, w the result's latent at x and y.
+    """E over y of d(w) df/dx(x, y) and of its square at every coarse point of x's latent, w the result's latent there.
 
     Args:
         operands: values of x and of y; points: the same on the coarse grid.
@@ -174,19 +158,22 @@ def _given_x(fn: Function, part: Part, out: Law, operands: Operands, points: Ope
     """
     a, b = _across(points, levels)
     if is_sum(fn):
-        factor: np.ndarray | float = float(fn(1.0, 0.0) - fn(0.0, 0.0)) ** 2
+        factor: np.ndarray | float = float(fn(1.0, 0.0) - fn(0.0, 0.0))
     else:
-        factor = partial(fn, *np.broadcast_arrays(a, b)) ** 2
+        factor = partial(fn, *np.broadcast_arrays(a, b))
     if part.values is None:
-        return np.broadcast_to(factor, (grid.COARSE, grid.COARSE)) @ grid.WEIGHT_COARSE
+        return _over_y(np.broadcast_to(factor, (grid.COARSE, grid.COARSE)))
     left, t = _place_of(fn, out.values, (a, b), operands, levels)
-    square = part.values[levels[2]] ** 2
-    here = np.diff(square)[left]
+    function = part.values[levels[2]]
+    here = np.diff(function)[left]
     here *= t
-    here += square[left]
-    if isinstance(factor, float):
-        return factor * (here @ grid.WEIGHT_COARSE)
-    return (here * factor) @ grid.WEIGHT_COARSE
+    here += function[left]
+    here *= factor
+    return _over_y(here)
+
+
+def _over_y(heard: np.ndarray) -> np.ndarray:
+    return np.stack([heard @ grid.WEIGHT_COARSE, heard**2 @ grid.WEIGHT_COARSE])
 
 
 def _across(points: Operands, levels: Levels) -> Operands:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from fanin.theory import grid
-from fanin.theory.adjoint import amounts, between, orthogonal, radial, roots, sequence, tied
+from fanin.theory.adjoint import amounts, between, orthogonal, radial, roots, sequence, summand, tied
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, both, fresh, identity
 from fanin.theory.adjoint.crossed import crossed
 from fanin.theory.law import Law, subsets
@@ -44,7 +44,7 @@ def gathered(law: Law, parts: list[Part], meets: frozenset[int] = frozenset(), l
     rest = [p for p in parts if p.values is not None or p.awaited or p.crossed]
     if len(plain) > 1:
         plain = [_merged(law, plain)]
-    return Cotangent(law, (*plain, *rest), meets)
+    return Cotangent(law, (*plain, *summand.joined(rest, law)), meets)
 
 
 def _recognized(parts: list[Part]) -> list[Part]:
