@@ -17,6 +17,11 @@ from fanin.theory.records import replace
 
 MOST = 64
 """Kinds that are told apart; trained or constant weights give each channel a law of its own, and the mean serves."""
+SLIGHT = 1e-6
+"""Changes of a mean square below are rounding."""
+
+Pieces = tuple[int, tuple[tuple[int, Latent, float], ...]]
+"""Of a concatenation: its axis; of every piece how many, the latent, and its mean square over that of its levels."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,22 @@ class Kinds:
     shares: np.ndarray
 
 
+def pieces(out: Law, laws: Sequence[Law], axis: int) -> Pieces:
+    """Those of a concatenation ``out`` of laws, some of which may have pieces themselves."""
+    parts = [part for law in laws for part in _parts(law, axis)]
+    found = tuple((law.shape[axis], law.latent, 1.0) for law in parts)
+    read = _by_piece(out, axis, found).laws
+    size = lambda law: law.second if 0 < law.second < np.inf else 1.0  # noqa: E731
+    sizes = (size(law) / size(one) for law, one in zip(parts, read, strict=True))
+    return axis, tuple((*piece[:2], ratio) for piece, ratio in zip(found, sizes, strict=True))
+
+
+def _parts(law: Law, axis: int) -> tuple[Law, ...]:
+    known = law.latent.pieces
+    whole = known is not None and known[0] == axis and sum(n for n, *_ in known[1]) == law.shape[axis]
+    return _by_piece(law, *known).laws if known is not None and whole and not law.latent.feature_view else (law,)
+
+
 def kinds(x: Law, axes: tuple[int, ...]) -> Kinds | None:
     """The kinds of channels of a norm over ``axes``; None where all are of one law, or a statistic holds several."""
     other = [i for i, n in enumerate(x.level.shape) if n > 1 and i not in axes]
@@ -41,21 +62,24 @@ def kinds(x: Law, axes: tuple[int, ...]) -> Kinds | None:
     if FEATURE in over or any(not axis_groups(x.axes[i]) <= {FEATURE} for i in other):
         return None
     pieces = x.latent.pieces
-    if pieces is not None and pieces[0] not in axes and sum(n for n, _ in pieces[1]) == x.shape[pieces[0]]:
+    if pieces is not None and pieces[0] not in axes and sum(n for n, *_ in pieces[1]) == x.shape[pieces[0]]:
         return _by_piece(x, *pieces)
     return _by_level(x, other) if other else None
 
 
-def _by_piece(x: Law, axis: int, pieces: tuple[tuple[int, Latent], ...]) -> Kinds:
-    """Each piece of a concatenation, with the pair moments that it had."""
-    sizes = [n for n, _ in pieces]
+def _by_piece(x: Law, axis: int, pieces: tuple[tuple[int, Latent, float], ...]) -> Kinds:
+    """Each piece of a concatenation with the pair moments that it had, and its mean square where levels were merged."""
+    sizes = [n for n, *_ in pieces]
     varies = x.level.shape[axis] > 1
     laws = []
-    for stop, (n, latent) in zip(np.cumsum(sizes), pieces, strict=True):
+    for stop, (n, latent, ratio) in zip(np.cumsum(sizes), pieces, strict=True):
         level = np.take(x.level, range(stop - n, stop), axis) if varies else x.level
         shape, axes = list(x.shape), list(x.axes)
         shape[axis], axes[axis] = n, (Atom(n, FEATURE),)
-        laws.append(replace(x, shape=tuple(shape), axes=tuple(axes), level=level, latent=latent, loose=None))
+        values = x.values if abs(ratio - 1) < SLIGHT else x.values * np.sqrt(ratio)
+        laws.append(
+            replace(x, shape=tuple(shape), axes=tuple(axes), values=values, level=level, latent=latent, loose=None)
+        )
     which = np.repeat(np.arange(len(sizes)), sizes)
     return Kinds(np.expand_dims(which, [i for i in range(len(x.shape)) if i != axis]), tuple(laws), _shares(which))
 

@@ -47,6 +47,7 @@ class Source:
         share: of the logits' variance within a row, that of queries and keys; a drawn bias has the rest.
         sphere: of keys and logits, the dimensions of the sphere that keys lie on; 0 where they differ in length.
         steady: of logits, whether the length of queries is divided out.
+        across: of softmax weights, whether rows lie along the last axis but one.
         cut: of softmax weights, whether some of a row were left out, so that the rest sums to less than one (sinks).
         descent: of logits and softmax weights, where the agreement of keys stems from (see ``descent``).
     """
@@ -60,6 +61,7 @@ class Source:
     sphere: float = 0.0
     steady: bool = False
     cut: bool = False
+    across: bool = False
     descent: tuple[tuple[int, float, float], ...] = ()
 
 
@@ -138,7 +140,8 @@ class Latent:
         length_of: of lengths over features: id and views of the latent they are of, and over how many.
         across: by how much the kurtosis over features exceeds three, in thirds: of sums of few inputs, whose lengths
             differ.
-        pieces: of a concatenation of features: its axis, and of every piece how many they are and its latent.
+        pieces: of a concatenation of features: its axis, and of every piece how many they are, its latent, and its
+            mean square over that of its levels, which many pieces share.
         descent: the tensors that the agreement of its places stems from, nearest first (see ``descent``).
         turned: what turns by place have left of that agreement, in the mean over pairs (see ``turns``).
         settled: behind a norm over places, over which groups, the values that it made, and of how many degrees of
@@ -165,7 +168,7 @@ class Latent:
     reach: tuple[float, float, float] = (0.0, 0.0, 0.0)
     mirrored: float = 0.0
     length_of: tuple[int, tuple, tuple, int] | None = None
-    pieces: tuple[int, tuple[tuple[int, Latent], ...]] | None = None
+    pieces: tuple[int, tuple[tuple[int, Latent, float], ...]] | None = None
     across: float = 0.0
     descent: tuple[tuple[int, float, float], ...] = ()
     turned: float = 1.0

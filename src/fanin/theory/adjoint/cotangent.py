@@ -58,10 +58,9 @@ class Divided:
     met: float = 0.0
     pieces: tuple[Divided, ...] = ()
 
-    def piece(self, number: int, latent: int) -> Divided | None:
-        """Of one piece of a concatenation; None where channels were not told apart by piece."""
-        found = self.pieces[number] if number < len(self.pieces) else None
-        return found if found is not None and found.latent == latent else None
+    def piece(self, latent: int) -> Divided | None:
+        """Of the piece of a concatenation with this latent; None where channels were not told apart by piece."""
+        return next((one for one in self.pieces if one.latent == latent), None)
 
 
 @dataclass(frozen=True, eq=False)

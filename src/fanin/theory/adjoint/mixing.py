@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import grid, overlap
+from fanin.theory import across, grid, overlap
 from fanin.theory.adjoint import radial, spelled
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.linear import dense
@@ -35,6 +35,8 @@ def mix(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]
         return dense(plain, g, inputs)
     if len(x.shape) < 2 or len(y.shape) < 2:
         return parts
+    if across.transposed(y) and a.get("bias") is None and isinstance(inputs[ix], Law):
+        return _transposed(node, g, inputs)
     known = [isinstance(inputs[i], Known) for i in (ix, iy)]
     both = None if any(known) else spelled.logits(g, x, y, alpha2)
     if both is not None:
@@ -48,6 +50,15 @@ def mix(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]
     if not known[1]:
         parts[iy] = [_against(g, x, Y_SIDE, y, alpha2) if of_values is None else of_values[0]]
     return parts
+
+
+def _transposed(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
+    """The gradients of both factors of ``v a^T`` from those of ``a v^T``."""
+    turned = lambda p: replace(p, second=np.swapaxes(p.second, -1, -2))  # noqa: E731
+    x, y = (across.turned(as_law(v)) for v in inputs)
+    behind = replace(g, law=across.turned(g.law), parts=tuple(turned(p) for p in g.parts))
+    weights, values = mix(across.product(node), behind, (y, x))
+    return [[turned(p) for p in values], [turned(p) for p in weights]]
 
 
 def _agreeing(weights: Law, values: Law) -> float:
@@ -169,7 +180,7 @@ def softmax(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Pa
     through = float(np.mean(row * np.maximum(1 - row, 0)))
     heard = g.heard * float(np.mean(np.maximum(1 - row, 0))) / through if g.heard and through > 0 else 0.0
     part = replace(fresh(second, _centred(g, out, groups, n), balanced=groups - {FEATURE}), heard=heard)
-    chosen = g.parts[0].chosen if len(g.parts) == 1 else None
+    chosen = g.parts[0].chosen if len(g.parts) == 1 and axis == len(x.shape) - 1 else None
     return [[part if chosen is None else spelled.behind_softmax(part, chosen, g.parts[0].mean_second)]]
 
 

@@ -343,7 +343,7 @@ def _apart(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Par
         if len(g.parts) == 1 and axis == len(node.shape) - 1 and not stacked:
             part = spelled.of_piece(part, g.parts[0], start - size, size)
         if len(g.parts) == 1 and g.parts[0].divided is not None and not stacked:
-            part = replace(part, divided=g.parts[0].divided.piece(len(result), value.latent.id))
+            part = replace(part, divided=g.parts[0].divided.piece(value.latent.id))
         if features and len(inputs) == 2:
             part = radial.piece(g, part, size / node.shape[axis], (rest, 1.0 if not result else -1.0))
         result.append([part])

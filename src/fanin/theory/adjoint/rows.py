@@ -104,6 +104,15 @@ class Rows:
         turned = self.through * self.counts / np.maximum(1 - 1 / self.counts, 1e-12)
         return np.where(self.counts > 1.0001, turned, 0.0) * self.heads
 
+    @property
+    def dropped(self) -> np.ndarray:
+        """What dropout adds to ``a_j (m_j t_j - sum_k a_k m_k t_k)``, over what equal weights let through.
+
+        The ``(m_j - 1) t_j`` are independent whatever the t_j have in common, and a row that has chosen lets as little
+        of them through.
+        """
+        return self.turned * (1 / self.keep - 1)
+
     def plain(self) -> Rows:
         """The same rows of two samples: their weights are independent."""
         ones = 1 / self.counts
@@ -177,11 +186,10 @@ def queries(rows: Rows, g: Pairs, inner: Logits, k: Pairs, overlap: float | np.n
     total = mixed - cross - cross.T + inner.w.between * y
     y_own = np.einsum("ij,ij->i", x, share)
     exact = np.diag(mixed) - 2 * np.diag(cross) + inner.w.own * y_own
-    v_own, k_own = inner.v.own - 2 * inner.u + inner.w.own[:, None], k.own - 2 * x + y_own[:, None]
-    diagonal = np.einsum("ij,ij,ij->i", share * s, v_own, k_own)
+    k_own = k.own - 2 * x + y_own[:, None]
     by_chance = overlap * (1 - rows.concentrated) * (share @ inner.v.extra) * (share @ k.extra)
-    dropped = rows.boost * (1 / rows.keep - 1) * diagonal
-    own = g.own * (rows.turned * rows.tilted[0] * rows.facing * exact + dropped + by_chance)
+    own = g.own * (rows.turned * rows.tilted[0] * rows.facing * exact + by_chance)
+    own = own + g.own * rows.dropped * ((share * s * k_own) @ inner.v.own)
     return Pairs(rows.at_one_place(own), g.between * total)
 
 
@@ -196,9 +204,9 @@ def keys(rows: Rows, g: Pairs, inner: Logits, q: Pairs) -> Pairs:
     met = rows.met(turned)
     at_one = np.diag(inner.v.own)
     own = np.diag(_sandwich(rows.both(h.between) * met, at_one, inner.u, inner.w.between, s))
-    dropped = rows.boost * (1 / rows.keep - 1)
-    once = w * (h.own * (turned + dropped) - near * np.diag(met))
+    once = w * (h.own * turned - near * np.diag(met))
     own = own + np.diag(_sandwich(np.diag(once), at_one, inner.u, np.diag(inner.w.own), s))
+    own = own + (w * h.own * rows.dropped * (1 - 1 / rows.counts)) @ s**2 * inner.v.own
     return Pairs(rows.at_one_place(own), apart)
 
 

@@ -38,6 +38,9 @@ from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.records import replace
 from fanin.theory.rules.mix import row_weights
 
+LEAST = 1e-3
+"""Weights are positive; what dropout leaves of them is laid out on a grid up to as much of their rms."""
+
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
@@ -126,11 +129,12 @@ def carried(part: Part, chosen: Chosen, size: float) -> Part:
 def behind_softmax(part: Part, chosen: Chosen, size: float) -> Part:
     """The part of a row of logits, of the mean square that the rows give, with ``chosen`` in units of a new one.
 
-    E[dl_ij^2] = d G_ii a_ij^2 (V_jj - 2 U_ij + W_ii), see ``rows``.
+    E[dl_ij^2] = d G_ii a_ij^2 (V_jj - 2 U_ij + W_ii), and what dropout adds, see ``rows``.
     """
     rows, behind, inner = chosen.rows, chosen.g[frozenset()], chosen.inner[frozenset()]
     apart = inner.v.own - 2 * inner.u + inner.w.own[:, None]
-    squares = (behind.own * rows.turned)[:, None] * rows.weight**2 * apart
+    dropped = (rows.dropped * (1 - 1 / rows.counts))[:, None] * inner.v.own
+    squares = behind.own[:, None] * rows.weight**2 * (rows.turned[:, None] * apart + dropped)
     wanted = size * float(rows.queries @ squares @ rows.keys) / (rows.queries.sum() * chosen.keys)
     keys = part.second[..., chosen.start :][..., : chosen.keys] if part.second.shape[-1] > 1 else part.second
     found = float(keys.mean())
@@ -205,7 +209,7 @@ def _rows(g: Cotangent, x: Law, y: Law) -> tuple[Rows, Side, Side, float] | None
     None where they are not a softmax's.
     """
     source = x.latent.source
-    if source is None or not source.variance or x.values.min() < 0:
+    if source is None or not source.variance or x.values.min() < -LEAST * x.rms:
         return None
     n_q, n_k = x.shape[-2:]
     along_q, along_k = axis_groups(g.law.axes[-2]), axis_groups(y.axes[-2])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import overlap, places, windows
+from fanin.theory import across, overlap, places, windows
 from fanin.theory.combine import apply, binary
 from fanin.theory.contraction import axis_groups, dense, shifted, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, gaussian, solve_correlation, subsets
@@ -26,6 +26,8 @@ def mix(node: Node, *inputs: Value) -> Law:
         return dense(inputs[0], y, None, out_first=False)
     if len(y.shape) == 1 or len(x.shape) == 1:
         return _vector_product(node, x, y)
+    if across.transposed(y):
+        return across.turned(mix(across.product(node), across.turned(y), across.turned(x)))
     x, y = _split_groups(windows.apart(x), windows.apart(y))
     shape = node.shape
     ndim = len(shape)

@@ -8,7 +8,9 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import border, ends, flattened, given, grid, overlap, places, prefix, shifts, shut, turns
+from fanin.theory.across import permuted
 from fanin.theory.border import Border
+from fanin.theory.channels import pieces
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Atom, Axis, Law, compress, fresh_latent, latent_for, relabel
 from fanin.theory.records import replace
@@ -27,9 +29,7 @@ def move(node: Node, *inputs: Modelled) -> Value:
     how = node.attrs["how"]
     if how in ("cat", "stack"):
         return cat(node, *inputs)
-    value = inputs[0]
-    if isinstance(value, Known):
-        value = as_law(value)
+    value = as_law(inputs[0]) if isinstance(inputs[0], Known) else inputs[0]
     if isinstance(value, Law) and shifts.idle(node, value):
         return value
     if isinstance(value, Law) and how == "roll":
@@ -43,7 +43,7 @@ def move(node: Node, *inputs: Modelled) -> Value:
 
 
 def _viewed(node: Node, law: Law, axes: tuple[Axis, ...], level: np.ndarray) -> Law:
-    how, latent = node.attrs["how"], law.latent
+    how, latent = node.attrs["how"], permuted(node, law)
     if how in ("slice", "select", "gather", "roll", "flip", "pad", "diagonal", "take"):
         axis = node.attrs.get("axis", 0)
         mark = shifts.mark(node, law) or (how, *(str(v) for k, v in sorted(node.attrs.items()) if k != "how"))
@@ -318,8 +318,7 @@ def cat(node: Node, *inputs: Value) -> Value:
         named = [lambda differ, law=law: _translated(differ, law, out) for law in laws]
         return ends.joined(out, laws, sizes, named, axis)
     out = places.mixed(out, laws, sizes)
-    pieces = tuple(zip(sizes, (law.latent for law in laws), strict=True))
-    return replace(out, latent=replace(out.latent, pieces=(axis, pieces), turned=turns.mean(laws, sizes)))
+    return replace(out, latent=replace(out.latent, pieces=pieces(out, laws, axis), turned=turns.mean(laws, sizes)))
 
 
 def _featured(inputs: tuple[Value, ...], axis: int) -> tuple[Value, ...]:

@@ -53,6 +53,7 @@ def softmax(node: Node, *inputs: Value) -> Law:
     s2 = float(np.sum(each**2) / np.sum(each)) if each.size > 1 else s2  # of the rows that lean to anything
     law = _row_weights(node, x, share, concentrated * count, s2, along)
     made = replace(made, variance=s2) if made else Source(x.latent.id, x.shape[axis], variance=s2)
+    made = replace(made, across=axis == len(x.shape) - 2)
     return replace(law, latent=replace(law.latent, source=made))
 
 
