@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from fanin.graph import Node
@@ -9,7 +11,7 @@ from fanin.theory.adjoint import between, copies, radial
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.pool import shared_out, to_the_largest
 from fanin.theory.contraction import axis_groups
-from fanin.theory.law import FEATURE, Law, subsets
+from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.records import replace
 from fanin.theory.rules.pool import _applied, mirror
 from fanin.theory.rules.pool import between as pairs_between
@@ -64,12 +66,52 @@ def _unweighted(matrices: tuple[np.ndarray, ...], axes: tuple[int, ...], g: Cota
     for axis, m in zip(axes, back, strict=True):
         own = _applied(own, m**2, axis)
     second = np.maximum(own + pairs_between(g.law, axes, back, g.pair), 0)
+    if len(axes) > 1 and _whole_map(x, axes):
+        return replace(fresh(second, _of_map(g, x, axes, back, second)), mirrored=float(parity))
     ratio = g.ratios()
     for axis, m in zip(axes, back, strict=True):
         groups, alone = axis_groups(x.axes[axis]), axis_groups(g.law.axes[axis])
         if groups == alone and not groups & {FEATURE} and sum(axis_groups(a) == groups for a in x.axes) == 1:
             ratio[groups] = _read_twice(g, axis, m, ratio.get(groups, 0.0), x)
     return replace(fresh(second, ratio), mirrored=float(parity))
+
+
+def _whole_map(x: Law, axes: tuple[int, ...]) -> bool:
+    """Whether the weights run along all axes that are told by the names of these."""
+    along = frozenset(t for axis in axes for t in axis_groups(x.axes[axis]))
+    others = frozenset(t for i, axis in enumerate(x.axes) if i not in axes for t in axis_groups(axis))
+    return FEATURE not in along and not along & others
+
+
+def _of_map(
+    g: Cotangent, x: Law, axes: tuple[int, ...], back: tuple[np.ndarray, ...], second: np.ndarray
+) -> dict[Groups, float]:
+    """Correlations between inputs: two that lie beside each other hear of outputs that read both.
+
+    As forward, of the weights transposed: mean products over pairs of inputs of what both read and of all they read.
+    """
+    along = frozenset(t for axis in axes for t in axis_groups(x.axes[axis]))
+    many = math.prod(len(m) for m in back)
+    pairs = max(many * (many - 1), 1)
+    trace, gram, reads, lengths = (
+        math.prod(float(f(m)) for m in back)
+        for f in (
+            lambda m: (m**2).sum(),
+            lambda m: (m.sum(0) ** 2).sum(),
+            lambda m: m.sum() ** 2,
+            lambda m: (m.sum(1) ** 2).sum(),
+        )
+    )
+    common, crossed = (gram - trace) / pairs, (reads - lengths) / pairs
+    own, found = max(float(np.mean(second)), 1e-300), {}
+    for s in subsets(x.groups):
+        same, other = (g.pair(d) if d else g.second for d in (s - along, s | along))
+        if s & along:
+            both = common * same + (crossed - common) * other
+        else:
+            both = (trace * same + (lengths - trace) * other) / many
+        found[s] = float(np.clip(both / own, -1, 1))
+    return found
 
 
 def _read_twice(g: Cotangent, axis: int, m: np.ndarray, alike: float, x: Law) -> float:
