@@ -17,7 +17,7 @@ from itertools import product
 import numpy as np
 from scipy.stats import chi2
 
-from fanin.theory import border, grid
+from fanin.theory import between, border, grid
 from fanin.theory.law import FEATURE, Groups, Law
 from fanin.theory.records import remembered
 from fanin.theory.spread import pair_deviation
@@ -80,7 +80,10 @@ def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None
         return np.inf
     if shared is not None and (settled := _settled(x, axes)):
         return settled
-    spread, squares = 0.0, {} if shared is None else border.squared(x, axes, removed)
+    spread, squares = (
+        0.0,
+        {} if shared is None else border.squared(x, axes, removed) or _squared(x, axes, groups, removed),
+    )
     for differ, p in pair_counts(x, axes, groups):
         spread += 0.0 if FEATURE in differ else p * x.latent.excess
         if shared is None:
@@ -135,14 +138,33 @@ def _squares_covariance(x: Law, differ: Groups) -> float:
 
 
 def _fourth_cumulant(x: Law, differ: Groups) -> float:
-    """cov(x^2, x'^2) - 2 cov(x, x')^2 of two elements about their mean, at the mean correlation: scatter adds apart."""
+    """Mean over levels of cov(x^2, x'^2) - 2 E[x x']^2 of two elements about the mean of all; scatter adds apart.
+
+    Levels are known and do not fluctuate: for Gaussians at two levels the first is ``2 c^2 + 4 m m' c`` with c their
+    covariance and m, m' what the levels' means have beside that of all.
+    """
     if x.gaussian or FEATURE in differ:
         return 0.0
-    about = x.values - x.mean
-    squares = about**2
-    squares = x.with_values(squares - grid.expectation(squares)[:, None])  # levels are known, and do not fluctuate
-    at = lambda law: law.moment_at(differ, law.correlation(differ)) if differ else law.second  # noqa: E731
-    return at(squares) - 2 * at(x.with_values(about)) ** 2
+    r = x.correlation(differ)
+    about = x.with_values(x.values - x.mean)
+    squares = about.with_values(about.values**2 - about.seconds[:, None])
+    fourth = squares.moment_at(differ, r) if differ else squares.second
+    return fourth - 2 * between.mean(between.levels(about, differ, r) ** 2, x.level_weight)
+
+
+def _squared(x: Law, axes: tuple[int, ...], groups: int, removed: float) -> dict[Groups, float]:
+    """Mean squares, over pairs of levels, of their pair moments about the mean over the elements of a statistic."""
+    if len(x.values) == 1 or FEATURE in x.level_groups:  # features are not of one statistic
+        return {}
+    weight, counts = x.level_weight, pair_counts(x, axes, groups)
+    tables, common = {}, np.zeros(len(weight))
+    for differ, p in counts:
+        table = between.levels(x, differ, x.correlation(differ))
+        table = table + ((x.pair(differ) if differ else x.second) - between.mean(table, weight))
+        common = common + p * (table if table.ndim == 1 else table @ weight)
+        tables[differ] = table
+    beside = {s: 2 * common if t.ndim == 1 else np.add.outer(common, common) for s, t in tables.items()}
+    return {s: between.mean((t - beside[s] + removed) ** 2, weight) for s, t in tables.items()}
 
 
 def mean_inverse(variance: float, eps: float, f: float) -> float:
