@@ -34,7 +34,8 @@ BUILDERS = {  # function that builds the row -> kind
     "_extreme": Kind.REDUCE, "_view": Kind.MOVE, "_uniform": Kind.CONSTANT,
     "_normal": Kind.CONSTANT, "_bernoulli": Kind.CONSTANT,
     "norm": Kind.REDUCE, "weight_norm": Kind.PRODUCT, "fold": Kind.MOVE, "channel_shuffle": Kind.MOVE,
-    "joined": Kind.MOVE, "outer": Kind.PRODUCT, "cosine_similarity": Kind.REDUCE, "fourier": Kind.REDUCE,
+    "joined": Kind.MOVE, "diagonal": Kind.MOVE, "outer": Kind.PRODUCT, "cosine_similarity": Kind.REDUCE,
+    "fourier": Kind.REDUCE,
     # chains: the kind that counts
     "prelu": Kind.POINTWISE, "glu": Kind.PRODUCT, "triangle": Kind.PRODUCT, "logsumexp": Kind.REDUCE,
     "cumsum": Kind.REDUCE, "interpolation": Kind.REDUCE, "filled": Kind.CONSTANT, "copied": Kind.MOVE,
@@ -55,7 +56,7 @@ CLAIMS: dict[Kind, tuple[str, str]] = {
     Kind.NORM: (EXACT, "up to 1/s where s elements share a statistic; 1 % for groups of channels"),
     Kind.SOFTMAX: (APPROXIMATE, "weights as lognormal: 2 %"),
     Kind.ATTENTION: (APPROXIMATE, "logits as Gaussian: 2 %"),
-    Kind.MIX: (APPROXIMATE, "with a weight exact; two signals taken as independent: 2 %"),
+    Kind.MIX: (APPROXIMATE, "with a weight exact; two signals taken as independent: 2 %; a tensor with itself 3 %"),
     Kind.POOL: (APPROXIMATE, "means exact; maxima by the mean correlation of neighbours: 1 %, overlapping patches 8 %"),
     Kind.REDUCE: (EXACT, "but for variances over few elements, which fluctuate by 2/n"),
     Kind.MOVE: (EXACT, "places and features are told apart by axis"),

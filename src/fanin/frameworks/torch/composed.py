@@ -96,6 +96,20 @@ def joined(axis: int) -> Any:
     return build
 
 
+def diagonal(a: Arguments) -> Chain:
+    """x[..., i, i + offset] of two axes, the places last."""
+    chain, size = Chain(a), a.size("self")
+    names = ("dim1", "dim2") if "dim1" in a.names else ("axis1", "axis2")
+    one, other = (int(a.get(name, default)) % len(size) for name, default in zip(names, (0, 1), strict=True))
+    offset, rest = int(a.get("offset", 0) or 0), [i for i in range(len(size)) if i not in (one, other)]
+    x = chain.permute(0, (*rest, one, other))
+    at = np.arange(a.shape[-1])
+    first, second = chain.constant(at + max(-offset, 0)), chain.constant(at + max(offset, 0))
+    attrs = {"how": "index", "axes": (len(size) - 2, len(size) - 1), "positions": (1, 2)}
+    chain.add(Kind.MOVE, attrs, [x, first, second], a.shape, lambda v, i, j: v[..., i, j])
+    return chain
+
+
 def outer(a: Arguments) -> Chain:
     """x_i y_j."""
     chain = Chain(a)
@@ -150,6 +164,7 @@ COMPOSED = {
     **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), channel_shuffle),
     "hstack": joined(1),
     "vstack": joined(0),
+    **dict.fromkeys(("diagonal", "linalg_diagonal"), diagonal),
     **dict.fromkeys(("outer", "ger"), outer),
     "cosine_similarity": cosine_similarity,
     **dict.fromkeys(("fft_fft", "fft_fft2", "fft_fftn"), fourier),

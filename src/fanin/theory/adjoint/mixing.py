@@ -8,7 +8,7 @@ import numpy as np
 
 from fanin.graph import Node
 from fanin.theory import across, grid, overlap
-from fanin.theory.adjoint import radial, spelled
+from fanin.theory.adjoint import gram, radial, spelled
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh, translated
 from fanin.theory.adjoint.linear import dense
 from fanin.theory.contraction import axis_groups
@@ -49,7 +49,7 @@ def mix(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]
         parts[ix] = [part if of_values is None else spelled.carried(part, of_values[1], 1.0)]
     if not known[1]:
         parts[iy] = [_against(g, x, Y_SIDE, y, alpha2) if of_values is None else of_values[0]]
-    return parts
+    return parts if any(known) else gram.met(g, x, y, parts, ix)
 
 
 def _transposed(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:

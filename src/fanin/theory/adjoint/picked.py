@@ -20,9 +20,13 @@ Where = tuple[tuple[int, ...], list[np.ndarray], int]
 
 
 def picked(node: Node, part: Part, out: Law, x: Law, inputs: tuple[Value, ...]) -> Part | None:
-    """The part where it is known which places are read, and they are not features; else None."""
+    """The part where it is known which places are read, and they are not features of one axis; else None.
+
+    Entries of a matrix of features are places of their own: half of what rows have in common is read, or none of what
+    each is by itself.
+    """
     found = _where(node, inputs) if node.attrs["how"] == "index" else _taken(node, out, x, inputs)
-    if found is None or any(FEATURE in axis_groups(x.axes[d]) for d in found[0]):
+    if found is None or (len(found[0]) == 1 and FEATURE in axis_groups(x.axes[found[0][0]])):
         return None
     axes, at, first = found
     second = np.asarray(part.profile(out))

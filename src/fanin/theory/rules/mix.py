@@ -13,6 +13,7 @@ from fanin.theory.contraction import axis_groups, dense, shifted, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, gaussian, solve_correlation, subsets
 from fanin.theory.records import replace
 from fanin.theory.rows import Columns, columns, laid, mixed_places
+from fanin.theory.rules.gram import gram, is_gram
 from fanin.theory.state import Value, as_law
 from fanin.theory.words import renamed
 
@@ -26,6 +27,8 @@ def mix(node: Node, *inputs: Value) -> Law:
         return dense(inputs[0], y, None, out_first=False)
     if len(y.shape) == 1 or len(x.shape) == 1:
         return _vector_product(node, x, y)
+    if is_gram(x, y):
+        return gram(x, _split_groups(x, y)[1].axes[-1], node.shape)
     if across.transposed(y):
         return across.turned(mix(across.product(node), across.turned(y), across.turned(x)))
     x, y = _split_groups(windows.apart(x), windows.apart(y))
