@@ -9,6 +9,7 @@ from torch import nn
 from fanin.frameworks import front_end
 from fanin.theory.adjoint.shared import Uses
 from fanin.theory.engine import Interpreter
+from fanin.theory.twins import Twins
 
 
 class Looped(nn.Module):
@@ -79,4 +80,5 @@ def test_weights_of_one_use_are_left_alone() -> None:
     graph = front_end(model).read_model(model, batch()).graph
     interpreter = Interpreter(graph, {})
     interpreter.forward()
-    assert Uses.of(graph, interpreter.values) is None
+    assert Twins.of(graph, {}) is None
+    assert Uses.of(graph, interpreter.values, None) is None

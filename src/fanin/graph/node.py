@@ -96,6 +96,7 @@ class Parameter:
         observed: the array of a small weight that no plain law describes: rows that are all alike (the decay rates of a
             state-space model), or a bias spread over decades.
         tied: further names of the same tensor.
+        copy_of: an earlier parameter that has the very same values (layers that were copied), else nothing.
         trainable: whether it requires a gradient.
         buffer: True for buffers.
         module, kind: the module that holds it and that module's class name.
@@ -108,6 +109,7 @@ class Parameter:
     value: Any = None
     stats: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     tied: tuple[str, ...] = ()
+    copy_of: str = ""
     trainable: bool = True
     buffer: bool = False
     module: str = ""

@@ -34,6 +34,7 @@ from fanin.theory.state import Hidden, Known, Unmodelled, Value, batch_axes, fea
 from fanin.theory.surrogate import measured
 from fanin.theory.threads import one_thread, rarely_collected
 from fanin.theory.tokens import as_tokens, batch_of_tokens, normalized_batch, of_features, tables_of_tokens
+from fanin.theory.twins import Twins
 from fanin.theory.width import Widths
 
 Rule = Callable[..., Value]
@@ -99,10 +100,15 @@ class Interpreter:
     def forward(self) -> None:
         """Interpret every node in order."""
         runs.follow(self.graph)
-        echo = Echo(self.graph)
+        echo, twins = Echo(self.graph), self._twins
         for node in self.graph.nodes:
             value = self._followed(node) or self._value(node)
+            value = value if twins is None else twins.told(node, value, self.values)
             self.values[node.id] = echo.heard(node, self.values, self._laid(node, value))
+
+    @cached_property
+    def _twins(self) -> Twins | None:
+        return Twins.of(self.graph, self.laws)
 
     @cached_property
     def _drawn(self) -> dict[str, Channels]:
@@ -131,7 +137,11 @@ class Interpreter:
         widths = Widths(self.graph, self.values, self.laws)
         widths.forward()
         lost: dict[str, str] = {}
-        found = backward(self.graph, self.values, begun, widths.behind.watch, lost, self._drawn) if gradients else {}
+        found = (
+            backward(self.graph, self.values, begun, widths.behind.watch, lost, self._drawn, self._twins)
+            if gradients
+            else {}
+        )
         made = {n.id: behind(row(n, self.values[n.id], found.get(n.id)), lost.get(n.id)) for n in self.graph.signals}
         rows = list(widths.bounded(made).values())
         if begun is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -38,7 +39,22 @@ def parameter_records(model: torch.nn.Module) -> dict[str, Parameter]:
         if id(tensor) not in first:
             first[id(tensor)] = _record(name, tensor, buffer, tuple(ties[id(tensor)][1:]), owners, laws, arrays)
         records[name] = first[id(tensor)]
-    return records
+    return records if meta else _with_copies(records, {name: tensor for name, tensor, buffer in tensors if not buffer})
+
+
+def _with_copies(records: dict[str, Parameter], tensors: dict[str, torch.Tensor]) -> dict[str, Parameter]:
+    """Parameters that hold the very values of an earlier one say so: layers that were copied start alike."""
+    seen: dict[tuple, str] = {}
+    found = dict(records)
+    for name, tensor in tensors.items():
+        known = records[name]
+        if known.name != name or not known.stats.get("std") or known.value is not None:
+            continue
+        figures = (known.shape, known.dtype, *(known.stats[k] for k in ("mean", "std", "min", "max")))
+        other = seen.setdefault(figures, name)
+        if other != name and torch.equal(tensor, tensors[other]):
+            found |= dict.fromkeys((name, *known.tied), replace(known, copy_of=other))
+    return found
 
 
 def _no_lazy_parameters(model: torch.nn.Module) -> None:

@@ -35,6 +35,7 @@ from fanin.theory.records import replace
 from fanin.theory.reuse import Memory
 from fanin.theory.scale import held
 from fanin.theory.state import Value
+from fanin.theory.twins import Twins
 
 Rule = Callable[[Node, Cotangent, tuple[Value, ...]], list[list[Part]]]
 
@@ -92,6 +93,7 @@ def backward(
     watch: Watch | None = None,
     lost: dict[str, str] | None = None,
     drawn: Mapping[str, Channels] | None = None,
+    twins: Twins | None = None,
 ) -> dict[str, float]:
     """Root mean square of the cotangent at every node's tensor.
 
@@ -102,6 +104,7 @@ def backward(
         watch: told of every node.
         lost: filled with the nodes whose gradient is not modelled, and why.
         drawn: the channels of nodes that are followed on such.
+        twins: weights that are used more than once, or copied.
 
     Returns:
         rms by node id; a node whose cotangent is not modelled, or that no gradient reaches, is absent.
@@ -112,7 +115,7 @@ def backward(
         return {}
     waiting: dict[str, list[Part]] = {first: list(start.parts) if start is not None else [_start(output)]}
     lost = {} if lost is None else lost
-    memory, uses, meets = Memory(), Uses.of(graph, values), meetings(graph)
+    memory, uses, meets = Memory(), Uses.of(graph, values, twins), meetings(graph)
     channels = Back(graph, values, drawn) if drawn else None
     found: dict[str, float] = {} if start is None else dict(start.gradients)
     for node in reversed(graph.nodes):
@@ -129,6 +132,7 @@ def backward(
         last = len(graph.users[node.id]) > 1
         kept = _shifted(node, parts, law)
         g = Cotangent(law, tuple(parts)) if kept else gathered(law, parts, meets.get(node.id, frozenset()), last=last)
+        g = g if uses is None or node.kind is Kind.PARAMETER else _grown(g, uses.together(parts, law))
         more = _in_common(uses, node, parts, g) if uses is not None else 0.0
         second = max(g.second + more, 0.0)
         if np.isnan(second):  # what it sends on would be missing where it is added to others, without a word
@@ -168,6 +172,13 @@ def _in_common(uses: Uses, node: Node, parts: list[Part], g: Cotangent) -> float
     """What the uses of a shared parameter have in common, beside the sum of its parts."""
     uses.gathered(parts, g)
     return uses.common(parts) if node.kind is Kind.PARAMETER and len(parts) > 1 else 0.0
+
+
+def _grown(g: Cotangent, more: float) -> Cotangent:
+    """A sum whose parts have something in common."""
+    if not more:
+        return g
+    return replace(g, parts=tuple(replace(p, second=p.second * (1 + more)) for p in g.parts))
 
 
 def _start(law: Law) -> Part:

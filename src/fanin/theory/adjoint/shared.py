@@ -24,6 +24,7 @@ from fanin.theory.adjoint.cotangent import Cotangent, Part
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Law
 from fanin.theory.state import Known, Value
+from fanin.theory.twins import MANY, Twins
 
 WEIGHTED = (Kind.DENSE, Kind.CONV, Kind.EMBED)
 PASSING = (Kind.NORM, Kind.DROP, Kind.MOVE, Kind.SUM)
@@ -46,6 +47,7 @@ class Uses:
 
     graph: Graph
     values: Mapping[str, Value]
+    copies: Mapping[str, str] = field(default_factory=dict)
     origins: dict[int, Origin] = field(default_factory=dict)
     sums: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
     latents: dict[int, Node] = field(default_factory=dict)
@@ -53,12 +55,11 @@ class Uses:
     _ids: dict[tuple[int, int], float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, graph: Graph, values: Mapping[str, Value]) -> Uses | None:
-        """None where no weight is used more than once."""
-        read = [i for node in graph.nodes for i in node.inputs if graph.by_id[i].kind is Kind.PARAMETER]
-        if len(read) == len(set(read)):
+    def of(cls, graph: Graph, values: Mapping[str, Value], twins: Twins | None) -> Uses | None:
+        """None where no weight is used more than once, and none is a copy."""
+        if twins is None:
             return None
-        found = cls(graph, values)
+        found = cls(graph, values, twins.copies)
         for node in graph.nodes:
             law = values.get(node.id)
             if isinstance(law, Law):
@@ -70,7 +71,7 @@ class Uses:
         """Parts were added: a new base is the sum of theirs."""
         known = {p.base for p in parts}
         sizes = {p.base: float(np.mean(p.profile(g.law))) for p in parts}
-        total = max(sum(sizes.values()), 1e-300)
+        total = max(sum(p.mean_profile(g.law) for p in g.parts), 1e-300)
         for part in g.parts:
             if part.base not in known and part.base not in self.origins:
                 self.sums[part.base] = [(base, float(np.sqrt(size / total))) for base, size in sizes.items()]
@@ -82,6 +83,19 @@ class Uses:
             for part in parts:
                 if part.base not in mine:
                     self.origins.setdefault(part.base, Origin(node, place, g))
+
+    def together(self, parts: Sequence[Part], law: Law) -> float:
+        """What parts have in common at the tensor that they meet at, over their mean squares: twins send alike."""
+        if not 1 < len(parts) <= MANY:
+            return 0.0
+        sizes, whole = [p.mean_profile(law) for p in parts], 0.0
+        for i, p in enumerate(parts):
+            for j, q in enumerate(parts[:i]):
+                if p.base == q.base or {one.base for one in (p, *p.same)} & {one.base for one in (q, *q.same)}:
+                    continue  # these meet without it
+                r = self._of_bases(p.base, q.base)
+                whole += 2 * float(np.sqrt(sizes[i] * sizes[j])) * r * _forms(p, law, q, law, 1.0) if r else 0.0
+        return max(whole / max(sum(sizes), 1e-300), -1.0)
 
     def common(self, parts: Sequence[Part]) -> float:
         """Twice the sum over pairs of uses of E[G_a G_b], for the parts that a weight was sent."""
@@ -181,7 +195,7 @@ class Uses:
         found = self.graph.by_id[node.inputs[node.attrs.get("weight", 1)]]
         while found.kind is Kind.MOVE and found.attrs["how"] in ("permute", "same"):
             found = self.graph.by_id[found.inputs[0]]
-        return found.id
+        return self.copies.get(found.attrs.get("parameter", ""), found.attrs.get("parameter", found.id))
 
     def _laws(self, x: Value, y: Value) -> float:
         """Correlation (not centred) of two tensors at one place."""
@@ -212,16 +226,14 @@ class Uses:
             node = self.latents.get(one)
             if node is not None and node.kind in PASSING and node.inputs and self._keeps_features(node):
                 x, y = self.values.get(node.inputs[0]), self.latents.get(other)
-                if isinstance(x, Law) and y is not None and x.latent.id != one:
-                    kept = float(np.sqrt(1 - node.attrs.get("p", 0.0))) if node.kind is Kind.DROP else 1.0
-                    return kept * sum(c * self._of_ids(k[0], other) for k, c in x.latent.made_of.items())
+                if node.kind is not Kind.DROP and isinstance(x, Law) and y is not None and x.latent.id != one:
+                    return sum(c * self._of_ids(k[0], other) for k, c in x.latent.made_of.items())
         mine, theirs = self.latents.get(a), self.latents.get(b)
-        if mine is None or theirs is None or mine.kind is not theirs.kind or mine.kind not in TWINS:
+        if mine is None or theirs is None or mine.kind is not theirs.kind or mine.kind is not Kind.EMBED:
+            return 0.0  # of layers, what they have in common is among their summands (``twins``)
+        if self._weight(mine) != self._weight(theirs):
             return 0.0
-        place = VALUES if mine.kind is Kind.ATTENTION else mine.attrs.get("x", mine.attrs.get("ids", 0))
-        if mine.kind is not Kind.ATTENTION and self._weight(mine) != self._weight(theirs):
-            return 0.0
-        return self._laws(*(self.values[node.inputs[place]] for node in (mine, theirs)))
+        return self._laws(*(self.values[node.inputs[node.attrs.get("ids", 0)]] for node in (mine, theirs)))
 
 
 def _mean_of(part: Part) -> float:
