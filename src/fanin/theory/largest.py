@@ -10,6 +10,11 @@ elements of one correlate with all of the other by t it is t; where each has one
 partners are the largest in both,
 
     H_n(t) = integral of s_n from 0 to t,       s_n(t) = n E[Phi_2(x, y; t)^(n - 1)],    s_n(0) = 1/n,  H_n(1) = v_n.
+
+Correlations that scatter by s over pairs are those of directions in ``d = ((1 - r) / s)^2`` dimensions (points of three
+numbers, behind a few layers): ``e_i = u_i . x`` with one Gaussian x of a feature for all places. The largest is then
+``|x| max_i cos_i``, less than that of independent ones, and what it varies by is for the most part ``|x|``, which other
+samples have in common as far as their correlations scatter, too.
 """
 
 from __future__ import annotations
@@ -17,31 +22,55 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import ndtr, owens_t
+from scipy.special import betaincinv, gammaincinv, ndtr, owens_t
 
 from fanin.theory import grid
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)
+_PAIRS = np.multiply.outer(grid.WEIGHT_COARSE, grid.WEIGHT_COARSE).ravel()
+MANY = 1e3
+"""Dimensions beyond which directions are independent."""
 
 
-def largest(values: np.ndarray, n: int, r: float) -> np.ndarray:
+def largest(values: np.ndarray, n: int, r: float, d: float = np.inf) -> np.ndarray:
     """Law of the largest of n elements whose latents correlate by r: a monotone f of the largest latent."""
-    return values if n <= 1 or r >= 1 - 1e-9 else grid.at(values, largest_latent(n, r))
+    return values if n <= 1 or r >= 1 - 1e-9 else grid.at(values, largest_latent(n, r, d))
 
 
 @lru_cache(maxsize=256)
-def largest_latent(n: int, r: float) -> np.ndarray:
-    """The largest of n standard Gaussians that correlate by r, as an increasing function of one of its own."""
+def largest_latent(n: int, r: float, d: float = np.inf) -> np.ndarray:
+    """The largest of n standard Gaussians that correlate by r, as an increasing function of one of its own.
+
+    Args:
+        d: dimensions that the rests are directions in.
+    """
     if n <= 1 or r >= 1 - 1e-9:
         return grid.Z_UNIT
-    p = np.clip(grid.CDF, 1e-300, 1 - 1e-16)
+    if d < MANY:
+        length, cosine = _directions(n, d)
+        own = grid.quantile_grid(np.multiply.outer(length, cosine).ravel(), _PAIRS)
+    else:
+        own = grid.ndtri(np.clip(np.clip(grid.CDF, 1e-300, 1 - 1e-16) ** (1 / n), 1e-300, 1 - 1e-16))
     if r <= 1e-6:
-        return np.clip(grid.ndtri(p ** (1 / n)), -9, 9)
-    own = grid.ndtri(np.clip(p ** (1 / n), 1e-300, 1 - 1e-16))  # quantiles of the largest of n independent ones
+        return np.clip(own, -9, 9)
     own = grid.at(own, grid.Z_COARSE)
     top = (np.sqrt(r) * grid.Z_COARSE[:, None] + np.sqrt(1 - r) * own[None, :]).ravel()
-    weight = (grid.WEIGHT_COARSE[:, None] * grid.WEIGHT_COARSE[None, :]).ravel()
-    return grid.quantile_grid(top, weight)
+    return grid.quantile_grid(top, _PAIRS)
+
+
+def _directions(n: int, d: float) -> tuple[np.ndarray, np.ndarray]:
+    """Length of a Gaussian of d numbers and largest cosine of n directions, at the quantiles of a coarse grid."""
+    p = np.clip(ndtr(grid.Z_COARSE), 1e-300, 1 - 1e-16)
+    return np.sqrt(2 * gammaincinv(d / 2, p)), 2 * betaincinv((d - 1) / 2, (d - 1) / 2, p ** (1 / n)) - 1
+
+
+def _parts(n: int, d: float) -> tuple[float, float]:
+    """Variance of the largest of n directions times a length: given the length, and by it."""
+    if d >= MANY:
+        return variance(n), 0.0
+    length, cosine = _directions(n, d)
+    mean = lambda v: float(grid.WEIGHT_COARSE @ v)  # noqa: E731
+    return d * (mean(cosine**2) - mean(cosine) ** 2), (d - mean(length) ** 2) * mean(cosine) ** 2
 
 
 @lru_cache(maxsize=256)
@@ -51,15 +80,18 @@ def variance(n: int) -> float:
     return float(grid.expectation(own**2) - grid.expectation(own) ** 2)
 
 
-def common(n: int, r: float, one: float, others: float) -> float:
+def common(n: int, r: float, one: float, others: float, d: float = np.inf, shared: float = 0.0) -> float:
     """Correlation of the latents of two maxima over n, whose elements correlate by r among themselves.
 
     Args:
         one: correlation of an element with its partner in the other window.
         others: of elements that are not partners.
+        d: dimensions that the rests are directions in; shared: how far both windows have these in common.
     """
     apart = max(1 - r, 1e-12)
-    return (others + apart * covariance(n, (one - others) / apart)) / (r + apart * variance(n))
+    given, by_length = _parts(n, d)
+    own = covariance(n, (one - others) / apart) * (given / variance(n) if d < MANY else 1.0)
+    return (others + apart * (own + shared * by_length)) / (r + apart * (given + by_length))
 
 
 def covariance(n: int, t: float) -> float:

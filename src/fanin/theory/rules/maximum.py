@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border, grid
+from fanin.theory import border, grid, outermost
 from fanin.theory.border import Border
 from fanin.theory.contraction import axis_groups
 from fanin.theory.largest import common, largest, largest_latent
@@ -17,6 +17,7 @@ from fanin.theory.law import (
     Law,
     compress,
     fresh_latent,
+    latent_for,
     levels_of_squares,
 )
 from fanin.theory.places import POSITION
@@ -54,15 +55,23 @@ def of_windows(node: Node, x: Law, axes: tuple[Axis, ...], groups: Groups, taps:
     return law if len(x.values) == 1 else law.marked("max pooling of places with different laws")
 
 
-def _latent(x: Law, groups: Groups, n: float, r: float):
+FEWEST = 2.0
+"""Dimensions that directions have at least."""
+
+
+def _latent(x: Law, groups: Groups, n: float, r: float, d: float = np.inf):
     """What maxima over n elements, which correlate by r and differ in these groups, have in common."""
-    return fresh_latent({s: _common(x, s, groups, n, r) for s in x.latent.corr})
+    return fresh_latent({s: _common(x, s, groups, n, r, d) for s in x.latent.corr})
 
 
-def _common(x: Law, differ: Groups, groups: Groups, n: float, r: float) -> float:
+def _common(x: Law, differ: Groups, groups: Groups, n: float, r: float, d: float) -> float:
     others = x.correlation(differ | groups)
     one = others if differ & groups else x.correlation(differ)
-    return float(np.clip(common(max(round(n), 1), r, one, others), -1, 1))
+    shared = 0.0
+    if d < np.inf:
+        between, within = (s.whole if (s := x.latent.spread.get(g)) else 0.0 for g in (differ | groups, groups))
+        shared = min(between / within, 1.0) ** 2
+    return float(np.clip(common(max(round(n), 1), r, one, others, d, shared), -1, 1))
 
 
 def inside(node: Node, x: Law, groups: Groups) -> float:
@@ -134,35 +143,71 @@ def along(x: Law, dims: tuple[int, ...], shape: tuple[int, ...], axes: tuple[Axi
     """The largest (or smallest) of all elements along axes."""
     over = frozenset(g for d in dims for g in axis_groups(x.axes[d])) - {FEATURE}
     r = max(x.correlation(over), 0.0) if over else 0.0
-    sign = 1 if op == "max" else -1
-    if all(x.level.shape[d] == 1 for d in dims):
-        values, level, counts = x.values, x.level, [int(n)] * len(x.values)
-    else:
-        values, level, counts = _mixed(x, dims, sign)
-    tops = zip(grid.increasing(sign * values), counts, strict=True)
-    values = np.stack([sign * largest(v, count, r) for v, count in tops])
-    values, level = compress(values, level)
-    return Law(shape, axes, values, level, _latent(x, over, float(np.mean(counts)), r))
+    sign, d = 1 if op == "max" else -1, _dimensions(x, over, r)
+    rows = grid.increasing(sign * x.values)
+    if not all(x.level.shape[d] == 1 for d in dims):
+        return _of_unlike(x, rows, dims, shape, axes, (r, d), sign)
+    values, level = compress(np.stack([sign * largest(v, int(n), r, d) for v in rows]), x.level)
+    return Law(shape, axes, values, level, _latent(x, over, float(int(n)), r, d))
 
 
-def _mixed(x: Law, dims: tuple[int, ...], sign: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """For every remaining place the law of an element drawn from along ``dims``, and how many there are.
+def _of_unlike(
+    x: Law,
+    rows: np.ndarray,
+    dims: tuple[int, ...],
+    shape: tuple[int, ...],
+    axes: tuple[Axis, ...],
+    tied: tuple[float, float],
+    sign: int,
+) -> Law:
+    """The largest of places of several levels.
+
+    Args:
+        rows: the levels' values, rising, times the sign.
+        tied: correlation of the latents, and in how many dimensions what is left of them lies.
+    """
+    number, level = _numbers(rows, x, dims)
+    over = frozenset(g for d in dims for g in axis_groups(x.axes[d])) - {FEATURE}
+    counts = [max(round(float(row.sum())), 1) for row in number]
+    tops = [outermost.of_mixture(rows, row, n, *tied) for row, n in zip(number, counts, strict=True)]
+    weight = np.bincount(level.ravel(), minlength=len(tops)) / level.size
+    law = Law(shape, axes, *compress(sign * np.stack([t for t, _ in tops]), level), fresh_latent({}))
+    given = np.tensordot(weight, np.stack([g for _, g in tops]), 1)
+    alone, together, n = float(given.mean()) ** 2, float((given**2).mean()), float(np.mean(counts))
+    whole = max(common(max(round(n), 1), tied[0], tied[0], tied[0], tied[1], 1.0), 1e-6)
+
+    def pair(differ: Groups) -> float:
+        return alone + (together - alone) * min(_common(x, differ, over, n, *tied) / whole, 1.0)
+
+    return replace(
+        law, latent=latent_for(law, pair, frozenset().union(*x.latent.corr) if x.latent.corr else frozenset())
+    )
+
+
+def _dimensions(x: Law, over: Groups, r: float) -> float:
+    """In how many dimensions places are directions whose products scatter as their correlations do."""
+    scatter = x.latent.spread.get(over)
+    if scatter is None or scatter.whole <= 0:
+        return np.inf
+    return round(max(((1 - r) / scatter.whole) ** 2, FEWEST), 1)
+
+
+def _numbers(rows: np.ndarray, x: Law, dims: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """How many elements of each level lie along ``dims``, by remaining place, and which of these rows a place has.
 
     Elements that lie wholly below others (of a mask) are never the largest.
     """
-    count = len(x.values)
+    count = len(rows)
     moved = np.moveaxis(x.level, dims, range(-len(dims), 0))
     rest = moved.shape[: moved.ndim - len(dims)]
-    rows = moved.reshape(int(np.prod(rest)), -1)
-    number = np.stack([np.bincount(row, minlength=count) for row in rows])
-    top, low = (sign * x.values).max(1), (sign * x.values).min(1)
+    lines = moved.reshape(int(np.prod(rest)), -1)
+    number = np.stack([np.bincount(line, minlength=count) for line in lines])
+    top, low = rows[:, -1], rows[:, 0]
     floor = np.where(number > 0, low, -np.inf).max(1, keepdims=True)
-    number = np.where(top >= floor, number, 0) * (float(np.prod([x.shape[d] for d in dims])) / rows.shape[1])
+    number = np.where(top >= floor, number, 0) * (float(np.prod([x.shape[d] for d in dims])) / lines.shape[1])
     distinct, level = np.unique(number, axis=0, return_inverse=True)
-    samples = x.values.ravel()
-    values = np.stack([grid.quantile_grid(samples, (row[:, None] * grid.WEIGHT).ravel()) for row in distinct])
     kept = [1 if d in dims else k for d, k in enumerate(x.level.shape)]
-    return values, level.reshape(kept).astype(np.int32), [max(round(float(row.sum())), 1) for row in distinct]
+    return distinct, level.reshape(kept).astype(np.int32)
 
 
 __all__ = ["along", "inside", "of_windows", "windows_of"]
