@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fanin.theory import border, folds, given, grid, kurtosis, overlap, places, prefix, spread, uneven
+from fanin.theory import border, folds, gated, given, grid, kurtosis, overlap, places, prefix, spread, uneven
 from fanin.theory.fewer import PAIRS, Function, each, fewer
 from fanin.theory.latent import ALONG
 from fanin.theory.law import (
@@ -34,7 +34,7 @@ def apply(fn: Function, law: Law) -> Law:
     known = given.affine(given.stored(law), law.values, values)
     values, level = compress(values, law.level) if len(values) > 1 else (values, law.level)
     known = given.regrouped(known, law.level, level, len(values))
-    return law.with_values(values, level=level, latent=latent, given=known)
+    return gated.through(fn, law, law.with_values(values, level=level, latent=latent, given=known, factors=None))
 
 
 def _unbent(latent: Latent, before: np.ndarray, after: np.ndarray) -> Latent:
@@ -155,7 +155,8 @@ def _independent(shared: Law, fn: Function, both: given.Operands, pair: str, mom
     law = border.combined(law, x, y, pair) if pair in ("sum", "product") else law
     if pair != "sum":
         law = replace(law, latent=replace(law.latent, terms=with_rest(law.latent, handed))) if handed else law
-        return places.multiplied(law, x, y, law.second / untied[1] if untied and untied[1] > 0 else 1.0)
+        law = places.multiplied(law, x, y, law.second / untied[1] if untied and untied[1] > 0 else 1.0)
+        return gated.remembered(law, x, y) if pair == "product" and not rho else law
     law = replace(law, latent=replace(law.latent, terms=terms, source=overlap.beside(x, y), **_held(law, x, y)))
     law = replace(law, latent=replace(law.latent, mirrored=_mirrored(law, x, y)))
     return places.summed(law, x, y, cross=(_common(x, y), _spare(law, x, y)) if rho else None)

@@ -55,6 +55,7 @@ class Law:
         exponent: power of two that all values are to be multiplied by; rules see laws without one (see ``scale``).
         given: what is known of the elements given a latent that one of their factors was a function of (``given``).
         prefix: of sums along a sequence, what they are sums of (``prefix``).
+        factors: of a product with a gate, the values that it made, and both factors (``gated``).
     """
 
     shape: tuple[int, ...]
@@ -68,6 +69,7 @@ class Law:
     exponent: int = 0
     given: Mapping[tuple, Given] = field(default_factory=dict)
     prefix: Prefix | None = None
+    factors: tuple[np.ndarray, Law, Law] | None = None
 
     @cached_property
     def level_weight(self) -> np.ndarray:
