@@ -29,7 +29,8 @@ BUILDERS = {  # function that builds the row -> kind
     "_index_select": Kind.MOVE, "_topk": Kind.ROUTE, "_sorted": Kind.ROUTE, "_grouped": Kind.EXPERTS,
     "_turned": Kind.MOVE, "_movedim": Kind.MOVE, "_gather": Kind.MOVE, "<lambda>": Kind.MOVE,
     "slice_scatter": Kind.MOVE, "select_scatter": Kind.MOVE, "index_put": Kind.MOVE, "along": Kind.MOVE,
-    "scatter": Kind.MOVE, "scatter_add": Kind.MOVE, "masked_scatter": Kind.MOVE, "masked_fill": Kind.POINTWISE,
+    "scatter": Kind.MOVE, "scatter_add": Kind.MOVE, "scatter_reduce": Kind.MOVE, "bag": Kind.REDUCE,
+    "masked_scatter": Kind.MOVE, "masked_fill": Kind.POINTWISE,
     "fill": Kind.CONSTANT,
     "_extreme": Kind.REDUCE, "_view": Kind.MOVE, "_uniform": Kind.CONSTANT,
     "_normal": Kind.CONSTANT, "_bernoulli": Kind.CONSTANT,
@@ -79,7 +80,7 @@ SPECIAL = {
     **dict.fromkeys(("view_as_complex", "view_as_real", "real"), (EXACT, "rotations by known complex numbers")),
 }
 MISSING = {
-    "prod", "cumprod", "median", "kthvalue", "masked_select", "scatter_reduce", "embedding_bag",
+    "prod", "cumprod", "median", "kthvalue", "masked_select",
     "grid_sampler", "cdist", "_euclidean_dist", "logcumsumexp", "fft_rfft2", "fft_irfft2", "stft", "linalg_qr",
     "linalg_solve", "linalg_inv", "deform_conv2d", "roi_align", "ctc_loss", "renorm",
 }  # fmt: skip

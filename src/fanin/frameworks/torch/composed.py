@@ -71,6 +71,38 @@ def fold(a: Arguments) -> Chain:
     return chain
 
 
+def bag(a: Arguments) -> Chain:
+    """Rows of a table, summed or averaged over bags that begin at the offsets; each times its own weight."""
+    mode, indices, size = int(a.get("mode", 0)), a.given("indices"), a.size("weight")
+    padding = a.get("padding_idx")
+    if mode == 2 or (padding is not None and int(padding) >= 0) or a.get("include_last_offset"):
+        raise TypeError("the largest of a bag, or a bag with padding")
+    chain, many = Chain(a), math.prod(a.size("indices"))
+    flat = chain.reshape(indices, (many,))
+    attrs = {"ids": 0, "weight": 1, "padding": -1}
+    rows = chain.add(Kind.EMBED, attrs, [flat, a.given("weight")], (many, size[1]), lambda i, w: w[i.astype(int)])
+    if a.at("per_sample_weights") is not None:
+        each = chain.reshape(a.given("per_sample_weights"), (many, 1))
+        rows = chain.add(Kind.PRODUCT, {}, [rows, each], (many, size[1]), np.multiply)
+    starts = lambda o: np.asarray(o, np.int64).ravel()  # noqa: E731
+    owner = lambda o: np.searchsorted(starts(o), np.arange(many), side="right") - 1.0  # noqa: E731
+    which = chain.add(Kind.POINTWISE, {"fn": owner}, [a.given("offsets")], (many,), owner)
+    zero = chain.constant(np.zeros(a.shape))
+    attrs = {"how": "put", "axes": (0,), "index": (1,), "source": 2, "add": True}
+
+    def put(total: np.ndarray, to: np.ndarray, what: np.ndarray) -> np.ndarray:
+        total = np.array(total, float)
+        np.add.at(total, np.asarray(to, np.int64), what)
+        return total
+
+    summed = chain.add(Kind.MOVE, attrs, [zero, which, rows], a.shape, put)
+    if mode == 1:
+        count = lambda o: np.maximum(np.diff(np.append(starts(o), many)), 1.0)[:, None]  # noqa: E731
+        sizes = chain.add(Kind.POINTWISE, {"fn": count}, [a.given("offsets")], (a.shape[0], 1), count)
+        chain.add(Kind.POINTWISE, {"fn": np.divide}, [summed, sizes], a.shape, np.divide)
+    return chain
+
+
 def channel_shuffle(a: Arguments) -> Chain:
     """Channels dealt out over groups."""
     chain, (b, c, *rest) = Chain(a), a.size("self")
@@ -161,6 +193,7 @@ COMPOSED = {
     **dict.fromkeys(("norm", "linalg_vector_norm", "linalg_norm", "frobenius_norm"), norm),
     **dict.fromkeys(("_weight_norm", "_weight_norm_interface"), weight_norm),
     "col2im": fold,
+    **dict.fromkeys(("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only"), bag),
     **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), channel_shuffle),
     "hstack": joined(1),
     "vstack": joined(0),

@@ -199,6 +199,7 @@ MULTIPLE: dict[str, tuple[str, ...]] = {
     "native_dropout": ("dropout",),
     "_scaled_dot_product_flash_attention_for_cpu": ("scaled_dot_product_attention",),
     "_weight_norm_interface": ("_weight_norm_interface",),
+    **dict.fromkeys(("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only"), ("embedding_bag",)),
     "topk": ("topk", "topk"),
     "sort": ("sort", "sort"),
     **{f"adaptive_max_pool{d}d": (f"adaptive_max_pool{d}d",) for d in (1, 2, 3)},

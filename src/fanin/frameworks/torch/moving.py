@@ -151,7 +151,7 @@ MOVING: dict[str, Row] = {
     **dict.fromkeys(("expand", "expand_as", "broadcast_to"), _how("expand")),
     "permute": _permute,
     **dict.fromkeys(("transpose", "t", "swapaxes", "swapdims"), _transpose),
-    **dict.fromkeys(("mT", "mH", "adjoint"), _turned),
+    **dict.fromkeys(("mT", "mH", "matrix_H", "adjoint"), _turned),
     **dict.fromkeys(("movedim", "moveaxis"), _movedim),
     "numpy_T": lambda a: (Kind.MOVE, {"how": "permute", "perm": tuple(reversed(range(len(a.size("self")))))}),
     "slice": _slice,

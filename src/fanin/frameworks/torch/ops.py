@@ -53,6 +53,7 @@ WRITING: dict[str, Row] = {
     "index_fill": writes.along("value"),
     "scatter": writes.scatter,
     "scatter_add": writes.scatter_add,
+    "scatter_reduce": writes.scatter_reduce,
     "masked_scatter": writes.masked_scatter,
     "masked_fill": writes.masked_fill,
     "fill": writes.fill,

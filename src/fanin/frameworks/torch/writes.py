@@ -104,6 +104,37 @@ def scatter_add(a: Arguments) -> tuple[Kind, dict]:
     return kind, {**attrs, "add": True}
 
 
+def scatter_reduce(a: Arguments) -> Chain | tuple[Kind, dict]:
+    """x with sums or means, beside what is there, of src at places of its own along an axis."""
+    if a["reduce"] == "sum" and a.get("include_self", True):
+        return scatter_add(a)
+    if a["reduce"] not in ("sum", "mean"):
+        raise TypeError(f"a scatter that takes the {a['reduce']}")
+    chain, axis, own = Chain(a), int(a["dim"]) % len(a.size("self")), bool(a.get("include_self", True))
+    x, index, source = a.given("self"), a.given("index"), a.given("src")
+
+    def put(total: np.ndarray, i: np.ndarray, what: np.ndarray | float) -> np.ndarray:
+        total, to = np.array(total, float), np.asarray(i, np.int64)
+        at = tuple(to if d == axis else grid for d, grid in enumerate(np.indices(to.shape)))
+        np.add.at(total, at, what if isinstance(what, float) else np.asarray(what)[tuple(slice(n) for n in to.shape)])
+        return total
+
+    def times(i: np.ndarray) -> np.ndarray:
+        return put(np.zeros(a.shape), i, 1.0)
+
+    if not own:  # what is there counts where nothing comes
+        kept = lambda i: (times(i) == 0).astype(float)  # noqa: E731
+        mask = chain.add(Kind.POINTWISE, {"fn": kept}, [index], a.shape, kept)
+        x = chain.add(Kind.PRODUCT, {}, [x, mask], a.shape, np.multiply)
+    attrs = {"how": "put", "along": axis, "index": (1,), "source": 2, "add": True}
+    total = chain.add(Kind.MOVE, attrs, [x, index, source], a.shape, put)
+    if a["reduce"] == "mean":
+        count = lambda i: np.maximum(times(i) + own, 1.0)  # noqa: E731
+        sizes = chain.add(Kind.POINTWISE, {"fn": count}, [index], a.shape, count)
+        chain.add(Kind.POINTWISE, {"fn": np.divide}, [total, sizes], a.shape, np.divide)
+    return chain
+
+
 def masked_scatter(a: Arguments) -> tuple[Kind, dict]:
     """x with the elements of source, in order, where a mask is true."""
     return Kind.MOVE, {"how": "put", "mask": a.given("mask"), "source": a.given("source")}

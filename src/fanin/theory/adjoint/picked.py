@@ -43,7 +43,10 @@ def picked(node: Node, part: Part, out: Law, x: Law, inputs: tuple[Value, ...]) 
     np.add.at(times, flat, 1.0)
     more = 1 + np.maximum(times - 1, 0) * max(alike, 0.0)
     total *= more.reshape(*sizes, *(1,) * (total.ndim - len(sizes)))
-    return fresh(np.moveaxis(total, range(len(axes)), axes), _ratios(part, x, axes, flat, names))
+    ratios = _ratios(part, x, axes, flat, names)
+    if len(axes) == 1 and times.max() > 1:
+        ratios = _ratios_of_sums(part, x, axis_groups(x.axes[axes[0]]), times, names)
+    return fresh(np.moveaxis(total, range(len(axes)), axes), ratios)
 
 
 def _where(node: Node, inputs: tuple[Value, ...]) -> Where | None:
@@ -71,6 +74,21 @@ def _taken(node: Node, out: Law, x: Law, inputs: tuple[Value, ...]) -> Where | N
         return None
     grids = np.indices(array.shape[:-1])
     return tuple(range(axis + 1)), [*grids[:-1], array[..., 0]], 0
+
+
+def _ratios_of_sums(part: Part, x: Law, own: Groups, times: np.ndarray, names: Groups) -> dict[Groups, float]:
+    """Of places along one axis that are read several times: sums of so many copies, in the ratio of two reads."""
+    n, total = len(times), float(times.sum())
+    alone, apart = total / n, (total**2 - float(times @ times)) / (n * (n - 1)) if n > 1 else 0.0
+    among = float(np.mean(times * (times - 1)))
+    whole = alone + among * part.ratio.get(names, 0.0)
+    ratio = {}
+    for s in subsets(x.groups):
+        beside = s - own
+        two = part.ratio.get(names | beside, 0.0)
+        one = part.ratio.get(beside, 0.0) if beside else 1.0
+        ratio[s] = (apart * two if s & own else alone * one + among * two) / whole
+    return ratio
 
 
 def _ratios(

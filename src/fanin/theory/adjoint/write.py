@@ -9,7 +9,8 @@ from fanin.theory import grid
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import Law, subsets
-from fanin.theory.rules.write import Places, hidden, in_words_of, laid, places_of, share_of, shares
+from fanin.theory.rules.tally import Tally
+from fanin.theory.rules.write import Places, hidden, in_words_of, laid, places_of, share_of, shares, tally_of
 from fanin.theory.state import Value, as_law
 
 
@@ -26,8 +27,24 @@ def put(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]
     if isinstance(inputs[0], Law):
         result[0] = [_to_target(where, profile, g, inputs[0], bool(a.get("add")))]
     if isinstance(v, Law) and isinstance(source, int):
-        result[source] = [_to_source(where, profile, g, v, masked="mask" in a)]
+        several = a.get("add") and where.repeated
+        part = _to_rows(tally_of(node, v.shape, inputs), g, v) if several else None
+        result[source] = [part or _to_source(where, profile, g, v, masked="mask" in a)]
     return result
+
+
+def _to_rows(where: Tally, g: Cotangent, v: Law) -> Part:
+    """Every row gets the gradient of its place: rows of one place the same."""
+    second, rows = g.profile(), axis_groups(v.axes[where.axis])
+    if second.shape[where.axis] > 1:
+        second = second.take(where.to, where.axis)
+    along, own = axis_groups(g.law.axes[where.axis]), g.ratios()
+    ratio = {}
+    for s in subsets(v.groups):
+        beside = s - rows
+        one = own.get(beside, 0.0) if beside else 1.0
+        ratio[s] = where.met * one + (1 - where.met) * own.get(beside | along, 0.0) if s & rows else one
+    return fresh(second, ratio)
 
 
 def _somewhere(node: Node, g: Cotangent, inputs: tuple[Value, ...], result: list[list[Part]]) -> list[list[Part]]:

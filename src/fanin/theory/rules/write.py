@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from fanin.theory.contraction import axis_groups
 from fanin.theory.latent import Scatter
 from fanin.theory.law import FEATURE, Axis, Groups, Law, compress, constant, fresh_latent, latent_for, subsets
 from fanin.theory.records import replace
+from fanin.theory.rules import tally
 from fanin.theory.spread import Kind, of_mixture
 from fanin.theory.state import Known, Modelled, as_law, free_axes, is_free
 
@@ -110,9 +112,23 @@ def put(node: Node, *inputs: Modelled) -> Law:
     if not a.get("add"):
         return _mixed(node, x, v, where)
     if where.repeated:
-        raise NotImplementedError("several numbers added at one place")
+        several = tally_of(node, v.shape, inputs)
+        return binary(np.add, x, tally.sums(v, several, node.shape, _axes(x, v, where)), node.shape, pair="sum")
     nothing = constant(x.shape, x.axes, 0.0)
     return binary(np.add, x, _mixed(node, nothing, v, where), node.shape, pair="sum")
+
+
+def tally_of(node: Node, v_shape: tuple[int, ...], inputs: Sequence[Any]) -> tally.Tally:
+    """Where the rows of what is added go, where a place gets several."""
+    a = node.attrs
+    array = _known(inputs[a["index"][0]]).astype(np.int64)
+    axis = a["along"] if "along" in a else a["axes"][0]
+    if "along" in a and array.shape == v_shape:  # of whole rows: an index that was expanded over features
+        rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+        array = rows[:, 0] if (rows == rows[:, :1]).all() else array
+    if len(a["index"]) > 1 or array.ndim != 1 or len(v_shape) != len(node.shape) or v_shape[axis] != len(array):
+        raise NotImplementedError("several numbers added at one place, element by element")
+    return tally.Tally(array % node.shape[axis], axis, node.shape[axis])
 
 
 def _added(node: Node, x: Law, v: Law) -> Law:
