@@ -13,7 +13,7 @@ n Var(w) E[x x']``. Functions of correlated latents follow Mehler's formula. All
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,6 +52,7 @@ class Uses:
     sums: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
     latents: dict[int, Node] = field(default_factory=dict)
     _bases: dict[tuple[int, int], float] = field(default_factory=dict)
+    _twinned: dict[tuple[int, int], float] = field(default_factory=dict)
     _ids: dict[tuple[int, int], float] = field(default_factory=dict)
 
     @classmethod
@@ -93,7 +94,7 @@ class Uses:
             for j, q in enumerate(parts[:i]):
                 if p.base == q.base or {one.base for one in (p, *p.same)} & {one.base for one in (q, *q.same)}:
                     continue  # these meet without it
-                r = self._of_bases(p.base, q.base)
+                r = self._through_twins(p.base, q.base)
                 whole += 2 * float(np.sqrt(sizes[i] * sizes[j])) * r * _forms(p, law, q, law, 1.0) if r else 0.0
         return max(whole / max(sum(sizes), 1e-300), -1.0)
 
@@ -152,16 +153,26 @@ class Uses:
         a, b = max(a, b), min(a, b)
         if (a, b) not in self._bases:
             self._bases[a, b] = 0.0  # while it is being found
-            self._bases[a, b] = self._apart(a, b)
+            self._bases[a, b] = self._apart(a, b, self._of_bases)
         return self._bases[a, b]
 
-    def _apart(self, a: int, b: int) -> float:
+    def _through_twins(self, a: int, b: int) -> float:
+        """The same of what twins sent alone: what rules have told apart otherwise is independent, or meets its base."""
+        if a == b:
+            return 0.0
+        a, b = max(a, b), min(a, b)
+        if (a, b) not in self._twinned:
+            self._twinned[a, b] = 0.0
+            self._twinned[a, b] = self._apart(a, b, self._through_twins)
+        return self._twinned[a, b]
+
+    def _apart(self, a: int, b: int, of_bases: Callable[[int, int], float]) -> float:
         for one, other in ((a, b), (b, a)):
             made = self.sums.get(one)
             if made is None:
                 made = self._passed(one)
             if made is not None:
-                return float(np.clip(sum(w * self._of_bases(base, other) for base, w in made), -1, 1))
+                return float(np.clip(sum(w * of_bases(base, other) for base, w in made), -1, 1))
         mine, theirs = self.origins.get(a), self.origins.get(b)
         if mine is None or theirs is None or not self._twins(mine, theirs):
             return 0.0
