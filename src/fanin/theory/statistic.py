@@ -15,10 +15,12 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
+from scipy.special import ndtri
 from scipy.stats import chi2
 
 from fanin.theory import between, border, grid
 from fanin.theory.law import FEATURE, Groups, Law
+from fanin.theory.mehler import mehler
 from fanin.theory.records import remembered
 from fanin.theory.spread import pair_deviation
 
@@ -146,10 +148,35 @@ def _fourth_cumulant(x: Law, differ: Groups) -> float:
     if x.gaussian or FEATURE in differ:
         return 0.0
     r = x.correlation(differ)
+    if (shared := x.correlation(x.groups)) > COMMON:
+        return _beside_common(x, r, shared)
     about = x.with_values(x.values - x.mean)
     squares = about.with_values(about.values**2 - about.seconds[:, None])
     fourth = squares.moment_at(differ, r) if differ else squares.second
     return fourth - 2 * between.mean(between.levels(about, differ, r) ** 2, x.level_weight)
+
+
+COMMON = 0.5
+"""Correlation of all places from which on what they have in common is told apart, as it is centred away."""
+_COMMON = ndtri((np.arange(33) + 0.5) / 33)
+
+
+def _beside_common(x: Law, r: float, shared: float) -> float:
+    """The same of what a common part of the latents leaves: its own cumulants, however large, are taken away with it.
+
+    Given ``z = sqrt(s) c + sqrt(1 - s) e`` elements are ``f(z)`` less their mean given c; of two whose latents
+    correlate by r the e do by ``(r - s)/(1 - s)``, and all have the variance that they have at c in common.
+    """
+    z = np.sqrt(shared) * _COMMON[:, None] + np.sqrt(1 - shared) * grid.Z_UNIT
+    beside = grid.at(x.level_weight @ x.values, z.ravel()).reshape(z.shape)
+    beside -= grid.expectation(beside)[:, None]
+    left = float(np.clip((r - shared) / (1 - shared), 0, 1)) if shared < 1 else 0.0
+    own, squares = grid.expectation(beside**2), grid.expectation(beside**4)
+    both, fourth = own, squares
+    if left < 1:
+        both = mehler(grid.hermite_coefficients(beside), own, left)
+        fourth = mehler(grid.hermite_coefficients(beside**2), squares, left)
+    return float(fourth.mean() - own.mean() ** 2 - 2 * both.mean() ** 2)
 
 
 def _squared(x: Law, axes: tuple[int, ...], groups: int, removed: float) -> dict[Groups, float]:
