@@ -18,7 +18,6 @@ LAWS = {name: Normal(N**-0.5) for name in "uvw"}
 OPEN = {
     "cat of one weight twice": "pieces of one weight are taken for independent",
     "expand": "one position laid over all is taken for another position everywhere",
-    "product with itself": "a signal times itself is taken for two signals of one law",
 }
 
 

@@ -98,3 +98,51 @@ def test_known_inputs_with_a_mean():
         if row.op in ("conv2d", "relu"):
             error, deviation = apart(row.rms, forward[row.name])
             assert abs(error) < 4 * deviation + 1e-3, (row.name, error)
+
+
+class SpelledOut(nn.Conv2d):
+    """Weight standardization as its authors write it: means axis by axis, a deviation, a quotient."""
+
+    def forward(self, x):
+        w = self.weight
+        w = w - w.mean(1, keepdim=True).mean(2, keepdim=True).mean(3, keepdim=True)
+        w = w / (w.flatten(1).std(1).view(-1, 1, 1, 1) + 1e-5)
+        return F.conv2d(x, w, self.bias, self.stride, self.padding)
+
+
+class Scaled(nn.Conv2d):
+    """The same with variance and mean at once, and the root of the fan in, as normalizer-free nets have it."""
+
+    def forward(self, x):
+        var, mean = torch.var_mean(self.weight, (1, 2, 3), keepdim=True)
+        w = (self.weight - mean) * torch.rsqrt(var * self.weight[0].numel() + 1e-4)
+        return F.conv2d(x, w, self.bias, self.stride, self.padding)
+
+
+class Less(nn.Conv2d):
+    """Not centred: the sum of the weights of an output is as large as before, less than their mean."""
+
+    def forward(self, x):
+        return F.conv2d(
+            x, self.weight - 0.5 * self.weight.mean((1, 2, 3), keepdim=True), self.bias, padding=self.padding
+        )
+
+
+@pytest.mark.parametrize("conv", [SpelledOut, Scaled])
+def test_spelled_out_it_is_the_same(conv):
+    torch.manual_seed(0)
+    x = torch.randn(8, 3, 8, 8)
+    said = fanin.predict(Net(conv), x)
+    forward, backward, _ = measured(x, lambda: Net(conv))
+    for row in said.rows:
+        if row.op in ("conv2d", "group_norm", "relu"):
+            for guess, squares in ((row.rms, forward[row.name]), (row.grad_rms, backward[row.name])):
+                error, deviation = apart(guess, squares)
+                assert abs(error) < 4 * deviation + 3 / 64, (row.name, error)
+
+
+def test_weights_less_half_their_mean_hear_it():
+    torch.manual_seed(0)
+    x = torch.randn(8, 3, 8, 8)
+    rows = {conv: fanin.predict(Net(conv), x)["c"].rms for conv in (Less, nn.Conv2d)}
+    assert rows[Less] == pytest.approx(rows[nn.Conv2d], rel=0.02)

@@ -157,7 +157,7 @@ def _independent(shared: Law, fn: Function, both: given.Operands, pair: str, mom
         law = replace(law, latent=replace(law.latent, terms=with_rest(law.latent, handed))) if handed else law
         law = places.multiplied(law, x, y, law.second / untied[1] if untied and untied[1] > 0 else 1.0)
         return gated.remembered(law, x, y) if pair == "product" and not rho else law
-    law = replace(law, latent=replace(law.latent, terms=terms, source=overlap.beside(x, y), **_held(law, x, y)))
+    law = replace(law, latent=replace(law.latent, terms=terms, source=overlap.beside(x, y), **_held(fn, law, x, y)))
     law = replace(law, latent=replace(law.latent, mirrored=_mirrored(law, x, y)))
     return places.summed(law, x, y, cross=(_common(x, y), _spare(law, x, y)) if rho else None)
 
@@ -169,8 +169,10 @@ def _of_one_sign(values: np.ndarray, fx: np.ndarray, fy: np.ndarray) -> np.ndarr
     return values if not sign else np.maximum(values, 0.0) if sign > 0 else np.minimum(values, 0.0)
 
 
-def _held(law: Law, x: Law, y: Law) -> dict[str, float]:
+def _held(fn: Function, law: Law, x: Law, y: Law) -> dict[str, float]:
     """What a sum holds of the lengths of its summands: of a + b = 1 of its mean square a^2 h_x + b^2 h_y."""
+    if (n := _centred(fn, x, y)) > 1:
+        return {"sphere": n, "held": 0.0, "level": 1.0}
     sizes = {s.latent.sphere for s in (x, y) if s.latent.sphere}
     if len(sizes) != 1 or law.second <= 0:
         return {}
@@ -179,6 +181,23 @@ def _held(law: Law, x: Law, y: Law) -> dict[str, float]:
         share = min(part.second / law.second, 1.0) if part.latent.sphere in sizes else 0.0
         held, level = held + share**2 * part.latent.held, level + share * part.latent.level
     return {"sphere": sizes.pop(), "held": held, "level": min(level, 1.0)}
+
+
+NEAR = 1e-2
+"""Relative deviation of two figures that would be one, but for the grid."""
+
+
+def _centred(fn: Function, x: Law, y: Law) -> int:
+    """Over how many elements a weight is less their mean, so that they sum to zero; else 0."""
+    if x.groups or y.groups or len(x.values) > 1 or y.latent.mean_of is None:
+        return 0
+    if y.latent.mean_of[:3] != x.latent.made_of_itself:
+        return 0
+    heard, own = (float(v[0]) for v in (fn(np.zeros(1), np.ones(1)), fn(np.ones(1), np.zeros(1))))
+    n = float(np.prod(x.shape)) / float(np.prod(y.shape))
+    whole = n * float(y.level_weight @ y.variances) / max(float(x.variances[0]), 1e-300)
+    less = own == 1.0 and heard * float(y.level_weight @ y.slopes) < 0
+    return round(n) if less and abs(heard) == 1.0 and abs(whole - 1) < NEAR else 0
 
 
 def _mirrored(law: Law, x: Law, y: Law) -> float:

@@ -207,7 +207,8 @@ class Latent:
         """The latent of what is divided by the other's law, if that is its own length."""
         if other.length_of is None or other.length_of[:3] != (self.id, self.feature_view, self.place_view):
             return self
-        return replace(self, sphere=other.length_of[3], held=1.0, level=0.0)
+        level = self.level if self.sphere == other.length_of[3] else 0.0  # what sums to zero still does
+        return replace(self, sphere=other.length_of[3], held=1.0, level=level)
 
     def steady(self, features: int) -> bool:
         """Whether places have one length over so many features."""

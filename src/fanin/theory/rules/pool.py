@@ -296,6 +296,8 @@ def _with_moments(x: Law, shape, axes, mean: np.ndarray, spread: np.ndarray) -> 
     """A mean over features: a number that hardly varies over networks, by place."""
     numbers, level = levels.of_both(mean, np.broadcast_to(spread, mean.shape))
     own = (x.latent.id, x.latent.feature_view, x.latent.place_view, 0.0)  # known, though hardly one of n is heard
+    if x.latent.mean_of is not None and not x.groups:  # of a weight, axis by axis
+        own = x.latent.mean_of
     latent = replace(fresh_latent({s: x.correlation(s) for s in x.latent.corr}), mean_of=own)
     if _length(x):  # certain, so that x / statistic stays a function of x's latent
         if numbers.shape[1] > MAX_LEVELS:
