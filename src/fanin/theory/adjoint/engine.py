@@ -200,6 +200,8 @@ def _send(
 ) -> list[list[Part]] | None:
     if node.kind in (Kind.PARAMETER, Kind.INPUT, Kind.CONSTANT):
         return None
+    if node.attrs.get("detached"):  # a target, a codebook, what a straight-through estimate adds: no gradient passes
+        return [[] for _ in node.inputs]
     inputs = tuple(values[i] for i in node.inputs)
     rule = RULES.get(node.kind)
     if rule is None:
