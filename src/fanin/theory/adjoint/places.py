@@ -8,6 +8,7 @@ from fanin.graph import Node
 from fanin.theory import places as lengths
 from fanin.theory import shifts, windows
 from fanin.theory.adjoint import (
+    copied,
     copies,
     orthogonal,
     picked,
@@ -235,10 +236,12 @@ def select(node: Node, part: Part, out: Law, x: Law) -> Part:
 
 
 def pad(node: Node, part: Part, out: Law, x: Law) -> Part:
-    """The border's gradient is lost; for copies of the signal the loss is theirs to share."""
+    """The border's gradient is lost, where it is no copy of the signal."""
     widths, matrix = node.attrs["widths"], None
     if not any(map(any, widths)):
         return same(node, part, out, x)
+    if node.attrs.get("value") is None and min(map(min, widths)) >= 0:
+        return copied.returned(part, out, x, widths, node.attrs.get("mode", ""))
     second = part.profile(out)
     along = [i for i, w in enumerate(widths) if any(w)]
     for i in along:
