@@ -167,6 +167,9 @@ class Uses:
         return self._twinned[a, b]
 
     def _apart(self, a: int, b: int, of_bases: Callable[[int, int], float]) -> float:
+        pieces = _of_pieces(self.origins.get(a), self.origins.get(b))
+        if pieces is not None:
+            return pieces
         for one, other in ((a, b), (b, a)):
             made = self.sums.get(one)
             if made is None:
@@ -245,6 +248,16 @@ class Uses:
         if self._weight(mine) != self._weight(theirs):
             return 0.0
         return self._laws(*(self.values[node.inputs[node.attrs.get("ids", 0)]] for node in (mine, theirs)))
+
+
+def _of_pieces(a: Origin | None, b: Origin | None) -> float | None:
+    """Of two pieces of one concatenation (steps of a loop) what its places have in common; None of anything else."""
+    if a is None or b is None or a.node.id != b.node.id or a.place == b.place or a.g.second <= 0:
+        return None
+    if a.node.kind is not Kind.MOVE or a.node.attrs["how"] not in ("cat", "stack"):
+        return None
+    along = axis_groups(a.g.law.axes[a.node.attrs["axis"]])
+    return a.g.pair(along) / a.g.second if along and FEATURE not in along else 0.0
 
 
 def _mean_of(part: Part) -> float:
