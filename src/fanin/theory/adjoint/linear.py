@@ -155,8 +155,9 @@ def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     profile = g.profile()
     profile = profile.mean(1, keepdims=True) if profile.shape[1] > 1 else profile
     channels = node.shape[1] // a["groups"]
+    reads = weight.shape[0] // a["groups"] if a["transposed"] else weight.shape[1]
     if isinstance(x, Law):
-        n_in = float(np.prod(weight.shape[1:]))
+        n_in = reads * float(np.prod(kernel))
         own, between, lost = own_deviation(g, n_in, weight)
         second = (
             (1 - own)
@@ -168,7 +169,7 @@ def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
         whole = lambda p: adjoint_taps(p.mean(1, keepdims=True), node, kernel)  # noqa: E731
         along = returned(g, x, channels * weight.second, whole)
         part = fresh(second, _thinned(_carried(g, x, 1), node, x, kernel))
-        part = replace(part, orthogonal=orthogonal.behind(g, x, part, weight.shape[1], n_in))
+        part = replace(part, orthogonal=orthogonal.behind(g, x, part, reads, n_in))
         shun = white.behind_weights(g, channels, n_in, between, lost, _within(weight, a["groups"]))
         heard = adjoint_taps(np.ones((1,) * len(node.shape)), node, kernel)
         sent = [*coherent.returned(g, x, replace(part, white=shun), heard, weight.second), *along]
@@ -176,7 +177,7 @@ def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     places = float(np.prod([node.shape[0], *node.shape[2:]]))
     axes = (g.law.axes[0], *g.law.axes[2:])
     pairs = _patches(node, g, x, kernel)
-    n_in = weight.shape[1] * float(np.prod(kernel))
+    n_in = reads * float(np.prod(kernel))
     total = paired(g, pairs, axes) + along_weights(g, pairs, n_in, axes)
     total = _across(total, g, n_in, as_law(weight))
     part = weight_part(weight, places * max(total, 0.0))
@@ -229,14 +230,7 @@ def _patches(node: Node, g: Cotangent, x: Value, kernel) -> Pair:
     if isinstance(x, Known) and not a["transposed"] and a["groups"] == 1:
         mean, pairs = patch_pairs(np.asarray(x.array, float), node, kernel, (x.axes[0], *x.axes[2:]))
         return lambda s: pairs.get(s, mean) if s else mean
-    inside = 1.0
-    if not a["transposed"]:
-        for d, k in enumerate(kernel):
-            one = np.ones((1, 1, *[1] * len(kernel)))
-            taps = _gather(
-                one, d + 2, node.shape[d + 2], k, a["stride"][d], a["padding"][d], a["dilation"][d], a["input_size"][d]
-            )
-            inside *= float(np.mean(taps)) / k
+    inside = _read(node, kernel)
     base = moments_of(x, 1)
     shared = read_by_both(x, node, kernel) if isinstance(x, Law) else None
     if shared is None or not isinstance(x, Law):
@@ -246,6 +240,11 @@ def _patches(node: Node, g: Cotangent, x: Value, kernel) -> Pair:
     between = {s: border.mean_pair(m, out) / count for s, m in shared.items()}
     own = float(np.mean(tap_sum(x.profile(x.seconds).mean(1, keepdims=True), node, kernel))) / count
     return lambda s: between.get(s, base(s) * inside) if s else own
+
+
+def _read(node: Node, kernel: tuple[int, ...]) -> float:
+    """Share of an output's taps that read an input: none beyond the border, nor between strides if transposed."""
+    return prod(float(tap_shares(node, d, k).mean()) for d, k in enumerate(kernel))
 
 
 def embed(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
