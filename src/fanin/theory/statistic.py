@@ -82,10 +82,9 @@ def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None
         return np.inf
     if shared is not None and (settled := _settled(x, axes)):
         return settled
-    spread, squares = (
-        0.0,
-        {} if shared is None else border.squared(x, axes, removed) or _squared(x, axes, groups, removed),
-    )
+    spread, squares = 0.0, {}
+    if shared is not None:
+        squares = border.squared(x, axes, removed) or _squared(x, axes, groups, removed)
     for differ, p in pair_counts(x, axes, groups):
         spread += 0.0 if FEATURE in differ else p * x.latent.excess
         if shared is None:
