@@ -26,6 +26,10 @@ class Cut(nn.Module):
         a, b = self.one(x), self.two(y)
         if self.form == "beside":
             return self.end(torch.relu(a + b.detach()))
+        if self.form == "without gradients":
+            with torch.no_grad():
+                b = torch.tanh(self.two(y))
+            return self.end(torch.relu(a) + b)
         if self.form == "through":  # the value of b, the gradient of a
             return self.end(a + (b - a).detach())
         return self.end(a + (torch.round(4 * a) / 4 - a).detach() + b)
@@ -50,7 +54,7 @@ def predicted(form: str) -> dict[str, float]:
     return {n: (told.get(f"{n}.weight", {}).get("grad_rms") or 0.0) ** 2 for n in ("one", "two")}
 
 
-@pytest.mark.parametrize("form", ["beside", "through", "rounded"])
+@pytest.mark.parametrize("form", ["beside", "through", "rounded", "without gradients"])
 def test_gradients_of_both_branches(form):
     told = predicted(form)
     for name, (square, deviation) in measured(form).items():
@@ -65,6 +69,24 @@ def test_a_control_that_lets_it_through(monkeypatch):
 
     monkeypatch.setattr(engine, "_send", through)
     assert predicted("through")["one"] == 0.0 and measured("through")["one"][0] > 0
+
+
+def test_what_is_measured_stops_there_as_well():
+    torch.manual_seed(0)
+    found = fanin.measure(Cut("without gradients"), (X, Y))
+    assert "two.weight" not in found.parameters and found.parameters["one.weight"]["grad_rms"] > 0
+    assert found["two"].grad_rms is None
+
+
+def test_a_model_that_wants_no_gradients_at_all_is_predicted_as_if_it_did():
+    class Frozen(Cut):
+        def forward(self, x, y):
+            with torch.no_grad():
+                return super().forward(x, y)
+
+    torch.manual_seed(0)
+    told = fanin.predict(Frozen("beside"), (X, Y))
+    assert told["one"].grad_rms is not None and told.parameters["one.weight"]["grad_rms"] > 0
 
 
 def _fields(node) -> dict:

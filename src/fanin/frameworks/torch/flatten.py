@@ -16,8 +16,12 @@ from fanin.frameworks.torch.program import Call, Program, Ref, Step
 def flatten(exported, model, args, kwargs) -> Program:
     signature = exported.graph_signature
     bare = lambda name: name.removeprefix("inner.")  # noqa: E731
-    flat = _Flattener(exported.graph_module, frozenset(name for name, _ in model.named_modules()))
+    paths, learned = frozenset(name for name, _ in model.named_modules()), frozenset(signature.inputs_to_parameters)
+    flat = _Flattener(exported.graph_module, paths, learned)
     outputs = flat.run(exported.graph_module.graph, {}, ())
+    if flat.detached and not any(isinstance(ref, Ref) and ref.id in flat.learning for ref in outputs):
+        flat = _Flattener(exported.graph_module, paths, frozenset())  # all of it under no_grad: as if it were not
+        outputs = flat.run(exported.graph_module.graph, {}, ())
     parameters = {k: bare(v) for k, v in signature.inputs_to_parameters.items()}
     buffers = {k: bare(v) for k, v in signature.inputs_to_buffers.items()}
     constants = {k: exported.constants[v] for k, v in signature.inputs_to_lifted_tensor_constants.items()}
@@ -31,12 +35,12 @@ def flatten(exported, model, args, kwargs) -> Program:
             f"the batch has {len(leaves)} leaves and the trace {len(inputs)}",
             remedy="give tensors and plain numbers only",
         )
-    wanted = {
-        spec.arg.name
-        for spec in signature.output_specs
-        if spec.kind.name == "USER_OUTPUT" and hasattr(spec.arg, "name")
-    }
-    kept = tuple(ref.id for ref in outputs if isinstance(ref, Ref) and ref.id in wanted)
+    specs = signature.output_specs  # in the order of the outputs; a sub-graph's has another name inside
+    kept = tuple(
+        ref.id
+        for ref, spec in zip(outputs, specs, strict=True)
+        if isinstance(ref, Ref) and spec.kind.name == "USER_OUTPUT"
+    )
     return Program(
         steps=tuple(flat.steps),
         parameters=parameters,
@@ -52,11 +56,18 @@ def flatten(exported, model, args, kwargs) -> Program:
 
 
 class _Flattener:
-    """Walks an exported graph, inlines its sub-graphs, and writes down steps."""
+    """Walks an exported graph, inlines its sub-graphs, and writes down steps.
 
-    def __init__(self, root: torch.fx.GraphModule, paths: frozenset[str]):
+    What a sub-graph under ``no_grad`` makes of weights is detached where it leaves it.
+
+    Args:
+        learned: ids of the inputs that gradients are wanted of.
+    """
+
+    def __init__(self, root: torch.fx.GraphModule, paths: frozenset[str], learned: frozenset[str]):
         self.root, self.paths = root, paths
         self.steps: list[Step] = []
+        self.learning, self.detached = set(learned), False
         self.placeholders: dict[str, Any] = {}
         self.constants: dict[str, torch.Tensor] = {}
         self._names: set[str] = set()
@@ -103,12 +114,29 @@ class _Flattener:
                 subgraph,
                 f"{prefix}{node.name}.",
             )
-            return results
+            frozen = getattr(node.target, "__name__", "") == "wrap_with_set_grad_enabled" and args[0] is False
+            return [self._cut(r, calls) for r in results] if frozen else results
         if getattr(node.target, "__name__", "") == "getitem" and isinstance(args[0], list):
             return args[0][args[1]]
-        name = prefix + node.name
-        self.steps.append(Step(name, node.target, args, kwargs, node.meta.get("val"), calls))
-        return Ref(name)
+        return self._step(Step(prefix + node.name, node.target, args, kwargs, node.meta.get("val"), calls))
+
+    def _step(self, step: Step) -> Ref:
+        self.steps.append(step)
+        if any(isinstance(v, Ref) and v.id in self.learning for v in tree_leaves((step.args, dict(step.kwargs)))):
+            self.learning.add(step.id)
+        return Ref(step.id)
+
+    def _cut(self, value: Any, calls: tuple[Call, ...]) -> Any:
+        """What leaves a sub-graph without gradients, where it depends on weights."""
+        if not isinstance(value, Ref) or value.id not in self.learning:
+            return value
+        made = next((s.value for s in reversed(self.steps) if s.id == value.id), None)
+        if not isinstance(made, torch.Tensor) or not made.is_floating_point():
+            return value
+        self.detached = True
+        cut = self._step(Step(f"{value.id}.detached", torch.ops.aten.detach.default, (value,), {}, made, calls))
+        self.learning.discard(cut.id)
+        return cut
 
     def _resolve(self, value: Any, env: dict) -> Any:
         if isinstance(value, torch.fx.Node):
