@@ -371,17 +371,18 @@ def _of_length(law: Law, out: Law) -> bool:
 
 
 def _over_features(law: Law, out: Law) -> bool:
-    """Whether an operand was repeated along axes of features of the result, and no others.
+    """Whether an operand was repeated along axes of features of the result, those of a head perhaps, and no others.
 
-    Those of a head perhaps, but then the last of them: a factor of each input of a kernel (modulated weights), which is
-    repeated along outputs and taps, gets sums over these, and the norm of an output's weights is over inputs as well.
+    Not so a factor of every input of a kernel (modulated weights): it is repeated along outputs and taps, on either
+    side of the inputs, and gets sums over these, where the norm of an output's weights is over inputs and taps.
     """
     if len(law.shape) != len(out.shape):
         return False
     repeated = [n > 1 and m == 1 for n, m in zip(out.shape, law.shape, strict=True)]
     features = [{a.group for a in axis if a.size > 1} == {FEATURE} for axis in out.axes]
     among = [r for r, f in zip(repeated, features, strict=True) if f]
-    return any(among) and sum(among) == sum(repeated) and among == sorted(among)
+    runs = sum(r and not before for before, r in zip([False, *among], among, strict=False))
+    return runs == 1 and sum(among) == sum(repeated)
 
 
 def _through(fn: Callable[..., np.ndarray], g: Cotangent, x: Law) -> Radial | None:
