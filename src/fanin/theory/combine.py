@@ -70,7 +70,7 @@ def binary(fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "",
     with np.errstate(all="ignore"):
         if x.loose is not None and y.deterministic and y.loose is None:
             return replace(_statistic(shared, fn(fx, fy), x), loose=fn(x.loose[levels_x], fy))
-        if y.deterministic and y.latent.length_of is not None and _divides(fn):
+        if y.deterministic and y.latent.length_of is not None and divides(fn):
             return _pointwise(shared, fn(fx, fy), replace(x, latent=x.latent.on_sphere(y.latent)), fx)
         if y.deterministic or x.latent.aligned(y.latent):
             return _pointwise(shared, fn(fx, fy), x, fx, {k: g.at(levels_x) for k, g in given.stored(x).items()})
@@ -80,10 +80,13 @@ def binary(fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "",
         return _independent(shared, fn, both, pair, moments_only)
 
 
-def _divides(fn: Function) -> bool:
-    """Whether a function of two numbers is their quotient."""
+def divides(fn: Function) -> bool:
+    """Whether a function of two numbers is their quotient; one that cannot take them is not."""
     one = np.array([0.3, -1.7])
-    return bool(np.allclose(fn(one, np.array(2.0)), one / 2) and np.allclose(fn(one, np.array(-0.7)), one / -0.7))
+    try:
+        return bool(np.allclose(fn(one, np.array(2.0)), one / 2) and np.allclose(fn(one, np.array(-0.7)), one / -0.7))
+    except Exception:
+        return False
 
 
 def _joint_levels(x: Law, y: Law, ndim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -129,10 +129,8 @@ def backward(
             continue
         parts = channels.collected(node, parts) if channels is not None else parts
         parts, power = aligned([p for p in parts if p.second.any()] or parts[:1])  # a row's maximum hears nothing
-        last = len(graph.users[node.id]) > 1
-        kept = _shifted(node, parts, law)
-        g = Cotangent(law, tuple(parts)) if kept else gathered(law, parts, meets.get(node.id, frozenset()), last=last)
-        g = g if uses is None or node.kind is Kind.PARAMETER else _grown(g, uses.together(parts, law))
+        shared = len(graph.users[node.id]) > 1
+        g = _summed(node, law, parts, meets.get(node.id, frozenset()), shared, uses)
         more = _in_common(uses, node, parts, g) if uses is not None else 0.0
         second = max(g.second + more, 0.0)
         if np.isnan(second):  # what it sends on would be missing where it is added to others, without a word
@@ -174,11 +172,14 @@ def _in_common(uses: Uses, node: Node, parts: list[Part], g: Cotangent) -> float
     return uses.common(parts) if node.kind is Kind.PARAMETER and len(parts) > 1 else 0.0
 
 
-def _grown(g: Cotangent, more: float) -> Cotangent:
-    """A sum whose parts have something in common."""
-    if not more:
-        return g
-    return replace(g, parts=tuple(replace(p, second=p.second * (1 + more)) for p in g.parts))
+def _summed(
+    node: Node, law: Law, parts: list[Part], meets: frozenset[int], shared: bool, uses: Uses | None
+) -> Cotangent:
+    """What all that read a tensor send it, with what they have in common where weights are used more than once."""
+    kept = _shifted(node, parts, law)
+    g = Cotangent(law, tuple(parts)) if kept else gathered(law, parts, meets, last=shared)
+    more = 0.0 if uses is None or node.kind is Kind.PARAMETER else uses.together(parts, law)
+    return replace(g, parts=tuple(replace(p, second=p.second * (1 + more)) for p in g.parts)) if more else g
 
 
 def _start(law: Law) -> Part:
