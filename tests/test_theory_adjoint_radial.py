@@ -119,13 +119,14 @@ def test_levels_that_a_function_makes_one_do_not_lose_it() -> None:
     """Tokens that differ in their fourth digit are rounded to other levels before a function than behind it."""
     found = []
     for x in (tokens(np.ones((1, 1))), tokens((1 + 1e-4 * np.linspace(-1, 1, 24))[:, None])):
-        part = replace(fresh(np.ones((1, 1)), {}), radial={1: 0.5})
+        part = replace(fresh(np.ones((1, 1)), {}), radial={"told": 0.5})
         g = Cotangent(apply(silu, x), (part,))
         found.append((len(g.law.values), len(x.values), radial._through(silu, g, x)))
     (*_, alike), (behind, before, uneven) = found
     assert behind < before  # otherwise this tests nothing
     assert uneven is not None and alike is not None
-    assert uneven[1] == pytest.approx(alike[1], rel=1e-4) and 0.45 < alike[1] < 0.5  # without it: no such number
+    one, other = alike["told"], uneven["told"]
+    assert other == pytest.approx(one, rel=1e-4) and 0.45 < one < 0.5  # without it: no such number
 
 
 def _spelled(form: str, x: torch.Tensor) -> torch.Tensor:
