@@ -42,7 +42,7 @@ BUILDERS = {  # function that builds the row -> kind
     "cumsum": Kind.REDUCE, "interpolation": Kind.REDUCE, "filled": Kind.CONSTANT, "copied": Kind.MOVE,
     "repeat": Kind.MOVE, "repeat_interleave": Kind.MOVE, "pixel_shuffle": Kind.MOVE, "pixel_unshuffle": Kind.MOVE,
     "_recurrent": Kind.RECUR, "im2col": Kind.MOVE, "windows": Kind.MOVE, "nearest": Kind.MOVE, "einsum": Kind.MIX,
-    "bilinear": Kind.MIX, "every_pair": Kind.REDUCE, "loss": Kind.REDUCE,
+    "bilinear": Kind.MIX, "every_pair": Kind.REDUCE, "each_pair": Kind.REDUCE, "loss": Kind.REDUCE,
     "_stepped": Kind.RECUR, "packed_rows": Kind.MOVE, "strided": Kind.MOVE,
 }  # fmt: skip
 

@@ -6,7 +6,21 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fanin.theory import border, folds, gated, given, grid, kurtosis, overlap, places, prefix, spread, uneven
+from fanin.theory import (
+    border,
+    folds,
+    gated,
+    given,
+    grid,
+    jointly,
+    kurtosis,
+    overlap,
+    parts,
+    places,
+    prefix,
+    spread,
+    uneven,
+)
 from fanin.theory.fewer import PAIRS, Function, each, fewer
 from fanin.theory.latent import ALONG
 from fanin.theory.law import (
@@ -59,6 +73,7 @@ def binary(fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "",
             of the right mean and mean square instead of the quadrature.
     """
     axes, (x, y) = broadcast_axes(shape, (x, y))
+    apart = parts.elsewhere(x, y) if jointly.met(x, y) else None
     if pair == "sum" and x.prefix is not None and y.prefix is not None:
         whole = prefix.difference(x, y, shape, axes)
         if whole is not None:
@@ -77,7 +92,7 @@ def binary(fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "",
         if x.deterministic:
             return _pointwise(shared, fn(fx, fy), y, fy, {k: g.at(levels_y) for k, g in given.stored(y).items()})
         both = given.Operands(fx, fy, x, y, levels_x, levels_y)
-        return _independent(shared, fn, both, pair, moments_only)
+        return _independent(shared, fn, both, pair, moments_only, apart)
 
 
 def divides(fn: Function) -> bool:
@@ -119,11 +134,18 @@ def _pointwise(
     return replace(shared, values=values, level=level, latent=latent, given=known)
 
 
-def _independent(shared: Law, fn: Function, both: given.Operands, pair: str, moments_only: bool) -> Law:
+def _independent(
+    shared: Law, fn: Function, both: given.Operands, pair: str, moments_only: bool, apart: Groups | None
+) -> Law:
     fx, fy, x, y = both.fx, both.fy, both.x, both.y
     tied, zero, one = given.UNTIED, np.zeros(1), np.ones(1)
-    own, level, group = both, shared.level, None
-    rho = _shared_correlation(x, y)
+    own, level, group, weight = both, shared.level, None, np.ones(len(fx))
+    rho = x.latent.as_mean_of(y.latent) or y.latent.as_mean_of(x.latent)
+    apart = None if rho else apart
+    if apart is not None:
+        rho = parts.correlation(x, y, apart)
+    elif not rho:
+        rho = _of_one_latent(x, y)
     if not rho and pair == "sum":  # a skip: one is a summand of the other, or both have one in common
         rho = x.latent.in_common(y.latent)
     if pair == "sum" and x.gaussian and y.gaussian:
@@ -136,6 +158,8 @@ def _independent(shared: Law, fn: Function, both: given.Operands, pair: str, mom
             both, shared, group = fewer(both, shared, fn)
             fx, fy = both.fx, both.fy
         values = np.stack([_transport(fn, a, b, rho) for a, b in zip(fx, fy, strict=True)])
+        if apart is not None:
+            weight = np.bincount(shared.level.ravel(), minlength=len(fx)) / shared.level.size
         if pair == "product" and not rho:  # moments of independent factors multiply, whatever their steps
             tied = given.of_product(both)
             mean, second = np.multiply(*both.means) + tied.mean, np.multiply(*both.sizes) * tied.gain
@@ -151,6 +175,10 @@ def _independent(shared: Law, fn: Function, both: given.Operands, pair: str, mom
     old, (values, level) = shared.level, compress(values, shared.level)
     law = replace(shared, values=values, level=level, given=given.regrouped(known, old, level, len(values)))
     moments = _pair_moments(pair, law, x, y, rho, untied)
+    if apart is not None and pair == "sum":
+        moments = jointly.of_sum(law, x, y, apart)
+    elif apart is not None and not moments_only:
+        moments = jointly.of_function(fn, law, x, y, list(zip(weight, fx, fy, strict=True)), apart)
     law = replace(law, latent=latent_for(law, moments, law.groups))
     if pair == "sum" and (x.latent.spread or y.latent.spread):
         law = replace(law, latent=replace(law.latent, spread=spread.of_sum(law, (x, y)), reach=folds.of_sum((x, y))))
@@ -255,10 +283,8 @@ def _spare(law: Law, x: Law, y: Law) -> float:
     return law.second - x.second - y.second - 2 * x.mean * y.mean
 
 
-def _shared_correlation(x: Law, y: Law) -> float:
-    """Correlation of two latents: one seen at other places (a token and the token before it), or a law and its mean."""
-    if rho := x.latent.as_mean_of(y.latent) or y.latent.as_mean_of(x.latent):
-        return rho
+def _of_one_latent(x: Law, y: Law) -> float:
+    """Correlation of a latent with itself, seen at other places (a token and the token before it)."""
     if x.latent.id != y.latent.id or x.latent.feature_view != y.latent.feature_view:
         return 0.0
     if "position" in x.groups:

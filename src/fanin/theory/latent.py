@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FEATURE = "feature"
 ALONG = frozenset(("position",))
 Groups = frozenset[str]
+PART = "part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +182,26 @@ class Latent:
     @property
     def made_of(self) -> Mapping[tuple, float]:
         """The independent latents that it is a sum of, itself where it is none."""
-        moved = self.feature_view or self.place_view
-        return self.terms if self.terms and not moved else {(self.id, self.feature_view, self.place_view): 1.0}
+        if not (self.feature_view or self.place_view):
+            return self.terms or {self.made_of_itself: 1.0}
+        if not any(part_of(key) is not None for key in self.terms):
+            return {self.made_of_itself: 1.0}
+        return {(i, (*f, *self.feature_view), p): c for (i, f, p), c in self.terms.items()}
+
+    def viewed(self, mark: tuple, groups: Groups) -> Latent:
+        """The latent of other places along some groups: what varies along none of these is still the same."""
+
+        def moved(key: tuple) -> tuple:
+            along = part_of(key)
+            return key if along is not None and not along & groups else (*key[:2], (*key[2], mark))
+
+        told = any(part_of(key) is not None for key in self.terms)
+        terms = {moved(key): c for key, c in self.terms.items()} if told else self.terms
+        return replace(self, place_view=(*self.place_view, mark), terms=terms)
+
+    def part(self, along: Groups) -> tuple:
+        """Name of its part that varies along some groups (see ``parts``)."""
+        return self.id, self.feature_view, ((PART, along),)
 
     def in_common(self, other: Latent) -> float:
         """Correlation with another latent at the same place, from the summands of both.
@@ -195,7 +214,8 @@ class Latent:
             alike = one.corr.get(ALONG, 0.0) if one.place_view else 0.0
             if alike:
                 own, view, here = one.made_of_itself
-                found += alike * sum(c for (i, f, p), c in terms.items() if i == own and f == view and p and p != here)
+                others = ((key, c) for key, c in terms.items() if part_of(key) is None)
+                found += alike * sum(c for (i, f, p), c in others if i == own and f == view and p and p != here)
         return min(max(found, -1.0), 1.0)
 
     @property
@@ -220,6 +240,12 @@ class Latent:
             return 0.0
         *of, rho = self.mean_of
         return rho if of == [other.id, other.feature_view, other.place_view] else 0.0
+
+
+def part_of(key: tuple) -> Groups | None:
+    """Along which groups a summand varies, if it is a part of a latent."""
+    view = key[2]
+    return view[0][1] if view and view[0][0] == PART else None
 
 
 def fresh_latent(corr: Mapping[Groups, float]) -> Latent:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from fanin.graph import Kind, Node
+from fanin.theory import jointly
 from fanin.theory.descent import ROOT, Descent, renamed
 from fanin.theory.law import Latent, Law, fresh_latent
 from fanin.theory.records import replace
@@ -228,8 +229,10 @@ class Memory:
 
 def _skips(node: Node, inputs: tuple[Value, ...]) -> bool:
     """Whether summands have something in common, which no other argument of the rule says."""
-    laws = [v.latent for v in inputs if isinstance(v, Law)]
-    return node.kind is Kind.SUM and len(laws) == 2 and laws[0].in_common(laws[1]) != 0
+    laws = [v for v in inputs if isinstance(v, Law)]
+    if len(laws) != 2:
+        return False
+    return jointly.met(*laws) or (node.kind is Kind.SUM and laws[0].latent.in_common(laws[1].latent) != 0)
 
 
 def _terms(

@@ -65,7 +65,7 @@ def named(latent: Latent) -> Latent:
     """The latent of a shifted tensor, made of what the tensor is made of, shifted."""
     *view, mark = latent.place_view
     before = replace(latent, place_view=tuple(view))
-    terms = {(i, f, (*p, mark)): c for (i, f, p), c in before.made_of.items()}
+    terms = {(i, f, p if p[-1:] == (mark,) else (*p, mark)): c for (i, f, p), c in before.made_of.items()}
     return replace(latent, id=fresh_latent({}).id, place_view=tuple(view), terms=terms)
 
 

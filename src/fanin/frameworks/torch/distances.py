@@ -29,6 +29,20 @@ def every_pair(a: Arguments) -> Chain:
     return chain
 
 
+def each_pair(a: Arguments) -> Chain:
+    """Euclidean distances of rows at one place, (.., d) and (.., d) to (..)."""
+    if a.get("p", 2.0) not in (2, 2.0):
+        raise TypeError("a distance of another order")
+    chain = Chain(a)
+    x, y = a.given("x1"), a.given("x2")
+    wide = tuple(np.broadcast_shapes(chain.shapes[x], chain.shapes[y]))
+    apart, eps = chain.add(Kind.SUM, {"alpha": -1.0}, [x, y], wide, np.subtract), float(a.get("eps", 1e-6))
+    moved = chain.map(apart, lambda v: v + eps)
+    attrs = {"op": "norm", "axes": (len(wide) - 1,), "keepdim": bool(a.get("keepdim", False))}
+    chain.add(Kind.REDUCE, attrs, [moved], a.shape, lambda v: np.sqrt(np.sum(np.square(v), -1)).reshape(a.shape))
+    return chain
+
+
 def loss(function: Callable[[Any], Callable]) -> Any:
     """A function of the difference, its mean (1), its sum (2) or itself (0).
 
@@ -63,6 +77,7 @@ def _smooth(a: Any) -> Callable:
 
 DISTANCES = {
     **dict.fromkeys(("cdist", "_euclidean_dist", "_cdist_forward"), every_pair),
+    "pairwise_distance": each_pair,
     "mse_loss": loss(lambda a: np.square),
     "l1_loss": loss(lambda a: np.abs),
     "huber_loss": loss(_huber),

@@ -22,6 +22,7 @@ from fanin.graph import Graph, Kind, Node
 from fanin.theory import grid, shifts
 from fanin.theory.adjoint.cotangent import Cotangent, Part
 from fanin.theory.contraction import axis_groups
+from fanin.theory.latent import part_of
 from fanin.theory.law import FEATURE, Law
 from fanin.theory.state import Known, Value
 from fanin.theory.twins import MANY, Twins
@@ -222,8 +223,14 @@ class Uses:
 
     def _latents(self, x: Law, y: Law) -> float:
         mine, theirs = x.latent.made_of, y.latent.made_of
-        whole = sum(c * d * self._of_ids(k[0], j[0]) for k, c in mine.items() for j, d in theirs.items())
+        whole = sum(c * d * self._of_names(k, j) for k, c in mine.items() for j, d in theirs.items())
         return float(np.clip(whole, -1, 1))
+
+    def _of_names(self, one: tuple, other: tuple) -> float:
+        """Of two summands; parts of latents are independent of all others."""
+        if part_of(one) is not None or part_of(other) is not None:
+            return float(one == other)
+        return self._of_ids(one[0], other[0])
 
     def _of_ids(self, a: int, b: int) -> float:
         """Correlation of two latents by what made them."""

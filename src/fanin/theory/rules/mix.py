@@ -14,6 +14,7 @@ from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, gaussian, solve_c
 from fanin.theory.records import replace
 from fanin.theory.rows import Columns, columns, laid, mixed_places
 from fanin.theory.rules.gram import gram, is_gram
+from fanin.theory.rules.similar import products, similar
 from fanin.theory.state import Value, as_law
 from fanin.theory.words import renamed
 
@@ -31,9 +32,11 @@ def mix(node: Node, *inputs: Value) -> Law:
         return gram(x, _split_groups(x, y)[1].axes[-1], node.shape)
     if across.transposed(y):
         return across.turned(mix(across.product(node), across.turned(y), across.turned(x)))
-    x, y = _split_groups(windows.apart(x), windows.apart(y))
+    plain, (x, y) = y, _split_groups(windows.apart(x), windows.apart(y))
     shape = node.shape
     ndim = len(shape)
+    if similar(x, plain):
+        return products(x, plain, _mixed_axes(x, y, shape), shape, y)
     x = _rows_of_features(x, y)
     axes = _mixed_axes(x, y, shape)
     px, py = _lift(x.profile(x.seconds), ndim), _lift(y.profile(y.seconds), ndim)

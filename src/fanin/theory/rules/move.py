@@ -12,7 +12,9 @@ from fanin.theory.across import permuted
 from fanin.theory.border import Border
 from fanin.theory.channels import pieces
 from fanin.theory.contraction import axis_groups
+from fanin.theory.jointly import pieces_in_common
 from fanin.theory.law import FEATURE, Atom, Axis, Law, compress, fresh_latent, latent_for, relabel
+from fanin.theory.parts import cut
 from fanin.theory.records import replace
 from fanin.theory.state import Hidden, Known, Modelled, Value, as_law, is_free
 from fanin.theory.windows import forgotten, shifted, touched
@@ -53,7 +55,7 @@ def _viewed(node: Node, law: Law, axes: tuple[Axis, ...], level: np.ndarray) -> 
         else:
             kept = _padded(node, law) if how == "pad" else None
             matrix = shifts.padded(law, node.attrs["widths"]) if how == "pad" else None
-            latent = replace(latent, place_view=(*latent.place_view, mark), matrix=matrix, border=kept)
+            latent = replace(cut(node, law, latent, mark), matrix=matrix, border=kept)
             latent = shifts.named(latent) if mark[0] == shifts.SHIFT else latent
         source = overlap.cut(latent.source) if how == "slice" and node.shape != law.shape else latent.source
         latent = replace(latent, mirrored=0.0, source=source)
@@ -312,9 +314,8 @@ def cat(node: Node, *inputs: Value) -> Value:
     seen = [shut.opened(law) for law in laws]
     out = replace(out, latent=latent_for(shut.opened(out), _cat_pairs(seen, sizes, out, axis), out.groups))
     if not axis_groups(out.axes[axis]) <= {FEATURE}:
-        out = replace(
-            out, latent=replace(out.latent, source=overlap.joined(laws) if axis == len(out.shape) - 1 else None)
-        )
+        source = overlap.joined(laws) if axis == len(out.shape) - 1 else None
+        out = replace(out, latent=replace(out.latent, source=source))
         named = [lambda differ, law=law: _translated(differ, law, out) for law in laws]
         return ends.joined(out, laws, sizes, named, axis)
     out = places.mixed(out, laws, sizes)
@@ -369,7 +370,7 @@ def _cat_pairs(laws: list[Law], sizes: list[int], out: Law, axis: int) -> Callab
         total = sum(s * s * m for s, m in zip(share, inside, strict=True))
         means = [law.mean for law in laws]
         cross = float(np.square(share @ means) - np.square(share * means).sum())
-        return float(total + cross)
+        return float(total + cross + pieces_in_common(laws, share, frozenset(differ)))
 
     return pair
 

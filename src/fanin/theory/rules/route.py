@@ -146,8 +146,8 @@ def index(node: Node, *inputs: Modelled) -> Value:
         law = replace(law, level=level)
     else:
         law = _mixture(law, where, len(node.shape))
-    view = ("index", node.id)
-    latent = replace(law.latent, place_view=(*law.latent.place_view, view), matrix=None, border=None)
+    view, over = ("index", node.id), frozenset().union(*(axis_groups(x.axes[d]) for d in where))
+    latent = replace(law.latent.viewed(view, over), matrix=None, border=None)
     if any(FEATURE in axis_groups(x.axes[d]) for d in where):
         latent = replace(latent, feature_view=(*latent.feature_view, view))
     return replace(law, shape=node.shape, axes=axes, latent=latent)
@@ -234,7 +234,7 @@ def take(node: Node, *inputs: Modelled) -> Value:
         law = _mixture(law, (axis,), len(node.shape))
         level = law.level
     view = ("take", node.id)
-    latent = replace(law.latent, place_view=(*law.latent.place_view, view), matrix=None, border=None)
+    latent = replace(law.latent.viewed(view, axis_groups(x.axes[axis])), matrix=None, border=None)
     if FEATURE in axis_groups(x.axes[axis]):
         latent = replace(latent, feature_view=(*latent.feature_view, view))
     return replace(law, shape=node.shape, axes=axes, level=level, latent=latent)
