@@ -20,26 +20,21 @@ import numpy as np
 
 from fanin.graph import Graph, Kind, Node
 from fanin.theory import grid, shifts
-from fanin.theory.adjoint.cotangent import Cotangent, Part
+from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, identity
+from fanin.theory.adjoint.origins import ELEMENTWISE, JOINED, Origin, of_pieces, one_by_one
 from fanin.theory.contraction import axis_groups
 from fanin.theory.latent import part_of
 from fanin.theory.law import FEATURE, Law
+from fanin.theory.moments import moments_of
 from fanin.theory.state import Known, Value
-from fanin.theory.twins import MANY, Twins
+from fanin.theory.twins import MANY, SLIGHT, Twins
 
 WEIGHTED = (Kind.DENSE, Kind.CONV, Kind.EMBED)
 PASSING = (Kind.NORM, Kind.DROP, Kind.MOVE, Kind.SUM)
+NOBODY: frozenset = frozenset()
+ONE = np.ones((1, grid.POINTS))
 TWINS = (*WEIGHTED, Kind.ATTENTION)
 VALUES = 2  # of attention, whose weights are nearly the same where its inputs are
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a base was made: the node that sent it, to which input, and the cotangent that it was made of."""
-
-    node: Node
-    place: int
-    g: Cotangent
 
 
 @dataclass
@@ -51,10 +46,14 @@ class Uses:
     copies: Mapping[str, str] = field(default_factory=dict)
     origins: dict[int, Origin] = field(default_factory=dict)
     sums: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
+    met: dict[int, frozenset] = field(default_factory=dict)
+    grown: dict[int, float] = field(default_factory=dict)
     latents: dict[int, Node] = field(default_factory=dict)
+    _grew: float = 1.0  # at the tensor that is being summed
     _bases: dict[tuple[int, int], float] = field(default_factory=dict)
     _twinned: dict[tuple[int, int], float] = field(default_factory=dict)
     _ids: dict[tuple[int, int], float] = field(default_factory=dict)
+    _factors: dict[tuple[str, str], float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, graph: Graph, values: Mapping[str, Value], twins: Twins | None) -> Uses | None:
@@ -70,34 +69,66 @@ class Uses:
         return found
 
     def gathered(self, parts: Sequence[Part], g: Cotangent) -> None:
-        """Parts were added: a new base is the sum of theirs."""
-        known = {p.base for p in parts}
-        sizes = {p.base: float(np.mean(p.profile(g.law))) for p in parts}
-        total = max(sum(p.mean_profile(g.law) for p in g.parts), 1e-300)
-        for part in g.parts:
-            if part.base not in known and part.base not in self.origins:
-                self.sums[part.base] = [(base, float(np.sqrt(size / total))) for base, size in sizes.items()]
+        """Parts were added: a new base is the sum of those that are no longer there."""
+        grew, self._grew = self._grew, 1.0
+        left = {p.base for p in g.parts}
+        added = [p for p in parts if p.base not in left]
+        made = [p for p in g.parts if p.base not in {q.base for q in parts} and p.base not in self.origins]
+        if not made or not added:
+            return
+        alone = [grew * p.mean_profile(g.law) / self.grown.get(p.base, 1.0) for p in added]
+        whole = max(sum(alone) + self._crossed(added, alone, g.law), 1e-300)
+        for part in made:
+            self.sums[part.base] = [(p.base, float(np.sqrt(a / whole))) for p, a in zip(added, alone, strict=True)]
+            keys = frozenset.intersection(*(self.met.get(p.base, NOBODY) for p in added))
+            if keys and len(made) == 1 and len(g.parts) > 1:  # those that are left have met it
+                self.met[part.base], self.grown[part.base] = keys, part.mean_profile(g.law) / whole
 
     def sent(self, node: Node, g: Cotangent, sent: Sequence[Sequence[Part]] | None) -> None:
         """A node sends parts to its inputs: those on new bases were made of its cotangent."""
         mine = {p.base for p in g.parts}
+        singly = node.kind in ELEMENTWISE and node.attrs.get("how") not in JOINED
         for place, parts in enumerate(sent or ()):
-            for part in parts:
-                if part.base not in mine:
-                    self.origins.setdefault(part.base, Origin(node, place, g))
+            origins = one_by_one(parts, g) if singly else [(None, False)] * len(parts)
+            for part, (of, rest) in zip(parts, origins, strict=True):
+                if part.base in mine or part.base in self.origins or part.base == ALIGNED:
+                    continue
+                self.origins[part.base] = Origin(node, place, g, of, rest)
+                if of is not None and of.base in self.met:  # so did what they were made of
+                    self.met[part.base] = frozenset((*key, node.id, place) for key in self.met[of.base])
+                    self.grown[part.base] = self.grown[of.base]
 
     def together(self, parts: Sequence[Part], law: Law) -> float:
-        """What parts have in common at the tensor that they meet at, over their mean squares: twins send alike."""
+        """What parts have in common at the tensor that they meet at, over their mean squares: twins send alike.
+
+        Parts that have met go on side by side, each larger by it, and add no more where they are next looked at.
+        """
         if not 1 < len(parts) <= MANY:
             return 0.0
-        sizes, whole = [p.mean_profile(law) for p in parts], 0.0
-        for i, p in enumerate(parts):
+        sizes = [p.mean_profile(law) for p in parts]
+        alone = [size / self.grown.get(p.base, 1.0) for size, p in zip(sizes, parts, strict=True)]
+        whole = self._crossed(parts, alone, law, new=True)
+        more = max(whole / max(sum(sizes), 1e-300), -1.0)
+        if more > -1.0 and abs(more) > 0.0:
+            meeting = frozenset(((identity(),),))
+            for base in {p.base for p in parts} - {ALIGNED}:
+                self.met[base] = self.met.get(base, NOBODY) | meeting
+                self.grown[base] = self.grown.get(base, 1.0) * (1 + more)
+            self._grew = 1 + more
+        return more
+
+    def _crossed(self, parts: Sequence[Part], alone: Sequence[float], law: Law, new: bool = False) -> float:
+        """Twice the sum over pairs of what they have in common; of ``new`` ones those that have not met."""
+        whole = 0.0
+        for i, p in enumerate(parts[:MANY]):
             for j, q in enumerate(parts[:i]):
                 if p.base == q.base or {one.base for one in (p, *p.same)} & {one.base for one in (q, *q.same)}:
                     continue  # these meet without it
+                if new and self.met.get(p.base, NOBODY) & self.met.get(q.base, NOBODY):
+                    continue
                 r = self._through_twins(p.base, q.base)
-                whole += 2 * float(np.sqrt(sizes[i] * sizes[j])) * r * _forms(p, law, q, law, 1.0) if r else 0.0
-        return max(whole / max(sum(sizes), 1e-300), -1.0)
+                whole += 2 * float(np.sqrt(alone[i] * alone[j])) * r * _forms(p, law, q, law, 1.0) if r else 0.0
+        return whole
 
     def common(self, parts: Sequence[Part]) -> float:
         """Twice the sum over pairs of uses of E[G_a G_b], for the parts that a weight was sent."""
@@ -142,10 +173,14 @@ class Uses:
         whole = 0.0
         for p in a.parts:
             for q in b.parts:
-                shares = np.mean(p.profile(a.law)) * np.mean(q.profile(b.law)) / (a.second * b.second)
+                shares = self._share(p, a) * self._share(q, b)
                 r = self._of_bases(p.base, q.base)
                 whole += float(np.sqrt(shares)) * r * _forms(p, a.law, q, b.law, rho) if r else 0.0
         return float(np.clip(whole, -1, 1))
+
+    def _share(self, part: Part, g: Cotangent) -> float:
+        """Mean square of a part by itself over that of the cotangent, in which it has grown by what it met."""
+        return part.mean_profile(g.law) / self.grown.get(part.base, 1.0) / max(g.second, 1e-300)
 
     def _of_bases(self, a: int, b: int) -> float:
         """Correlation of two bases: the one that was made later, further back in the graph, is taken apart first."""
@@ -168,16 +203,21 @@ class Uses:
         return self._twinned[a, b]
 
     def _apart(self, a: int, b: int, of_bases: Callable[[int, int], float]) -> float:
-        pieces = _of_pieces(self.origins.get(a), self.origins.get(b))
+        mine, theirs = self.origins.get(a), self.origins.get(b)
+        pieces = of_pieces(mine, theirs)
         if pieces is not None:
             return pieces
-        for one, other in ((a, b), (b, a)):
+        cut = [self._is_cut(origin) for origin in (mine, theirs)]
+        if all(cut) and mine is not None and theirs is not None and mine.of is not None and theirs.of is not None:
+            same = mine.node.attrs == theirs.node.attrs and mine.node.shape == theirs.node.shape
+            return of_bases(mine.of.base, theirs.of.base) if same else 0.0
+        for one, other in ((b, a), (a, b)) if cut[0] else ((a, b), (b, a)):
             made = self.sums.get(one)
             if made is None:
                 made = self._passed(one)
             if made is not None:
-                return float(np.clip(sum(w * of_bases(base, other) for base, w in made), -1, 1))
-        mine, theirs = self.origins.get(a), self.origins.get(b)
+                found = sum(w * of_bases(base, other) for base, w in made) + self._beside_factors(mine, theirs)
+                return float(np.clip(found, -1, 1))
         if mine is None or theirs is None or not self._twins(mine, theirs):
             return 0.0
         return self._cotangents(mine.g, theirs.g)
@@ -185,12 +225,52 @@ class Uses:
     def _passed(self, base: int) -> list[tuple[int, float]] | None:
         """The bases that a norm, dropout or a sum has made this one of, with their shares; None where weights did."""
         origin = self.origins.get(base)
-        if origin is None or origin.node.kind not in PASSING or not self._keeps_features(origin.node):
+        if origin is None or (origin.node.kind is Kind.PRODUCT and origin.of is None):
+            return None
+        if origin.node.kind not in (*PASSING, Kind.PRODUCT) or not self._keeps_features(origin.node):
             return None
         kept = float(np.sqrt(1 - origin.node.attrs.get("p", 0.0))) if origin.node.kind is Kind.DROP else 1.0
-        g, second = origin.g, max(origin.g.second, 1e-300)
-        share = lambda p: float(np.sqrt(np.mean(p.profile(g.law)) / second * p.straight(g.law)))  # noqa: E731
-        return [(p.base, kept * share(p)) for p in g.parts]
+        g = origin.g
+        if origin.of is None:
+            return [(p.base, kept * float(np.sqrt(self._share(p, g) * p.straight(g.law)))) for p in g.parts]
+        if origin.node.kind is Kind.PRODUCT:
+            mean, second = self._factor(origin)
+            kept *= mean / np.sqrt(second) if second > 0 else 0.0
+        return [] if origin.rest else [(origin.of.base, kept * float(np.sqrt(origin.of.straight(g.law))))]
+
+    def _factor(self, origin: Origin) -> tuple[float, float]:
+        """Mean and mean square of the other factor of a product, where both have the product's shape."""
+        y = self.values[origin.node.inputs[1 - origin.place]]
+        if y.shape != origin.g.law.shape or self.values[origin.node.inputs[origin.place]].shape != y.shape:
+            return 0.0, 0.0
+        if isinstance(y, Known):
+            return float(np.mean(y.array)), float(np.mean(np.square(y.array, dtype=float)))
+        return (y.mean, y.second) if isinstance(y, Law) else (0.0, 0.0)
+
+    def _beside_factors(self, a: Origin | None, b: Origin | None) -> float:
+        """Of two products what they have by that their other factors go together beyond their means."""
+        if a is None or b is None or a.of is None or b.of is None or a.rest or b.rest or a.node.id == b.node.id:
+            return 0.0
+        if a.node.kind is not Kind.PRODUCT or b.node.kind is not Kind.PRODUCT or a.place != b.place:
+            return 0.0
+        (mean, second), (other, square) = self._factor(a), self._factor(b)
+        if second <= 0 or square <= 0:
+            return 0.0
+        beyond = self._between_factors(a, b) - mean * other / np.sqrt(second * square)
+        return beyond * self._of_bases(a.of.base, b.of.base) if abs(beyond) > SLIGHT else 0.0
+
+    def _between_factors(self, a: Origin, b: Origin) -> float:
+        one, other = (o.node.inputs[1 - o.place] for o in (a, b))
+        if (one, other) not in self._factors:
+            self._factors[one, other] = self._laws(self.values[one], self.values[other])
+        return self._factors[one, other]
+
+    def _is_cut(self, origin: Origin | None) -> bool:
+        """Whether a base is what some of the features sent back."""
+        if origin is None or origin.node.kind is not Kind.MOVE or origin.node.attrs["how"] != "slice":
+            return False
+        x = self.values.get(origin.node.inputs[0])
+        return isinstance(x, Law) and axis_groups(x.axes[origin.node.attrs["axis"] % len(x.axes)]) == {FEATURE}
 
     def _keeps_features(self, node: Node) -> bool:
         x = self.values.get(node.inputs[0])
@@ -222,15 +302,17 @@ class Uses:
         return float(np.clip(_series(mean, self._latents(x, y)) / np.sqrt(x.second * y.second), -1, 1))
 
     def _latents(self, x: Law, y: Law) -> float:
-        mine, theirs = x.latent.made_of, y.latent.made_of
-        whole = sum(c * d * self._of_names(k, j) for k, c in mine.items() for j, d in theirs.items())
+        mine, theirs = (_by_id(law.latent.made_of) for law in (x, y))
+        whole = sum(c * theirs[i] for i, c in mine.items() if i in theirs)
+        passed, looked_up = ([i for i in mine if self._is(i, kinds)] for kinds in (PASSING, (Kind.EMBED,)))
+        for j, d in theirs.items():
+            some = mine if self._is(j, PASSING) else (*passed, *looked_up) if self._is(j, (Kind.EMBED,)) else passed
+            whole += sum(mine[i] * d * self._of_ids(i, j) for i in some if i != j and not isinstance(i, tuple))
         return float(np.clip(whole, -1, 1))
 
-    def _of_names(self, one: tuple, other: tuple) -> float:
-        """Of two summands; parts of latents are independent of all others."""
-        if part_of(one) is not None or part_of(other) is not None:
-            return float(one == other)
-        return self._of_ids(one[0], other[0])
+    def _is(self, latent: int | tuple, kinds: tuple[Kind, ...]) -> bool:
+        node = None if isinstance(latent, tuple) else self.latents.get(latent)  # parts are only with themselves
+        return node is not None and node.kind in kinds
 
     def _of_ids(self, a: int, b: int) -> float:
         """Correlation of two latents by what made them."""
@@ -257,14 +339,13 @@ class Uses:
         return self._laws(*(self.values[node.inputs[node.attrs.get("ids", 0)]] for node in (mine, theirs)))
 
 
-def _of_pieces(a: Origin | None, b: Origin | None) -> float | None:
-    """Of two pieces of one concatenation (steps of a loop) what its places have in common; None of anything else."""
-    if a is None or b is None or a.node.id != b.node.id or a.place == b.place or a.g.second <= 0:
-        return None
-    if a.node.kind is not Kind.MOVE or a.node.attrs["how"] not in ("cat", "stack"):
-        return None
-    along = axis_groups(a.g.law.axes[a.node.attrs["axis"]])
-    return a.g.pair(along) / a.g.second if along and FEATURE not in along else 0.0
+def _by_id(terms: Mapping[tuple, float]) -> dict:
+    """Summands by identity, wherever they were read; parts of latents, which are independent of all others, by name."""
+    found: dict = {}
+    for key, c in terms.items():
+        name = key[0] if part_of(key) is None else key
+        found[name] = found.get(name, 0.0) + c
+    return found
 
 
 def _mean_of(part: Part) -> float:
@@ -285,10 +366,10 @@ def _forms(p: Part, x: Law, q: Part, y: Law, r: float) -> float:
     """Correlation of two functions of latents that correlate by r."""
     if p.values is None and q.values is None:
         return 1.0
-    forms = [np.ones((1, grid.POINTS)) if f is None else f for f in (p.values, q.values)]
-    weights = [law.level_weight if len(f) > 1 else np.ones(1) for f, law in zip(forms, (x, y), strict=True)]
-    a, b = (w @ grid.hermite_coefficients(f) for w, f in zip(weights, forms, strict=True))
-    sizes = [float(w @ grid.expectation(f**2)) for w, f in zip(weights, forms, strict=True)]
+    forms = [moments_of(ONE if f is None else f) for f in (p.values, q.values)]
+    weights = [law.level_weight if len(f.values) > 1 else np.ones(1) for f, law in zip(forms, (x, y), strict=True)]
+    a, b = (w @ f.hermite for w, f in zip(weights, forms, strict=True))
+    sizes = [float(w @ f.seconds) for w, f in zip(weights, forms, strict=True)]
     whole = float(np.sqrt(max(sizes[0] * sizes[1], 1e-300)))
     tail = max(whole - float(np.sqrt((a @ a) * (b @ b))), 0.0) if r >= 1 else 0.0
     return (_series(a * b, r) + tail) / whole
