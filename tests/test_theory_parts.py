@@ -95,7 +95,7 @@ def test_what_one_encoder_makes_of_two_inputs(how: str, form: str) -> None:
     assert abs(error) < 4 * noise + 0.015
 
 
-@pytest.mark.parametrize("how", ["difference", "product"])
+@pytest.mark.parametrize("how", ["difference", "product", "every pair"])
 def test_norms_of_each_input_take_away_what_both_have_in_common(how: str) -> None:
     error, noise = off(lambda: Siamese(how, normed=True), two("apart"))
     assert abs(error) < 4 * noise + 0.015

@@ -147,6 +147,7 @@ class Latent:
         turned: what turns by place have left of that agreement, in the mean over pairs (see ``turns``).
         settled: behind a norm over places, over which groups, the values that it made, and of how many degrees of
             freedom the variance of these is, which only eps lets stray.
+        kin: the weights that made it, where these make others, too: two such tensors agree by chance as places of one.
     """
 
     id: int
@@ -174,6 +175,7 @@ class Latent:
     descent: tuple[tuple[int, float, float], ...] = ()
     turned: float = 1.0
     settled: tuple[Groups, np.ndarray, float] | None = None
+    kin: tuple | None = None
 
     def aligned(self, other: Latent) -> bool:
         """Whether elements at one place are functions of the same z."""

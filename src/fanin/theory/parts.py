@@ -41,7 +41,8 @@ def named(latent: Latent, groups: Groups) -> Latent:
     """The latent with its parts named."""
     if told(latent):
         return latent
-    return replace(latent, terms={latent.part(t): float(np.sqrt(v)) for t, v in variances(latent, groups).items() if v})
+    terms = {latent.part(t): float(np.sqrt(v)) for t, v in variances(latent, groups).items() if v}
+    return replace(latent, terms=terms, kin=latent.kin or ("one tensor", latent.id))
 
 
 def cut(node: Node, law: Law, latent: Latent, mark: tuple) -> Latent:
@@ -130,14 +131,15 @@ def through(law: Law, x: Law) -> Law:
         line = lines.get(along) or {law.latent.part(along): 1.0}
         size = float(np.sqrt(v / max(sum(c**2 for c in line.values()), 1e-300)))
         terms |= {key: c * size for key, c in line.items() if abs(c * size) > SLIGHT}
-    return replace(law, latent=replace(law.latent, terms=terms))
+    return replace(law, latent=replace(law.latent, terms=terms, kin=x.latent.kin))
 
 
-def regressed(law: Law, earlier: Sequence[Latent], found: Sequence[Mapping[Groups, float]]) -> Law:
+def regressed(law: Law, earlier: Sequence[Latent], found: Sequence[Mapping[Groups, float]], kin: tuple) -> Law:
     """The law on parts that are regressions on those of earlier latents, and rests of its own.
 
     Args:
         found: by earlier latent its correlation with this one, by part.
+        kin: the weights that made all of them.
     """
     terms: dict[tuple, float] = {}
     for along, v in variances(law.latent, law.groups).items():
@@ -154,4 +156,4 @@ def regressed(law: Law, earlier: Sequence[Latent], found: Sequence[Mapping[Group
         handed = {key: c * min(1.0, most / size) for key, c in handed.items()} if size else {}
         rest = float(np.sqrt(max(v - min(size, most) ** 2, 0.0)))
         terms |= {key: c for key, c in (handed | {law.latent.part(along): rest}).items() if abs(c) > SLIGHT}
-    return replace(law, latent=replace(law.latent, terms=terms))
+    return replace(law, latent=replace(law.latent, terms=terms, kin=kin))

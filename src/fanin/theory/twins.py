@@ -65,7 +65,7 @@ class Twins:
             return value
         earlier = self.made.setdefault(key, [])
         found = [self._alike(node, value, other, law, values) for other, law in earlier[-MANY:]]
-        value = parts.regressed(value, [law.latent for _, law in earlier[-MANY:]], found)
+        value = parts.regressed(value, [law.latent for _, law in earlier[-MANY:]], found, key)
         earlier.append((node, value))
         return value
 
