@@ -43,7 +43,7 @@ BUILDERS = {  # function that builds the row -> kind
     "repeat": Kind.MOVE, "repeat_interleave": Kind.MOVE, "pixel_shuffle": Kind.MOVE, "pixel_unshuffle": Kind.MOVE,
     "_recurrent": Kind.RECUR, "im2col": Kind.MOVE, "windows": Kind.MOVE, "nearest": Kind.MOVE, "einsum": Kind.MIX,
     "bilinear": Kind.MIX, "every_pair": Kind.REDUCE, "each_pair": Kind.REDUCE, "loss": Kind.REDUCE,
-    "_stepped": Kind.RECUR, "packed_rows": Kind.MOVE, "strided": Kind.MOVE,
+    "gru": Kind.SUM, "lstm": Kind.SUM, "plain": Kind.POINTWISE, "packed_rows": Kind.MOVE, "strided": Kind.MOVE,
 }  # fmt: skip
 
 EXACT, APPROXIMATE, NONE = "exact", "approximate", "unmodelled"
@@ -64,7 +64,7 @@ CLAIMS: dict[Kind, tuple[str, str]] = {
     Kind.DROP: (EXACT, "plain and alpha dropout"),
     Kind.CONSTANT: (EXACT, "a constant, or the law of what is drawn"),
     Kind.EXPERTS: (APPROXIMATE, "every expert alike"),
-    Kind.RECUR: (APPROXIMATE, "a population of units: 2 %; cells in a loop: steps as independent"),
+    Kind.RECUR: (APPROXIMATE, "a population of units: 2 %"),
     Kind.ROUTE: (APPROXIMATE, "order statistics of independent entries; after a softmax 12 %"),
 }
 """What is said of a kind, and its error: of the mean square, so twice that of the rms."""
@@ -76,6 +76,10 @@ SPECIAL = {
     ),
     "logsumexp": (APPROXIMATE, "sums of exponentials as lognormal"),
     **dict.fromkeys(("fft_fft", "fft_fft2", "fft_fftn"), (APPROXIMATE, "the real part, as Gaussian: 2 %")),
+    **dict.fromkeys(
+        ("gru_cell", "lstm_cell/0", "lstm_cell/1", "rnn_tanh_cell", "rnn_relu_cell"),
+        (APPROXIMATE, "what it is made of; gates as independent of the state: 5 % in a loop"),
+    ),
     "cosine_similarity": (APPROXIMATE, "lengths as certain: 2 %"),
     **dict.fromkeys(("view_as_complex", "view_as_real", "real"), (EXACT, "rotations by known complex numbers")),
 }

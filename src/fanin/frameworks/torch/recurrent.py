@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fanin.frameworks.torch.cells import CELLS
 from fanin.frameworks.torch.chain import Chain
 from fanin.graph import Kind
 
@@ -153,47 +154,9 @@ def packed_rows(a: Arguments) -> Chain:
     return chain
 
 
-def cell_step(a: Arguments, cell: str, index: int) -> Chain:
-    """One call of a cell: a sequence of one step, from the states given. ``index`` 1 is an LSTM's cell state.
-
-    A state that is not known came, as a rule, from an earlier call with the same weights, which a rule for one step
-    takes as fresh: such a step is marked.
-    """
-    chain = Chain(a)
-    hx = a["hx"]
-    states = [a.refs.index(h.id) for h in (hx if isinstance(hx, list | tuple) else [hx])]
-    size = a.size("input")
-    x = chain.reshape(a.given("input"), (1, *size))
-    names = ("w_ih", "w_hh", "b_ih", "b_hh")
-    given = [a.at(name) for name in names]
-    weights = [w for w in given if w is not None]
-    at = {name: 1 + weights.index(w) if w is not None else None for name, w in zip(names, given, strict=True)}
-    initial = tuple(range(1 + len(weights), 1 + len(weights) + len(states)))
-    piece = "cell" if index else "output"
-    attrs = {**at, "w_hr": None, "cell": cell, "gates": GATES[cell], "time": 0, "reverse": False, "piece": piece}
-    attrs |= {"initial": initial, "note": STEP}
-    if index:  # the framework's cell state also carries what comes back from the output of the same step
-        attrs["partial"] = True
-    state = chain.shapes[states[index]]
-    shape = state if index else (1, *state)
-    made = chain.add(Kind.RECUR, attrs, [x, *weights, *states], shape, _not_run)
-    if not index:
-        last = {"how": "select", "axis": 0, "index": 0}
-        chain.add(Kind.MOVE, last, [made], state, lambda v: v[0])
-    return chain
-
-
-STEP = "one step of a cell: the states it starts from are taken as independent of its weights"
-
-
-def _stepped(cell: str, index: int) -> Callable[[Arguments], Chain]:
-    return lambda a: cell_step(a, cell, index)
-
-
 RECURRENT: dict[str, Callable[[Arguments], Chain]] = {
     f"{cell}/{i}": _recurrent(cell, i) for cell in GATES for i in range(3 if cell == "lstm" else 2)
 }
 RECURRENT |= {f"packed_{name}": row for name, row in RECURRENT.items()} | {"pack": packed_rows}
-RECURRENT |= {f"{cell}_cell": _stepped(cell, 0) for cell in GATES if cell != "lstm"}
-RECURRENT |= {f"lstm_cell/{i}": _stepped("lstm", i) for i in range(2)}
+RECURRENT |= CELLS
 """Rows of the table: operation and output."""
