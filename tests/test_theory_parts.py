@@ -133,3 +133,43 @@ def test_parts_say_what_places_have_in_common() -> None:
     named = parts.named(fresh_latent(corr), groups)
     for differ, r in corr.items():
         assert parts.shared(named, named, differ) == pytest.approx(r)
+
+
+class Scored(nn.Module):
+    """Siamese, with weights behind what is made of both."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.siamese, self.head = Siamese(how), nn.Linear(WIDTH, 10)
+
+    def forward(self, a, b):
+        return self.head(self.siamese(a, b).abs() if self.siamese.how == "difference" else self.siamese(a, b))
+
+
+def gradients(how: str, networks: int) -> dict[str, tuple[float, float, float]]:
+    """Predicted and measured mean square of the gradients of the encoder's parameters, and a standard error."""
+    batch, squares, found = two("apart"), {}, None
+    for seed in range(networks):
+        torch.manual_seed(seed)
+        model = Scored(how)
+        found = found or fanin.predict(model, batch).parameters
+        out = model(*batch)
+        out.backward(torch.randn(out.shape))
+        for name, p in model.siamese.named_parameters():
+            squares.setdefault("siamese." + name, []).append(float(p.grad.square().mean()))
+    errors = {k: float(np.std(v)) / np.sqrt(networks) for k, v in squares.items()}
+    return {k: (found[k]["grad_rms"] ** 2, float(np.mean(v)), errors[k]) for k, v in squares.items()}
+
+
+@pytest.mark.parametrize("how", ["difference", "product"])
+def test_both_operands_are_sent_one_gradient(how: str) -> None:
+    for predicted, measured, error in gradients(how, 120).values():
+        assert abs(predicted - measured) < 4 * error + 0.05 * measured + 1e-9
+
+
+def test_gradients_of_operands_count_as_independent_without_their_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fanin.theory.adjoint import shared
+
+    monkeypatch.setattr(shared, "of_one_node", lambda a, b: None)
+    off_by = [abs(p - m) > 4 * e + 0.05 * m for p, m, e in gradients("difference", 60).values()]
+    assert any(off_by)

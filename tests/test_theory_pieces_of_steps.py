@@ -50,6 +50,6 @@ def test_steps_that_are_laid_end_to_end(join):
 
 def test_a_control_of_pieces_with_one_gradient(monkeypatch):
     """As if every step had the gradient of the first, biases' gradients are as many times as large in the square."""
-    monkeypatch.setattr(shared, "_of_pieces", lambda a, b: None)
+    monkeypatch.setattr(shared, "of_pieces", lambda a, b: None)
     found = errors("stack")
     assert found["head.bias"][0] > 0.8 * (STEPS - 1) and found["one.bias"][0] > 0.8 * (STEPS - 1)

@@ -52,6 +52,13 @@ def one_by_one(parts: Sequence[Part], g: Cotangent) -> list[tuple[Part | None, b
     return found
 
 
+def of_one_node(a: Origin | None, b: Origin | None) -> Node | None:
+    """The sum or product that sent one to one operand, the other to the other."""
+    if a is None or b is None or a.node.id != b.node.id or {a.place, b.place} != {0, 1}:
+        return None
+    return a.node if a.node.kind in (Kind.SUM, Kind.PRODUCT) else None
+
+
 def of_pieces(a: Origin | None, b: Origin | None) -> float | None:
     """Of two pieces of one concatenation (steps of a loop) what its places have in common; None of anything else."""
     if a is None or b is None or a.node.id != b.node.id or a.place == b.place or a.g.second <= 0:

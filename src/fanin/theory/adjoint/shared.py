@@ -21,7 +21,7 @@ import numpy as np
 from fanin.graph import Graph, Kind, Node
 from fanin.theory import grid, shifts
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, identity
-from fanin.theory.adjoint.origins import ELEMENTWISE, JOINED, Origin, of_pieces, one_by_one
+from fanin.theory.adjoint.origins import ELEMENTWISE, JOINED, Origin, of_one_node, of_pieces, one_by_one
 from fanin.theory.contraction import axis_groups
 from fanin.theory.latent import part_of
 from fanin.theory.law import FEATURE, Law
@@ -171,12 +171,27 @@ class Uses:
             return 0.0
         rho = self._latents(a.law, b.law) if any(p.values is not None for p in (*a.parts, *b.parts)) else 0.0
         whole = 0.0
+        met: dict[str, tuple[Node, set[Part], set[Part]]] = {}
         for p in a.parts:
             for q in b.parts:
+                node = of_one_node(self.origins.get(p.base), self.origins.get(q.base))
+                if node is not None:
+                    both = met.setdefault(node.id, (node, set(), set()))
+                    both[1].add(p)
+                    both[2].add(q)
+                    continue
                 shares = self._share(p, a) * self._share(q, b)
                 r = self._of_bases(p.base, q.base)
                 whole += float(np.sqrt(shares)) * r * _forms(p, a.law, q, b.law, rho) if r else 0.0
+        for node, *both in met.values():
+            mine, theirs = (sum(self._share(p, g) for p in parts) for parts, g in zip(both, (a, b), strict=True))
+            whole += float(np.sqrt(mine * theirs)) * self._of_operands(node)
         return float(np.clip(whole, -1, 1))
+
+    def _of_operands(self, node: Node) -> float:
+        """What both operands are sent: of a sum the same, or less it; of a product each a multiple of the other."""
+        x, y = (self.values[i] for i in node.inputs)
+        return self._laws(x, y) if node.kind is Kind.PRODUCT else float(np.sign(node.attrs.get("alpha", 1.0)))
 
     def _share(self, part: Part, g: Cotangent) -> float:
         """Mean square of a part by itself over that of the cotangent, in which it has grown by what it met."""
