@@ -173,3 +173,22 @@ def test_gradients_of_operands_count_as_independent_without_their_node(monkeypat
     monkeypatch.setattr(shared, "of_one_node", lambda a, b: None)
     off_by = [abs(p - m) > 4 * e + 0.05 * m for p, m, e in gradients("difference", 60).values()]
     assert any(off_by)
+
+
+class Steps(nn.Module):
+    """Steps of one block along a stream that weights which are read once began."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Sequential(nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 32))
+
+    def forward(self, x):
+        for _ in range(4):
+            x = x + 0.1 * self.block(x)
+        return x
+
+
+def test_parts_stand_beside_latents_that_have_none() -> None:
+    """On the way back, too, parts are compared with parts alone."""
+    found = fanin.predict(Steps(), torch.randn(16, 32))
+    assert all(r["grad_rms"] is not None for r in found.parameters.values())

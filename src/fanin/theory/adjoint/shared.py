@@ -320,7 +320,7 @@ class Uses:
         mine, theirs = (_by_id(law.latent.made_of) for law in (x, y))
         whole = sum(c * theirs[i] for i, c in mine.items() if i in theirs)
         passed, looked_up = ([i for i in mine if self._is(i, kinds)] for kinds in (PASSING, (Kind.EMBED,)))
-        for j, d in theirs.items():
+        for j, d in ((j, d) for j, d in theirs.items() if not isinstance(j, tuple)):
             some = mine if self._is(j, PASSING) else (*passed, *looked_up) if self._is(j, (Kind.EMBED,)) else passed
             whole += sum(mine[i] * d * self._of_ids(i, j) for i in some if i != j and not isinstance(i, tuple))
         return float(np.clip(whole, -1, 1))
