@@ -14,6 +14,7 @@ from fanin.theory import (
     grid,
     jointly,
     kurtosis,
+    lags,
     overlap,
     parts,
     places,
@@ -183,7 +184,9 @@ def _independent(
     if pair == "sum" and (x.latent.spread or y.latent.spread):
         law = replace(law, latent=replace(law.latent, spread=spread.of_sum(law, (x, y)), reach=folds.of_sum((x, y))))
     law = uneven.of_sum(kurtosis.of_sum(law, x, y), x, y) if pair == "sum" else law
-    law = border.combined(law, x, y, pair) if pair in ("sum", "product") else law
+    if pair in ("sum", "product"):
+        law = border.combined(law, x, y, pair)
+        law = lags.combined(law, x, y, pair, (_common(x, y), _spare(law, x, y)) if rho and pair == "sum" else None)
     if pair != "sum":
         law = replace(law, latent=replace(law.latent, terms=with_rest(law.latent, handed))) if handed else law
         law = places.multiplied(law, x, y, law.second / untied[1] if untied and untied[1] > 0 else 1.0)

@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fanin.theory import lags
 from fanin.theory.latent import FEATURE, Scatter
 from fanin.theory.law import Law
 
@@ -33,7 +34,8 @@ class Left(NamedTuple):
 def over_taps(x: Law, law: Law, taps: float, scatter: Scatter) -> Left:
     """What sums over so many taps a feature leave of the scatter of x.
 
-    Places that are alike agree alike, whatever was summed: ``1/T + (1 - 1/T) rho^2`` of the variance at least.
+    Places that are alike agree alike, whatever was summed: ``1/T + (1 - 1/T) rho^2`` of the variance at least, with the
+    mean of rho^2 over pairs of taps where neighbours are more alike than others.
     """
     variance = x.second - x.mean**2
     others = x.groups - {"sample"}
@@ -41,7 +43,8 @@ def over_taps(x: Law, law: Law, taps: float, scatter: Scatter) -> Left:
         earlier = _mixed((x.latent.reach[1], x.latent.reach[2]), (scatter.earlier**2, scatter.latest**2))
         return Left(1.0, 1.0, 1.0, 1.0, (x.latent.reach[0], earlier, 0.0))
     rho = (x.pair(others) - x.mean**2) / variance
-    least = 1 / taps + (1 - 1 / taps) * min(rho**2, 1.0)
+    near = lags.within(x, round(taps ** (1 / _map(x)[0])), m2=x.mean**2)
+    least = 1 / taps + (1 - 1 / taps) * min(rho**2, 1.0) if near is None else near
     axes, places = _map(law)
     added, strides = widening(taps, axes), min(places / _map(x)[1], 1.0) ** (2 / axes)
     kept = [max((s / (s + added)) ** (axes / 2), least) for s in x.latent.reach]

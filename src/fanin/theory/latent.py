@@ -15,6 +15,7 @@ from fanin.theory.records import replace
 
 if TYPE_CHECKING:
     from fanin.theory.border import Border
+    from fanin.theory.lags import Lags
 
 FEATURE = "feature"
 ALONG = frozenset(("position",))
@@ -130,6 +131,7 @@ class Latent:
         excess: what the law of the weights adds to the relative variance of a feature's mean square over places.
         picked: of how many the largest few are (see ``rules.picked``); 0 where they are not.
         border: correlations between places of a map by how near they are to its border (see ``border``).
+        lags: correlations between places of a map by how far apart they are (see ``lags``).
         terms: of a sum, the latents (id and views) that it was made of and its correlation with each.
         uneven: how far a channel over its places is from a Gaussian.
         aside: by how much less its places correlate than ``corr`` says, for what they were made of was uneven.
@@ -160,6 +162,7 @@ class Latent:
     mean_of: tuple[int, tuple, tuple, float] | None = None
     picked: int = 0
     border: Border | None = None
+    lags: Lags | None = None
     excess: float = 0.0
     terms: Mapping[tuple, float] = field(default_factory=dict)
     uneven: Uneven = field(default_factory=Uneven)

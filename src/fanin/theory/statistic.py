@@ -18,7 +18,7 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import chi2
 
-from fanin.theory import between, border, grid
+from fanin.theory import between, border, border_norm, grid, lags
 from fanin.theory.law import FEATURE, Groups, Law
 from fanin.theory.mehler import mehler
 from fanin.theory.records import remembered
@@ -84,13 +84,14 @@ def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None
         return settled
     spread, squares = 0.0, {}
     if shared is not None:
-        squares = border.squared(x, axes, removed) or _squared(x, axes, groups, removed)
+        squares = border_norm.squared(x, axes, removed) or _squared(x, axes, groups, removed)
     for differ, p in pair_counts(x, axes, groups):
         spread += 0.0 if FEATURE in differ else p * x.latent.excess
         if shared is None:
             spread += p * _squares_covariance(x, differ) / variance**2
             continue
         square = squares.get(differ, ((x.pair(differ) if differ else x.second) - removed) ** 2) / variance**2
+        square += uneven_lags(x, differ) / variance**2
         spread += p * (2 * (square + scatter(x, differ, variance)) + _fourth_cumulant(x, differ) / variance**2)
     return 2 / spread if spread > 0 else np.inf
 
@@ -115,8 +116,17 @@ def independent(x: Law, axes: tuple[int, ...], groups: int, shared: float) -> fl
     variance = x.second - shared
     if variance <= 1e-13 * x.second:
         return np.inf
-    pairs = [(p, x.pair(d) if d else x.second) for d, p in pair_counts(x, axes, groups) if FEATURE not in d]
-    return 1 / max(sum(p * ((both - shared) / variance) ** 2 for p, both in pairs), 1e-300)
+    pairs = [(p, d, x.pair(d) if d else x.second) for d, p in pair_counts(x, axes, groups) if FEATURE not in d]
+    return 1 / max(sum(p * ((both - shared) ** 2 + uneven_lags(x, d)) / variance**2 for p, d, both in pairs), 1e-300)
+
+
+def uneven_lags(x: Law, differ: Groups) -> float:
+    """Variance over pairs of places of their pair moment for how far apart they are, beside what scatters anyway."""
+    sizes = border.sizes_of(x)
+    if differ != lags.PLACES or sizes is None or not lags.told(x):
+        return 0.0
+    table, known = lags.moments(x, sizes), pair_deviation(x, differ)
+    return max(lags.mean(table**2, sizes) - lags.mean(table, sizes) ** 2 - known.certain**2, 0.0)
 
 
 def scatter(x: Law, differ: Groups, variance: float) -> float:
@@ -193,10 +203,25 @@ def _squared(x: Law, axes: tuple[int, ...], groups: int, removed: float) -> dict
     return {s: between.mean((t - beside[s] + removed) ** 2, weight) for s, t in tables.items()}
 
 
-def mean_inverse(variance: float, eps: float, f: float) -> float:
+def split(x: Law, axes: tuple[int, ...], shared: float, variance: float, f: float) -> tuple[float, float]:
+    """Of a channel's variance what one pattern makes, a chi^2 of one, and the degrees of freedom of the rest.
+
+    All channels of a padded map whose mean is large have its border in common, each times a number of its own.
+    """
+    own = min(border_norm.leading(x, axes, shared), variance)
+    rest = 2 * variance**2 / f - 2 * own**2 if np.isfinite(f) else 0.0
+    if own <= 0 or rest <= 0 or own >= variance:
+        return 0.0, f
+    return own, 2 * (variance - own) ** 2 / rest
+
+
+def mean_inverse(variance: float, eps: float, f: float, one: float = 0.0) -> float:
     """E[1 / (s^2 + eps)] for ``s^2 = variance chi^2_f / f``: the integral over t of e^(-eps t) (1 + 2 t v / f)^(-f/2).
 
     Without eps it is ``f / (f - 2) / variance``; eps keeps it finite where f is 2 or less.
+
+    Args:
+        one: of the variance what is a chi^2 of one degree of freedom, beside a rest of f.
 
     Example:
         >>> round(mean_inverse(0.5, 0.0, 7.0), 4)
@@ -204,11 +229,13 @@ def mean_inverse(variance: float, eps: float, f: float) -> float:
     """
     if variance <= 0 or not np.isfinite(f):
         return 1 / (variance + eps)
-    if f > 2 and eps <= 1e-9 * variance:
+    if f > 2 and eps <= 1e-9 * variance and not one:
         return f / (f - 2) / variance
     t = np.exp(LOG_T) / variance
     with np.errstate(under="ignore", over="ignore"):
-        return float(np.trapezoid(t * np.exp(-eps * t - f / 2 * np.log1p(2 * t * variance / f)), LOG_T))
+        power = -eps * t - f / 2 * np.log1p(2 * t * (variance - one) / f)
+        power = power - np.log1p(2 * t * one) / 2 if one else power
+        return float(np.trapezoid(t * np.exp(power), LOG_T))
 
 
 def straightness(variance: float, eps: float, degrees: float) -> float:

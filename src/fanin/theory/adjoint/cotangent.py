@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fanin.theory.given import Given
 
 _bases = itertools.count()
+ALONG = frozenset(("position",))
 ALIGNED = -1
 """Base of what is a function of the tensor's latent alone: one everywhere, known to the weights that made it."""
 
@@ -73,6 +74,7 @@ class Part:
         ratio: correlation of the base between places that differ in the groups of the key.
         values: (levels, POINTS) the function of the tensor's latent, or None for one.
         matrix: correlation of the base between every two positions, where they differ (see ``sequence``).
+        lags: the same between places of a map by how far apart they are (see ``lagged``).
         balanced: groups over whose places the part sums to exactly zero: behind a softmax what a row has in common
             drops out, and before a norm what its mean takes away. What adds to all of them has no gradient.
         divided: by which variance of its own the part was divided (behind a batch norm), else None.
@@ -126,6 +128,7 @@ class Part:
     beside: tuple[Law, ...] = ()
     gate: tuple[Law, Mapping[int, float]] | None = None
     crossed: Crossed | None = None
+    lags: np.ndarray | None = None
 
     @cached_property
     def mean_second(self) -> float:
@@ -182,6 +185,12 @@ class Part:
 
         mean, ratio = self.mean_second, self.ratio.get(key, 0.0)
         less = taken(self, law)
+        if self.values is not None and key == ALONG and (self.lags is not None or law.latent.lags is not None):
+            from fanin.theory.adjoint.lagged import mean_pair
+
+            found = mean_pair(self, law)
+            if found is not None:
+                return found - less
         if self.values is None or ratio == 0.0:
             return mean * ratio - less
         if not known:

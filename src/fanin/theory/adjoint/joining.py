@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from fanin.theory import grid
-from fanin.theory.adjoint import amounts, between, orthogonal, radial, roots, sequence, summand, tied
+from fanin.theory.adjoint import amounts, between, lagged, orthogonal, radial, roots, sequence, summand, tied
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Part, both, fresh, identity
 from fanin.theory.adjoint.crossed import crossed
 from fanin.theory.law import Law, subsets
@@ -141,6 +141,7 @@ def _merged(law: Law, parts: list[Part]) -> Part:
     if more.any():
         second = np.maximum(second + more, 0.0)
     merged = fresh(second, common.ratio, matrix=matrix, balanced=both(*parts))
+    merged = replace(merged, lags=lagged.merged(law, parts))
     known = any(p.radial is not None for p in parts)
     return replace(
         merged,

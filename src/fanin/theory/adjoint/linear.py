@@ -8,8 +8,8 @@ from math import prod
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border
-from fanin.theory.adjoint import coherent, orthogonal, radial, sequence, white
+from fanin.theory import border, lags
+from fanin.theory.adjoint import coherent, lagged, orthogonal, radial, sequence, white
 from fanin.theory.adjoint.aligned import returned
 from fanin.theory.adjoint.cotangent import Cotangent, Divided, Part, fresh, translated
 from fanin.theory.adjoint.weights import ONE, Moments, along_weights, moments_of, paired, standardized, weight_part
@@ -169,6 +169,7 @@ def conv(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
         whole = lambda p: adjoint_taps(p.mean(1, keepdims=True), node, kernel)  # noqa: E731
         along = returned(g, x, channels * weight.second, whole)
         part = fresh(second, _thinned(_carried(g, x, 1), node, x, kernel))
+        part = replace(part, lags=lagged.behind_kernel(g, x, a["stride"], a["transposed"]))
         part = replace(part, orthogonal=orthogonal.behind(g, x, part, reads, n_in))
         shun = white.behind_weights(g, channels, n_in, between, lost, _within(weight, a["groups"]))
         heard = adjoint_taps(np.ones((1,) * len(node.shape)), node, kernel)
@@ -224,8 +225,16 @@ def adjoint_taps(profile: np.ndarray, node: Node, kernel: tuple[int, ...]) -> np
     return profile
 
 
-def _patches(node: Node, g: Cotangent, x: Value, kernel) -> Pair:
+def _patches(node: Node, g: Cotangent, x: Value, kernel) -> Moments:
     """Pair moments of what one tap reads at two places; taps beyond the border read zero."""
+    pair, sizes = _read_at_two(node, g, x, kernel), border.sizes_of(g.law)
+    table = None if node.attrs["transposed"] or sizes is None else lags.read(x, sizes, node.attrs["stride"])
+    if table is not None and sizes is not None and (own := pair(frozenset())) > 0:
+        table = lagged.levelled(table * (own / table.flat[0]), own, pair(lags.PLACES), sizes)
+    return Moments(pair, lags=table)
+
+
+def _read_at_two(node: Node, g: Cotangent, x: Value, kernel) -> Pair:
     a = node.attrs
     if isinstance(x, Known) and not a["transposed"] and a["groups"] == 1:
         mean, pairs = patch_pairs(np.asarray(x.array, float), node, kernel, (x.axes[0], *x.axes[2:]))

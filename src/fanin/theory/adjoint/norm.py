@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import channels, grid, uneven
-from fanin.theory.adjoint import coherent, opened, orthogonal, radial, sequence
+from fanin.theory import border, channels, grid, lags, uneven
+from fanin.theory.adjoint import coherent, lagged, opened, orthogonal, radial, sequence
 from fanin.theory.adjoint.aligned import across_features
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Divided, Part, fresh
 from fanin.theory.adjoint.itself import by_level, onto_its_bases
@@ -24,7 +25,7 @@ from fanin.theory.law import FEATURE, Groups, Law, constant, subsets
 from fanin.theory.records import replace
 from fanin.theory.rules import norm as forward
 from fanin.theory.state import Value, as_law
-from fanin.theory.statistic import agreement, freedom, mean_inverse, pair_counts, shared_by, shared_moment
+from fanin.theory.statistic import agreement, freedom, mean_inverse, pair_counts, shared_by, shared_moment, split
 
 
 def norm(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
@@ -75,7 +76,8 @@ def _beside_signal(g: Cotangent, gained: Gained) -> Cotangent:
     """g x^, summed in the gradient of a norm's weight; x^ is read off the result's own latent, which g may follow."""
     signal = gained.undone(g.law)
     parts = [
-        Part(p.base, p.second, p.ratio, _times(signal, p.values), p.matrix, orthogonal=p.orthogonal) for p in g.parts
+        Part(p.base, p.second, p.ratio, _times(signal, p.values), p.matrix, orthogonal=p.orthogonal, lags=p.lags)
+        for p in g.parts
     ]
     return Cotangent(g.law, tuple(parts))
 
@@ -156,12 +158,18 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
     shared = shared_moment(x, axes, groups) if centred else 0.0
     variance = max(x.second - shared + (uneven.shortfall(x) if centred else 0.0), 0.0)
     f = freedom(x, axes, groups, shared if centred else None)
-    factor = scale2 * _inverse_by_channel(x, axes, eps, centred, mean_inverse(variance, eps, f))
+    factor = scale2 * _inverse_by_channel(x, axes, eps, centred, _inverse(x, axes, eps, shared, variance, f))
     less = lambda s: shared_by(x, s, axes, groups) if centred else 0.0  # noqa: E731
     unit = lambda s: (x.pair(s) - less(s)) / max(variance, 1e-300)  # noqa: E731
     left = max(second * keep, 1e-300)
 
-    across = crossed(lambda s: g.pair(s) if s else second, lambda s: unit(s) if s else 1.0, _sizes(x, axes, groups))
+    by_lag, unit_by_lag = lagged.moments(g), _unit_by_lag(x, unit, less(lags.PLACES), variance)
+    across = crossed(
+        lambda s: g.pair(s) if s else second,
+        lambda s: unit(s) if s else 1.0,
+        _sizes(x, axes, groups),
+        _together(by_lag, unit_by_lag, x),
+    )
     alone = across(frozenset())
 
     def taken(s: Groups) -> float:
@@ -174,6 +182,14 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
 
     ratio = {s: float(np.clip((g.pair(s) - taken(s)) / left, -1, 1)) for s in subsets(x.groups)}
     part = fresh(g.profile() * keep * factor, ratio, balanced=_removed(x, axes) if centred else frozenset())
+    if by_lag is not None or unit_by_lag is not None:
+        near = by_lag if by_lag is not None else g.pair(lags.PLACES)
+        alike = unit_by_lag if unit_by_lag is not None else unit(lags.PLACES)
+        apart = 1 - unit(lags.PLACES)
+        met = across(lags.PLACES) + (alone - across(lags.PLACES)) * (1 - (1 - alike) / max(apart, 1e-12))
+        table = np.array((near - removed_mean - 2 * met - (removed_signal - 2 * alone) * alike) / left)
+        table.flat[0] = 1.0
+        part = replace(part, lags=np.clip(table, -1, 1))
     if _one_gain(gained):
         part = replace(
             part, same=onto_its_bases(part, g, x, np.sign(1.0 if gained.gain is None else gained.gain.mean), keep)
@@ -190,6 +206,23 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
     divided = replace(whole, chance=by_chance[0], met=by_chance[1], pieces=apart)
     known = orthogonal.of_norm(part, x, divided, left * float(np.mean(factor)))
     return replace(part, divided=divided, white=g.white, orthogonal=known)
+
+
+def _unit_by_lag(x: Law, unit, less: float, variance: float) -> np.ndarray | None:
+    """E[x^ x^'] by lag."""
+    sizes = border.sizes_of(x)
+    if not lags.told(x) or sizes is None or variance <= 0:
+        return None
+    return lagged.levelled((lags.moments(x, sizes) - less) / variance, 1.0, unit(lags.PLACES), sizes)
+
+
+def _together(g: np.ndarray | None, x: np.ndarray | None, law: Law) -> Callable[[Groups], float | None]:
+    """Mean over pairs of places of E[g g'] E[x^ x^'], lag by lag."""
+    sizes = border.sizes_of(law)
+    if g is None or x is None or sizes is None or g.shape != x.shape:
+        return lambda s: None
+    both = lags.mean(g * x, sizes)
+    return lambda s: both if s == lags.PLACES else None
 
 
 def _sizes(x: Law, axes, groups: int) -> dict[str, float]:
@@ -220,8 +253,13 @@ def _inverse_by_channel(x: Law, axes, eps: float, centred: bool, mean: float) ->
     for one in told.laws:
         shared = shared_moment(one, axes) if centred else None
         variance = max(one.second - (shared or 0.0) + (uneven.shortfall(one) if centred else 0.0), 0.0)
-        each.append(mean_inverse(variance, eps, freedom(one, axes, 1, shared)))
+        each.append(_inverse(one, axes, eps, shared or 0.0, variance, freedom(one, axes, 1, shared)))
     return np.array(each)[told.which]
+
+
+def _inverse(x: Law, axes, eps: float, shared: float, variance: float, f: float) -> float:
+    own, rest = split(x, axes, shared, variance, f)
+    return mean_inverse(variance, eps, rest, own)
 
 
 def _removed(x: Law, axes) -> Groups:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import product
+from math import prod
+
 import numpy as np
 from scipy.special import ndtri
 
 from fanin.graph import Node
-from fanin.theory import grid
+from fanin.theory import grid, lags
+from fanin.theory.adjoint import lagged
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.adjoint.itself import onto_its_bases
 from fanin.theory.adjoint.linear import adjoint_taps
 from fanin.theory.contraction import axis_groups
+from fanin.theory.fields import Maxima
+from fanin.theory.lags import PLACES
 from fanin.theory.largest import agreement
 from fanin.theory.largest import chance as chances
 from fanin.theory.law import FEATURE, Groups, Law, subsets
 from fanin.theory.records import replace
-from fanin.theory.rules.maximum import inside
+from fanin.theory.rules.maximum import inside, maxima, windows_of
 from fanin.theory.rules.pool import _taps
 from fanin.theory.state import Value, as_law
 
@@ -33,26 +39,37 @@ def pool(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
     n_in, n_out = float(np.prod(x.shape[first:])), float(np.prod(node.shape[first:]))
     along = frozenset(t for axis in x.axes[first:] for t in axis_groups(axis)) - {FEATURE}
     mean = node.attrs["op"] == "mean"
+    near = lagged.behind_means(g, x, windows_of(node), alone=not mean) if first == 2 and along == PLACES else None
     if mean and first == 2:
         divisor = n if node.attrs.get("count_pad", True) else taps
         reads = [adjoint_taps(np.broadcast_to(1 / divisor**k, taps.shape), conv_like, kernel) for k in (1, 2)]
         second = adjoint_taps(profile / divisor**2, conv_like, kernel)
-        part = _of_means(g, x, along, second, reads, taps / divisor)
+        part = _of_means(g, x, along, second, reads, taps / divisor, _met(g, node, near), near)
         same = node.shape == x.shape
         return [[replace(part, same=onto_its_bases(part, g, x, 1.0, part.mean_second / g.second))] if same else [part]]
     r = 0.0 if mean else inside(node, x, along)
     twice = (0.0, 0.0) if mean else windows_with_one_largest(node, first)
+    found = None if mean or first != 2 else maxima(node, x, along)
+    if found is not None:
+        twice = _of_drawn(found, g, node.shape[2:], twice)
     ratio = shared_out(g, x, along, float(np.mean(taps)), n_in, n_out, mean, twice)
     if mean:
         return [[fresh(profile * n_out / (n * n_in), ratio)]]
     second = adjoint_taps(profile / taps, conv_like, kernel) if first == 2 else profile * n_out / n_in
     second = second * several(g, along, twice[0])
-    return [to_the_largest(x, second, ratio, float(np.mean(taps)), r)]
+    sent = to_the_largest(x, second, ratio, float(np.mean(taps)), r)
+    if near is None:
+        return [sent]
+    own = float(np.mean(second)) * float(np.mean(taps)) ** 2
+    near = near / max(own, 1e-300)
+    near.flat[0] = 1.0
+    return [[replace(sent[0], lags=near), *sent[1:]]]
 
 
 def _of_means(
-    g: Cotangent, x: Law, along: Groups, second: np.ndarray, reads: list[np.ndarray], whole: np.ndarray
-) -> Part:
+    g: Cotangent, x: Law, along: Groups, second: np.ndarray, reads: list[np.ndarray], whole: np.ndarray,
+    met: float, near: np.ndarray | None,
+) -> Part:  # fmt: skip
     """What means over windows send back: an input hears all windows that read it, which may overlap.
 
     With T_1 and T_2 the sums over an input's windows of their weight and of its square, and a the cotangent's square
@@ -63,11 +80,14 @@ def _of_means(
         second: the first term.
         reads: T_1 and T_2.
         whole: sum of the weights of every window.
+        met: pair moment of two windows that one input is in.
+        near: what two inputs get, by lag.
     """
     n_in, n_out = (float(np.prod(law.shape[2:])) for law in (x, g.law))
     crossed, alone = reads[0] ** 2 - reads[1], float(np.mean(reads[1]))
     pair = lambda s: g.pair(s & g.law.groups) if s & g.law.groups else g.second  # noqa: E731
-    one = {s: alone * pair(s) + float(np.mean(crossed)) * pair(s | along) for s in (frozenset(), *subsets(x.groups))}
+    beside = lambda s: met if s == along else pair(s)  # noqa: E731
+    one = {s: alone * pair(s) + float(np.mean(crossed)) * beside(s | along) for s in (frozenset(), *subsets(x.groups))}
     own = max(one[frozenset()], 1e-300)
     found = {}
     for s in subsets(x.groups):
@@ -75,8 +95,20 @@ def _of_means(
         total = n_out * float(np.mean(whole**2)) * pair(rest)
         total = total + n_out * (n_out - 1) * float(np.mean(whole)) ** 2 * (pair(rest | along) if n_out > 1 else 0.0)
         found[s] = (total / n_in - one[rest]) / max(n_in - 1, 1.0) / own if s & along else one[s] / own
-    second = np.maximum(second + crossed * (pair(along) if n_out > 1 else 0.0), 0.0)
-    return fresh(second, {s: float(np.clip(r, -1, 1)) for s, r in found.items()})
+    second = np.maximum(second + crossed * (met if n_out > 1 else 0.0), 0.0)
+    part = fresh(second, {s: float(np.clip(r, -1, 1)) for s, r in found.items()})
+    return part if near is None else replace(part, lags=near / near.flat[0])
+
+
+def _met(g: Cotangent, node: Node, near: np.ndarray | None) -> float:
+    """Mean product of the gradients of two windows that one input is in."""
+    pair = g.pair(PLACES & g.law.groups)
+    if near is None:
+        return pair
+    alone, both = 1.0, 1.0
+    for n, m, w in zip(node.attrs["input_size"], node.shape[2:], windows_of(node), strict=True):
+        alone, both = alone * w[0] / w[1], both * float(lagged.gathered(n, m, *w)[0].sum())
+    return (float(near.flat[0]) - alone * g.second) / (both - alone) if both > alone * (1 + 1e-9) else pair
 
 
 def to_the_largest(
@@ -127,6 +159,22 @@ def windows_with_one_largest(node: Node, first: int) -> tuple[float, float]:
         count = np.multiply.outer(count, (out - np.abs(apart)) / out).ravel()
     other = count * (shared < n)
     return float(np.sum(other * shared / (2 * n - shared))), float(np.sum(other * shared) / n**2)
+
+
+def _of_drawn(found: Maxima, g: Cotangent, out: tuple[int, ...], twice: tuple[float, float]) -> tuple[float, float]:
+    """The same of windows of a map that were drawn, in units of what all pairs of windows have in common."""
+    ratio, near, total = g.ratios().get(PLACES & g.law.groups, 0.0), lagged.ratios(g), 0.0
+    for lag in product(*(range(n) for n in found.same.shape)):
+        if not any(lag) or any(k >= n for k, n in zip(lag, out, strict=True)):
+            continue
+        many = prod((2 if k else 1) * (n - k) / n for k, n in zip(lag, out, strict=True))
+        alike = ratio
+        if near is not None:
+            alike = float(
+                lags.along(near, [lags.between(n, np.array([k])) for k, n in zip(lag, out, strict=True)]).flat[0]
+            )
+        total += many * float(found.same[lag]) * (alike / ratio if ratio else 0.0)
+    return total, twice[1]
 
 
 def several(g: Cotangent, along: Groups, twice: float) -> float:

@@ -22,12 +22,15 @@ Pair = Callable[[Groups], float]
 SAME = frozenset()
 
 
-def crossed(g: Pair, x: Pair, sizes: dict[str, float]) -> Pair:
+def crossed(
+    g: Pair, x: Pair, sizes: dict[str, float], together: Callable[[Groups], float | None] = lambda s: None
+) -> Pair:
     """``C`` of two places of a statistic by the groups in which they differ.
 
     Args:
         g, x: pair moments of the gradient and of the normalized signal; the mean square for none.
         sizes: number of places along each group of the statistic; of features g is independent.
+        together: mean over pairs that differ in these groups of the product of both, where it is not that of the means.
     """
     places = {t: n for t, n in sizes.items() if t != FEATURE and n > 1}
     count = prod(sizes.values())
@@ -41,7 +44,8 @@ def crossed(g: Pair, x: Pair, sizes: dict[str, float]) -> Pair:
                     frozenset(t for t, differs in zip(places, which, strict=True) if differs)
                     for which in ([a for _, a, _ in one], [b for _, _, b in one])
                 )
-                total += many * g(of_g) * x(of_x)
+                both = together(of_g) if of_g == of_x and not s else None
+                total += many * (g(of_g) * x(of_x) if both is None else both)
         return total / count
 
     return between

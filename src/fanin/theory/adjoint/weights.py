@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fanin.theory import grid, places, zero_sum
-from fanin.theory.adjoint import sequence
+from fanin.theory import border, grid, lags, places, zero_sum
+from fanin.theory.adjoint import lagged, sequence
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.adjoint.orthogonal import least
 from fanin.theory.contraction import known_pairs
@@ -34,11 +34,13 @@ class Moments:
         pair: E[x x'] of places that differ in a set of groups; the mean square for none.
         profile: mean square at every place, with the axes of the cotangent (each full or one); None where unknown.
         matrix: E[x x'] between every two positions of a sequence of the given length; None where one number will do.
+        lags: E[x x'] by how far apart two places of a map are; None where one number will do.
     """
 
     pair: Callable[[Groups], float]
     profile: np.ndarray | None = None
     matrix: Callable[[int], np.ndarray | None] = lambda size: None
+    lags: np.ndarray | None = None
 
     def __call__(self, differ: Groups) -> float:
         """The pair moment."""
@@ -91,7 +93,8 @@ def paired(g: Cotangent, x: Moments | Callable[[Groups], float], axes: tuple[Axi
     if g.met and places.POSITION in sizes:
         total += g.second * g.met * max(x(frozenset()) - x(ALONG), 0.0)
     for s in subsets(frozenset(n for n, k in sizes.items() if k > 1)):
-        between = _between_positions(g, x, sizes) if s == ALONG else None
+        between = _by_lag(g, x) if s == ALONG else None
+        between = _between_positions(g, x, sizes) if s == ALONG and between is None else between
         total += between if between is not None else float(np.prod([sizes[n] - 1 for n in s])) * g.pair(s) * x(s)
     return max(total, sum(least(p, g.law) for p in g.parts) if x is ONE else 0.0)
 
@@ -106,6 +109,15 @@ def _own(g: Cotangent, x: Moments) -> float:
     if any(n != m and 1 not in (n, m) for n, m in zip(profile.shape, x.profile.shape, strict=False)):
         return g.second * x(frozenset())
     return float(np.mean(profile * x.profile))
+
+
+def _by_lag(g: Cotangent, x: Moments) -> float | None:
+    """Sum over other places of a map, by how far they are; None where one number does for one side."""
+    sizes, table = border.sizes_of(g.law), lagged.moments(g) if x.lags is not None else None
+    if sizes is None or table is None or x.lags is None or table.shape != x.lags.shape:
+        return None
+    table = lagged.levelled(table, g.second, g.pair(ALONG), sizes)
+    return (float(np.prod(sizes)) - 1) * lags.mean(table * x.lags, sizes)
 
 
 def _between_positions(g: Cotangent, x: Moments, sizes: dict[str, float]) -> float | None:

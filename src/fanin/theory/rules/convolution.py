@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border, folds, kurtosis, spread, windows, zero_sum
+from fanin.theory import border, folds, kurtosis, lags, spread, windows, zero_sum
 from fanin.theory.contraction import about_sums, add_bias, apart, known_pairs, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, Source, gaussian, subsets
 from fanin.theory.records import replace
@@ -31,7 +31,7 @@ def conv(node: Node, *inputs: Law | Known) -> Law:
         and not a["transposed"]
         and a["groups"] == 1
     ):
-        law = _first(node, x, weight, kernel, shape, axes)
+        law = _lagged(_first(node, x, weight, kernel, shape, axes), x, node, 0.0)
     else:
         profile = (
             x.profile(x.seconds) if isinstance(x, Law) else np.mean(np.asarray(x.array, float) ** 2, 1, keepdims=True)
@@ -47,10 +47,20 @@ def conv(node: Node, *inputs: Law | Known) -> Law:
             of["taken"] = tap_sum(np.ones((1,) * len(source.shape)), node, kernel) / float(np.prod(kernel))
         law = weighted_sum(source, weight, n, frozenset((FEATURE,)), diagonal, shape, axes, **of)
         law = law if "taken" in of else _bordered(law, source, weight, channels, node, kernel)
+        law = _lagged(law, x, node, source.mean**2 if "taken" in of else 0.0)
     law = add_bias(law, bias, 1)
     if not isinstance(x, Law) or float(np.prod(kernel)) != 1:
         return law
     return replace(law, latent=replace(law.latent, source=Source(x.latent.id, int(channels))))  # as of a dense layer
+
+
+def _lagged(law: Law, x: Law | Known, node: Node, unheard: float) -> Law:
+    """What outputs have in common by how far apart they are, as the places that one tap reads for both."""
+    if node.attrs["transposed"] and any(s > 1 for s in node.attrs["stride"]):
+        return law
+    if isinstance(x, Law):
+        return lags.drawn(law, x, node.attrs["stride"], unheard)
+    return lags.of_known(law, x, node.attrs["stride"])
 
 
 def _bordered(law: Law, x: Law, weight: Law, channels: float, node: Node, kernel: tuple[int, ...]) -> Law:

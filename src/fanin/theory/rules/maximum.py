@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border, grid, outermost
+from fanin.theory import border, channels, fields, grid, lags, outermost
 from fanin.theory.border import Border
 from fanin.theory.contraction import axis_groups
-from fanin.theory.largest import common, largest, largest_latent
+from fanin.theory.largest import common, largest, largest_latent, variance
+from fanin.theory.latent import Scatter
 from fanin.theory.law import (
     FEATURE,
     MAX_VARIANCES,
+    Atom,
     Axis,
     Groups,
     Law,
@@ -19,6 +21,7 @@ from fanin.theory.law import (
     fresh_latent,
     latent_for,
     levels_of_squares,
+    subsets,
 )
 from fanin.theory.places import POSITION
 from fanin.theory.records import replace
@@ -33,6 +36,9 @@ def of_windows(node: Node, x: Law, axes: tuple[Axis, ...], groups: Groups, taps:
         groups: that a window's elements differ in.
         taps: number of real elements under every window.
     """
+    told = border.features(x)
+    if told is not None and len(told.laws) <= border.FEW and axes[1] == (Atom(node.shape[1], FEATURE),):
+        return _of_kinds(node, x, axes, groups, taps, told)
     r = inside(node, x, groups)
     order = np.argsort(x.seconds, kind="stable")
     rows = grid.increasing(x.values[order])
@@ -43,16 +49,47 @@ def of_windows(node: Node, x: Law, axes: tuple[Axis, ...], groups: Groups, taps:
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = np.sqrt(numbers / x.seconds[order][nearest])
     scale = np.where(np.isfinite(scale), scale, 1.0)
-    code = level + len(numbers) * counts.astype(np.int64)
-    codes, level = np.unique(np.broadcast_to(code, np.broadcast_shapes(level.shape, counts.shape)), return_inverse=True)
-    tops = {n: largest_latent(int(n), r) for n in np.unique(codes // len(numbers))}
-    values = np.stack(
-        [grid.at(rows[nearest[k]], tops[n]) * scale[k] for n, k in zip(*divmod(codes, len(numbers)), strict=True)]
-    )
-    values, level = compress(values, level.reshape(code.shape).astype(np.int32))
+    alike, kind = _by_kind(node, x, groups, r)
+    code = level + len(numbers) * (kind + len(alike) * counts.astype(np.int64))
+    codes, level = np.unique(code, return_inverse=True)
+    (which, of), values = divmod(codes, len(numbers)), []
+    for n, k, own in zip(*divmod(which, len(alike)), of, strict=True):
+        values.append(grid.at(rows[nearest[own]], largest_latent(int(n), float(alike[k]))) * scale[own])
+    values, level = compress(np.stack(values), level.reshape(code.shape).astype(np.int32))
     law = Law(node.shape, axes, values, level, _latent(x, groups, float(np.mean(counts)), r), x.exact, x.note)
+    found = maxima(node, x, groups)
+    near = None if found is None else fields.by_lag(x, node.shape, windows_of(node), found)
+    law = law if near is None else lags.with_correlations(law, near, whole=True)
+    law = replace(
+        law,
+        latent=replace(law.latent, spread=_scattered(x, law, found, r, float(np.mean(counts))), reach=x.latent.reach),
+    )
     law = _bordered(node, law, x, float(np.mean(counts)))
     return law if len(x.values) == 1 else law.marked("max pooling of places with different laws")
+
+
+def _of_kinds(
+    node: Node, x: Law, axes: tuple[Axis, ...], groups: Groups, taps: np.ndarray, told: channels.Kinds
+) -> Law:
+    """Of a map whose features are of several laws, as pieces of a concatenation: each has the largest of its own."""
+    made = []
+    for one in told.laws:
+        shape = (node.shape[0], one.shape[1], *node.shape[2:])
+        made.append(of_windows(replace(node, shape=shape), one, (axes[0], one.axes[1], *axes[2:]), groups, taps))
+    law = channels.joined(replace(x, shape=node.shape, axes=axes), told, made)
+    law = lags.joined(law, told.shares, made)
+    if x.latent.pieces is None:
+        return law
+    return replace(law, latent=replace(law.latent, pieces=channels.pieces(law, made, 1)))
+
+
+def _scattered(x: Law, law: Law, found: fields.Maxima | None, r: float, n: float) -> dict[Groups, Scatter]:
+    """Scatter of the correlations of the largest: as of means over windows, to the first order."""
+    if not x.latent.spread or n <= 1:
+        return dict(x.latent.spread)
+    within = r + (1 - r) / n
+    top = found.variance if found is not None else r + (1 - r) * variance(max(round(n), 1))
+    return {s: x.spread(s).times(within / top) for s in subsets(law.groups)}
 
 
 FEWEST = 2.0
@@ -78,12 +115,40 @@ def inside(node: Node, x: Law, groups: Groups) -> float:
     """Correlation of two elements of a window; of a map that carries a border as near to each other as they are."""
     if not groups:
         return 0.0
+    found = maxima(node, x, groups)
+    if found is not None:
+        return round(found.alike, 4)
     taps = _read(node, x)
     if taps is None:
         return max(x.correlation(groups), 0.0)
     share, count = taps
     of = np.diag(share @ _corr(x)[frozenset((POSITION,))] @ share.T)
     return float(np.clip(count @ of / count.sum(), 0, 1))
+
+
+def _by_kind(node: Node, x: Law, groups: Groups, r: float) -> tuple[np.ndarray, np.ndarray]:
+    """Correlations inside windows of each kind, and the kind of every window, with the axes of the result.
+
+    Of a map that carries a border all pairs of a kind are more alike by what neighbours are.
+    """
+    taps, told = _read(node, x) if groups == lags.PLACES else None, maxima(node, x, groups)
+    tied = None if told is None else fields.ties(x, node.shape, windows_of(node))
+    mean, near = x.correlation(lags.PLACES), 0.0
+    if taps is not None:
+        of = np.clip(np.diag(taps[0] @ _corr(x)[lags.PLACES] @ taps[0].T), 0, 1)
+    elif tied is not None:
+        of = np.full(len(tied), max(mean, 0.0))
+    else:
+        return np.array([r]), np.zeros((1,) * len(node.shape), np.int64)
+    if told is not None:  # beyond what any two have
+        near = max(r - mean, 0.0) / max(1 - mean, 1e-12)
+    alike = np.clip(of + (1 - of) * near * (1.0 if tied is None else tied), 0, 1)
+    return np.round(alike, 4), border.kinds(tuple(node.shape[2:])).of.reshape(1, 1, *node.shape[2:])
+
+
+def maxima(node: Node, x: Law, groups: Groups) -> fields.Maxima | None:
+    """What windows of a map have in common whose neighbours are alike, or that overlap."""
+    return fields.maxima(x, windows_of(node)) if groups == lags.PLACES else None
 
 
 def _corr(x: Law) -> dict[Groups, np.ndarray]:
@@ -210,4 +275,4 @@ def _numbers(rows: np.ndarray, x: Law, dims: tuple[int, ...]) -> tuple[np.ndarra
     return distinct, level.reshape(kept).astype(np.int32)
 
 
-__all__ = ["along", "inside", "of_windows", "windows_of"]
+__all__ = ["along", "inside", "maxima", "of_windows", "windows_of"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border, ends, flattened, given, grid, overlap, places, prefix, shifts, shut, turns
+from fanin.theory import border, ends, flattened, given, grid, lags, overlap, places, prefix, shifts, shut, turns
 from fanin.theory.across import permuted
 from fanin.theory.border import Border
 from fanin.theory.channels import pieces
@@ -55,7 +55,7 @@ def _viewed(node: Node, law: Law, axes: tuple[Axis, ...], level: np.ndarray) -> 
         else:
             kept = _padded(node, law) if how == "pad" else None
             matrix = shifts.padded(law, node.attrs["widths"]) if how == "pad" else None
-            latent = replace(cut(node, law, latent, mark), matrix=matrix, border=kept)
+            latent = replace(cut(node, law, latent, mark), matrix=matrix, border=kept, lags=lags.moved(node, law))
             latent = shifts.named(latent) if mark[0] == shifts.SHIFT else latent
         source = overlap.cut(latent.source) if how == "slice" and node.shape != law.shape else latent.source
         latent = replace(latent, mirrored=0.0, source=source)

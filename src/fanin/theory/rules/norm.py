@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border, channels, grid, spread, uneven
+from fanin.theory import border_norm, channels, grid, lags, spread, uneven
 from fanin.theory.combine import binary, with_rest
 from fanin.theory.contraction import axis_groups, axis_size
 from fanin.theory.law import FEATURE, Law, latent_for
@@ -68,7 +68,8 @@ def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = Tru
         return of_one_length(_per_place(x, axes, eps, centred), x, axes, centred)
     told = channels.kinds(x, axes)
     if told is not None:
-        return channels.joined(x, told, [normalized(one, axes, eps, centred=centred) for one in told.laws])
+        made = [normalized(one, axes, eps, centred=centred) for one in told.laws]
+        return lags.joined(channels.joined(x, told, made), told.shares, made)
     shared = shared_moment(x, axes, groups) if centred else 0.0
     variance = max(x.second - shared + (uneven.shortfall(x) if centred else 0.0), 0.0)
     if variance <= 1e-13 * x.second:
@@ -102,7 +103,8 @@ def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = Tru
         told["settled"] = reduced, law.values, degrees * ((variance + eps) / eps) ** 2 if eps else np.inf
     law = replace(law, latent=replace(latent, **told))
     if centred and FEATURE not in reduced and reduced >= x.groups:
-        law = border.centred(law, x, shared, wanted, float(scale))
+        law = border_norm.centred(law, x, shared, wanted, float(scale))
+    law = lags.centred(law, x, less(lags.PLACES), float(scale))
     if not x.latent.spread or wanted <= 0:
         return law
     scatter = {s: of.times(float(scale) ** 2) for s, of in spread.of_sum(law, (x,)).items()}

@@ -10,9 +10,10 @@ import numpy as np
 from scipy.special import gammaincinv
 
 from fanin.graph import Node
-from fanin.theory import border, grid, levels, prefix, windows
+from fanin.theory import border, fields, grid, lags, levels, prefix, windows
 from fanin.theory.combine import apply, matched, with_rest
 from fanin.theory.contraction import axis_groups
+from fanin.theory.latent import Scatter
 from fanin.theory.law import (
     FEATURE,
     MAX_LEVELS,
@@ -24,11 +25,13 @@ from fanin.theory.law import (
     fresh_latent,
     gaussians,
     latent_for,
+    subsets,
 )
 from fanin.theory.places import POSITION
 from fanin.theory.records import replace
 from fanin.theory.rules import maximum, picked
 from fanin.theory.rules.convolution import as_conv, tap_sum
+from fanin.theory.spread import pair_deviation
 from fanin.theory.state import Value, as_law
 from fanin.theory.statistic import pair_counts
 
@@ -65,16 +68,46 @@ def _mean(node: Node, x: Law, axes, groups: Groups, taps: np.ndarray) -> Law:
     n = float(np.prod(node.attrs["kernel"]))
     divisor = n if node.attrs.get("count_pad", True) else taps
     pair = x.pair(groups) if groups else x.second
+    near = lags.under(x, node.shape, maximum.windows_of(node)) if groups == lags.PLACES else None
+    if near is not None and n > 1:  # of two places of one window
+        pair = (n * float(near.flat[0]) - x.second) / (n - 1)
     if len(x.shape) - len(node.attrs["kernel"]) == 2:
         profile = x.profile(x.seconds)
         profile = profile.mean(1, keepdims=True) if profile.shape[1] > 1 else profile
         own = tap_sum(profile, as_conv(node), node.attrs["kernel"])
     else:
         own = taps * x.second
-    second = (own + taps * (taps - 1) * pair) / divisor**2
+    here = own / np.maximum(taps * x.second, 1e-300)  # mean square of what a window is over, over that of all
+    second = own * (1 + (taps - 1) * _tied(node, x, near, pair) / max(x.second, 1e-300)) / divisor**2
     reads = (float(np.mean(v)) for v in (taps / divisor**2, taps * (taps - 1) / divisor**2, taps / divisor))
-    law = _averaged(x, node.shape, axes, second, taps / divisor * x.mean, groups, *reads)
+    law = _averaged(x, node.shape, axes, second, taps / divisor * x.mean * np.sqrt(here), groups, *reads)
+    law = lags.with_moments(law, near * (law.second / near.flat[0]), whole=True) if near is not None else law
+    law = replace(law, latent=replace(law.latent, spread=_scattered(x, law, near, pair, n), reach=x.latent.reach))
     return _bordered(node, law, x, bool(node.attrs.get("count_pad", True)))
+
+
+def _tied(node: Node, x: Law, near: np.ndarray | None, pair: float) -> np.ndarray | float:
+    """Pair moment of two places of a window, by window where neighbours at a border are less alike than others."""
+    tied = None if near is None or not lags.told(x) else fields.ties(x, node.shape, maximum.windows_of(node))
+    if tied is None:
+        return pair
+    inside = lags.inside(x, maximum.windows_of(node))
+    plain = x.moment_at(frozenset(), inside)
+    each = np.array([x.moment_at(frozenset(), inside * float(t)) for t in tied]) / max(plain, 1e-300)
+    return pair * each[border.kinds(tuple(node.shape[2:])).of].reshape(1, 1, *node.shape[2:])
+
+
+def _scattered(x: Law, law: Law, near: np.ndarray | None, pair: float, n: float) -> dict[Groups, Scatter]:
+    """Scatter of the correlations of means over windows.
+
+    What two places agree by, ``x_a . x_b``, their neighbours do as far as these are alike: of its deviation the share W
+    is left in means over all pairs of two windows, W the mean correlation within a window; and of the variance, W, too.
+    """
+    own = x.second - x.mean**2
+    left, after = (x.second + (n - 1) * pair) / n - x.mean**2, law.second - law.mean**2
+    if not x.latent.spread or own <= 0 or left <= 0 or after <= 0:
+        return {}
+    return {s: pair_deviation(x, s).times(left / own / after) for s in subsets(law.groups)}
 
 
 def _bordered(node: Node, law: Law, x: Law, count_pad: bool) -> Law:
@@ -182,6 +215,9 @@ def _weighted(x: Law, axes: tuple[int, ...], matrices: tuple[np.ndarray, ...]) -
         trace, gram, reads = trace * (m**2).sum(), gram * (m @ m.T).sum(), reads * m.sum() ** 2
     parity = mirror(matrices)
     second = own * (1 + parity * x.latent.mirrored) + between(x, axes, matrices, x.pair)
+    near = lags.weighted(x, tuple(shape), axes, matrices)
+    if near is not None and lags.told(x) and np.mean(second) > 0:
+        second = second * (float(near.flat[0]) / float(np.mean(second)))
     many = float(np.prod([len(m) for m in matrices]))
     # means over pairs of two outputs: of what they read alike, and of all they read
     common = (gram - trace) / max(many * (many - 1), 1)
@@ -201,7 +237,8 @@ def _weighted(x: Law, axes: tuple[int, ...], matrices: tuple[np.ndarray, ...]) -
     if all((m >= 0).all() for m in matrices) and (x.values.min() >= 0 or x.values.max() <= 0):
         law = prefix.one_sign(law)  # a decay, exp of such a sum, is no gain
     latent = replace(latent_for(law, pair, law.groups), mirrored=float(parity))
-    return replace(law, latent=latent, exact=x.exact, note=x.note, prefix=whole)
+    law = replace(law, latent=latent, exact=x.exact, note=x.note, prefix=whole)
+    return law if near is None or near.flat[0] <= 0 else lags.with_moments(law, near * (law.second / near.flat[0]))
 
 
 def between(
