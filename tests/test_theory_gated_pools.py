@@ -62,7 +62,7 @@ def test_an_input_of_several_windows():
 
 
 def test_a_control_with_windows_that_have_nothing_in_common(monkeypatch):
-    monkeypatch.setattr(pool, "windows_with_one_largest", lambda *_: (0.0, 0.0))
+    monkeypatch.setattr(pool, "_of_drawn", lambda *_: (0.0, 0.0))
     with pytest.raises(AssertionError):
         hold(found(nn.MaxPool2d(3, 2, 1), ("3",)), slack=0.05)
 

@@ -188,7 +188,7 @@ def _correlation(law: Law, wanted: np.ndarray) -> np.ndarray:
 
 
 def moved(node: Node, law: Law) -> Lags | None:
-    """The lags of places that were cut out of a map, or padded, every ``step``-th of them; None where they are mixed."""
+    """The lags of places cut out of a map, or padded, every ``step``-th of them; None where they are mixed."""
     a, old = node.attrs, carried(law)
     spatial = [i for i, axis in enumerate(law.axes) if axis_groups(axis) == PLACES]
     if a["how"] not in ("slice", "pad", "flip") or old is None or any(len(law.axes[i]) > 1 for i in spatial):
