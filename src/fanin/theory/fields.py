@@ -16,11 +16,14 @@ from itertools import product
 import numpy as np
 
 from fanin.theory import border, lags
+from fanin.theory.largest import variance
 from fanin.theory.law import Law
 
 DRAWS = 50_000
 NUMBERS = 4_000_000
 """Draws of a patch, and numbers drawn at most."""
+MOST = 625
+"""Places of a patch beyond which elements count as equally alike."""
 
 Windows = Sequence[tuple[int, int, int, int]]
 """For every axis kernel, stride, padding, dilation."""
@@ -52,6 +55,9 @@ def maxima(x: Law, windows: Windows) -> Maxima | None:
         return None
     shape = tuple(len(lags.knots(n)) for n in sizes)
     told, reach = lags.correlations(x, shape), [_reach(k, s, d) for k, s, _, d in windows]
+    if np.prod([size for size, _ in reach]) > MOST:
+        n, alike, one = int(np.prod([k for k, *_ in windows])), lags.inside(x, windows), np.ones((1,) * len(sizes))
+        return Maxima(alike, one, one, alike + (1 - alike) * variance(n))
     near = lags.along(told, [lags.between(n, np.arange(size)) for n, (size, _) in zip(sizes, reach, strict=True)])
     spec = tuple((k, s, d) for k, s, _, d in windows)
     return _drawn(np.round(near, 4).tobytes(), near.shape, spec, tuple(more for _, more in reach))

@@ -37,6 +37,11 @@ PLACES = frozenset((POSITION,))
 _TABLE = np.concatenate([np.linspace(-1, 0, 65)[:-1], np.linspace(0, 1, 257)])
 SLIGHT = 0.02
 """Neighbouring pixels that are no more alike than others but for this are as any two."""
+READ = 1 << 23
+LARGEST = 1 << 26
+"""Numbers of maps with their padding that are read of a batch (two maps at least), and of one map."""
+MIXED = 2048
+"""Places along an axis beyond which weighted sums forget lags: every two of them would be laid out."""
 CHANCE = 5.0
 """Likewise by how many standard errors."""
 
@@ -57,9 +62,20 @@ def knots(n: int) -> np.ndarray:
 
 def between(n: int, lags: np.ndarray) -> np.ndarray:
     """Weights of an axis' knots for lags of either sign, (lags, knots): linear, and the last knot's beyond it."""
+    left, share, count = _placed(n, lags)
+    found, rows = np.zeros((len(left), count)), np.arange(len(left))
+    found[rows, left] = 1 - share
+    found[rows, np.minimum(left + 1, count - 1)] += share
+    return found
+
+
+def _placed(n: int, lags: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Of lags of either sign the knot before, how far it is to the next, and how many knots there are."""
     own = knots(n)
     at = np.minimum(np.abs(lags), n - 1)
-    return np.stack([np.interp(at, own, row) for row in np.eye(len(own))], -1)
+    left = np.clip(np.searchsorted(own, at, "right") - 1, 0, max(len(own) - 2, 0))
+    width = own[np.minimum(left + 1, len(own) - 1)] - own[left]
+    return left, np.where(width > 0, (at - own[left]) / np.maximum(width, 1), 0.0), len(own)
 
 
 def along(table: np.ndarray, matrices: Sequence[np.ndarray]) -> np.ndarray:
@@ -72,10 +88,13 @@ def along(table: np.ndarray, matrices: Sequence[np.ndarray]) -> np.ndarray:
 @lru_cache(maxsize=256)
 def _counts(sizes: tuple[int, ...]) -> np.ndarray:
     """Share of each knot among the pairs of different places."""
-    rows = [np.where(np.arange(n) > 0, 2.0, 1.0) * (n - np.arange(n)) / n**2 @ between(n, np.arange(n)) for n in sizes]
     whole = np.ones(())
-    for row in rows:
-        whole = np.multiply.outer(whole, row)
+    for n in sizes:
+        at = np.arange(n)
+        often = np.where(at > 0, 2.0, 1.0) * (n - at) / n**2
+        left, share, count = _placed(n, at)
+        row = np.bincount(left, often * (1 - share), count + 1) + np.bincount(left + 1, often * share, count + 1)
+        whole = np.multiply.outer(whole, row[:count])
     alone = 1 / np.prod(sizes)
     whole[(0,) * len(sizes)] -= alone
     return whole / (1 - alone)
@@ -288,6 +307,8 @@ def weighted(x: Law, shape: tuple[int, ...], axes: Sequence[int], matrices: Sequ
         return None
     if not told(x) and all(np.count_nonzero(m, 0).max() <= 1 for m in matrices):  # nothing is read twice
         return None
+    if max(sizes) > MIXED:
+        return None
     known, read = dict(zip(axes, matrices, strict=True)), []
     for i, n in zip(spatial, sizes, strict=True):
         read.append(_read_by(known[i], n) if i in known else np.eye(len(knots(n))))
@@ -352,20 +373,29 @@ def read(x: Law | Value, out: tuple[int, ...], strides: Sequence[int]) -> np.nda
 
 
 @remembered
-def products(x: Known) -> np.ndarray:
-    """Mean product of two pixels of a channel by lag, over lags of either sign."""
-    pixels = np.asarray(x.array, float)
-    sizes, dims = pixels.shape[2:], tuple(range(1, pixels.ndim - 1))
+def products(x: Known) -> np.ndarray | None:
+    """Mean product of two pixels of a channel by lag, over lags of either sign; None of what is too large.
+
+    Of many maps every few are read.
+    """
+    sizes = x.shape[2:]
     padded = [1 << (2 * n - 1).bit_length() for n in sizes]
-    power: np.ndarray = np.zeros(())
-    for sample in pixels:  # one at a time: padded ones are large
-        power = power + (np.abs(np.fft.rfftn(sample, padded, dims)) ** 2).sum(0)
-    found = np.fft.irfftn(power, padded, tuple(range(len(sizes))))
+    if x.array.size == 0 or np.iscomplexobj(x.array) or math.prod(padded) > LARGEST:
+        return None
+    maps = x.array.reshape(-1, *sizes)
+    maps = maps[:: -(-len(maps) // max(READ // math.prod(padded), 2))]
+    found = sum((_correlated(np.asarray(one, float), padded) for one in maps), np.zeros(())) / len(maps)
     for i, n in enumerate(sizes):
         both = (np.take(found, np.arange(n), i) + np.take(found, -np.arange(n), i)) / 2
         found = both / (n - np.arange(n)).reshape((-1,) + (1,) * (found.ndim - i - 1))  # places that are so far apart
         found = np.take(found, knots(n), i)
-    return found / math.prod(pixels.shape[:2])
+    return found
+
+
+def _correlated(one: np.ndarray, padded: Sequence[int]) -> np.ndarray:
+    """Sums of products of a map and its shifts."""
+    axes = tuple(range(one.ndim))
+    return np.fft.irfftn(np.abs(np.fft.rfftn(one, padded, axes)) ** 2, padded, axes)
 
 
 __all__ = ["Lags", "along", "carried", "combined", "drawn", "moments", "of_known", "told", "under", "with_moments"]
