@@ -156,6 +156,8 @@ def _averaged(
         return base if not differ & over else whole**2 * x.pair(differ | over)
 
     law = gaussians(shape, axes, np.asarray(mean), second - np.asarray(mean) ** 2)
+    if x.values.min() >= 0 > law.values.min():
+        law = prefix.one_sign(law)  # what divides by it, or takes its root, must not meet what is not there
     latent, of = latent_for(law, pair, law.groups), _mean_of(x, law)
     terms = {} if of is None else with_rest(latent, {key: c * of[-1] for key, c in x.latent.made_of.items()})
     return replace(law, latent=replace(latent, mean_of=of, terms=terms), exact=x.exact, note=x.note)
