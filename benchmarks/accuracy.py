@@ -3,6 +3,7 @@
     python benchmarks/accuracy.py                      # the four reference models, training mode
     python benchmarks/accuracy.py --zoo --eval         # every architecture below, evaluation mode
     python benchmarks/accuracy.py --timm               # small architectures of timm, at their published sizes
+    python benchmarks/accuracy.py timm:resnet18 --smooth 6    # images that are noise through a Gaussian of 6 pixels
     python benchmarks/accuracy.py gpt2 hf:swin --json accuracy.json
 
 Each architecture is measured on several freshly drawn networks; a tensor's measured rms is the root of its mean square
@@ -92,7 +93,7 @@ def networks(target: str, options: dict, seeds: int, training: bool):
         found = resolve(target, seed=seed, small=options.get("small", False), overrides=options.get("overrides", ()))
         found.model.train(training)
         if seed == 0:
-            batch = lengthened(found.batch, options.get("seq"))
+            batch = smoothed(lengthened(found.batch, options.get("seq")), options.get("smooth", 0.0))
         yield found.model, batch
 
 
@@ -108,6 +109,28 @@ def lengthened(batch, length: int | None):
         return torch.randint(0, int(v.max()) + 1, (v.shape[0], length), generator=generator)
 
     return {k: of_length(v) for k, v in batch.items() if v.dtype != torch.int64 or v.max() > 1}
+
+
+def smoothed(batch, width: float):
+    """Images (floats with two last axes of more than one pixel) through a Gaussian, at the rms that they had."""
+    if not width:
+        return batch
+    if isinstance(batch, torch.Tensor):
+        return _smooth(batch, width)
+    if isinstance(batch, dict):
+        return {k: smoothed(v, width) for k, v in batch.items()}
+    return type(batch)(smoothed(v, width) for v in batch) if isinstance(batch, (tuple, list)) else batch
+
+
+def _smooth(x: torch.Tensor, width: float) -> torch.Tensor:
+    if not x.is_floating_point() or x.ndim < 4 or min(x.shape[-2:]) < 2:
+        return x
+    found = x.to(torch.float64)
+    for axis, n in ((-1, x.shape[-1]), (-2, x.shape[-2])):
+        shift = torch.fft.rfftfreq(n, dtype=torch.float64)
+        kernel = torch.exp(-2 * (torch.pi * width * shift) ** 2)  # of a Gaussian, round the edge
+        found = torch.fft.irfft(torch.fft.rfft(found.movedim(axis, -1)) * kernel, n).movedim(-1, axis)
+    return (found * (x.double().square().mean() / found.square().mean()).sqrt()).to(x.dtype)
 
 
 def compare(target: str, options: dict, seeds: int, training: bool) -> Result:
@@ -230,6 +253,9 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="shrink the named targets")
     parser.add_argument("--eval", action="store_true", help="evaluation mode")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--smooth", type=float, default=0.0, help="pixels over which images are smooth (default: noise)"
+    )
     parser.add_argument("--width", type=int, help="hidden size of shrunk configurations (default 64)")
     parser.add_argument("-v", "--verbose", action="store_true", help="the tensors that are furthest off")
     add_json(parser)
@@ -247,7 +273,7 @@ def main() -> None:
     for name, options in chosen.items():
         target = name if ":" in name else f"hf:{name}"
         try:
-            result = compare(target, options, args.seeds, not args.eval)
+            result = compare(target, {**options, "smooth": args.smooth}, args.seeds, not args.eval)
         except Exception as error:
             result = Result(target, "eval" if args.eval else "train", error=f"{type(error).__name__}: {error}"[:400])
         results.append(result)
