@@ -182,14 +182,8 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
 
     ratio = {s: float(np.clip((g.pair(s) - taken(s)) / left, -1, 1)) for s in subsets(x.groups)}
     part = fresh(g.profile() * keep * factor, ratio, balanced=_removed(x, axes) if centred else frozenset())
-    if by_lag is not None or unit_by_lag is not None:
-        near = by_lag if by_lag is not None else g.pair(lags.PLACES)
-        alike = unit_by_lag if unit_by_lag is not None else unit(lags.PLACES)
-        apart = 1 - unit(lags.PLACES)
-        met = across(lags.PLACES) + (alone - across(lags.PLACES)) * (1 - (1 - alike) / max(apart, 1e-12))
-        table = np.array((near - removed_mean - 2 * met - (removed_signal - 2 * alone) * alike) / left)
-        table.flat[0] = 1.0
-        part = replace(part, lags=np.clip(table, -1, 1))
+    near = _near(by_lag, unit_by_lag, g, unit, (across(lags.PLACES), alone), (removed_mean, removed_signal))
+    part = replace(part, lags=near)
     if _one_gain(gained):
         part = replace(
             part, same=onto_its_bases(part, g, x, np.sign(1.0 if gained.gain is None else gained.gain.mean), keep)
@@ -197,15 +191,29 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
     if not part.balanced:
         return part
     part = opened.followed(part, g, x, axes)
-    followed = coherent.slope(g, removed_signal) / left, coherent.curvature(g) / second
     plain = _mean_pair(g, axes, groups, _unaware(beside).pair)
-    many = prod(axis_size(x.axes[i]) for i in axes)
-    whole = Divided(x.latent.id, variance, eps, f, *followed, many * removed_signal / more / left, many * plain / left)
-    apart = () if x.latent.pieces is None else tuple(_divided(one, axes, whole) for one in _kinds_of(x, axes))
-    by_chance = agreement(x, axes, groups, variance), coherent.met(g, x, variance) / left
-    divided = replace(whole, chance=by_chance[0], met=by_chance[1], pieces=apart)
+    divided = _divided_by(node, g, x, (variance, f), left, (removed_signal, removed_signal / more, plain))
     known = orthogonal.of_norm(part, x, divided, left * float(np.mean(factor)))
     return replace(part, divided=divided, white=g.white, orthogonal=known)
+
+
+def _divided_by(
+    node: Node, g: Cotangent, x: Law, s2: tuple[float, float], left: float, signal: tuple[float, float, float]
+) -> Divided:
+    """What the cotangent was divided by.
+
+    Args:
+        s2: mean of the variance, and of how many degrees of freedom it is.
+        left: mean square of what was sent back, before it was divided.
+        signal: what was taken away along the signal, what it is for x^ of variance one, and for a plain cotangent.
+    """
+    axes, (variance, f), (removed, own, plain) = node.attrs["axes"], s2, signal
+    followed = coherent.slope(g, removed) / left, coherent.curvature(g) / g.second
+    many = prod(axis_size(x.axes[i]) for i in axes)
+    whole = Divided(x.latent.id, variance, node.attrs["eps"], f, *followed, many * own / left, many * plain / left)
+    apart = () if x.latent.pieces is None else tuple(_divided(one, axes, whole) for one in _kinds_of(x, axes))
+    by_chance = agreement(x, axes, node.attrs.get("groups", 1), variance), coherent.met(g, x, variance) / left
+    return replace(whole, chance=by_chance[0], met=by_chance[1], pieces=apart)
 
 
 def _unit_by_lag(x: Law, unit, less: float, variance: float) -> np.ndarray | None:
@@ -214,6 +222,32 @@ def _unit_by_lag(x: Law, unit, less: float, variance: float) -> np.ndarray | Non
     if not lags.told(x) or sizes is None or variance <= 0:
         return None
     return lagged.levelled((lags.moments(x, sizes) - less) / variance, 1.0, unit(lags.PLACES), sizes)
+
+
+def _near(
+    g: np.ndarray | None,
+    x: np.ndarray | None,
+    whole: Cotangent,
+    unit,
+    met: tuple[float, float],
+    removed: tuple[float, float],
+) -> np.ndarray | None:
+    """Correlations of what is left by lag: what is along the signal goes from that of one place to that of any two.
+
+    Args:
+        g, x: moments of the gradient and of the signal by lag, where they are told.
+        met: what two places, and one place, have in common with what is taken away along the signal.
+        removed: mean squares of both that are taken away.
+    """
+    if g is None and x is None:
+        return None
+    near, alike = (whole.pair(lags.PLACES) if g is None else g), (unit(lags.PLACES) if x is None else x)
+    apart, (any_two, alone), (mean, signal) = 1 - unit(lags.PLACES), met, removed
+    crossed = any_two + (alone - any_two) * (1 - (1 - alike) / max(apart, 1e-12))
+    table = np.array(near - mean - 2 * crossed - (signal - 2 * alone) * alike)
+    table = np.clip(table / max(whole.second - mean - signal, 1e-300), -1, 1)
+    table.flat[0] = 1.0
+    return table
 
 
 def _together(g: np.ndarray | None, x: np.ndarray | None, law: Law) -> Callable[[Groups], float | None]:
