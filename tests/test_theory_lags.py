@@ -215,3 +215,24 @@ def test_noise_tells_no_lags():
     x = np.random.default_rng(0).standard_normal((4, 3, 32, 32))
     assert lags.read(Known(x, batch_axes(x.shape)), (32, 32), (1, 1)) is None
     assert border.sizes_of(_law(x)) == (32, 32)
+
+
+class Generalized(nn.Module):
+    """The cubic mean over a map, as a window of its size."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.power = layer(3, 64, 3), nn.Parameter(torch.full((1,), 3.0))
+
+    def forward(self, x):
+        cubes = self.body(x).clamp(min=1e-6).pow(self.power)
+        return F.avg_pool2d(cubes, x.shape[-2:]).pow(1 / self.power)
+
+
+def test_a_root_of_a_mean_over_the_map():
+    torch.manual_seed(0)
+    batch = torch.randn(4, 3, 12, 12)
+    said = fanin.predict(Generalized(), batch).rows[-1].rms
+    with torch.no_grad():
+        seen = [float(Generalized()(batch).square().mean()) for _ in range(40)]
+    assert said**2 == pytest.approx(np.mean(seen), abs=4 * np.std(seen) / 39**0.5 + 0.01)

@@ -81,6 +81,9 @@ def _mean(node: Node, x: Law, axes, groups: Groups, taps: np.ndarray) -> Law:
     second = own * (1 + (taps - 1) * _tied(node, x, near, pair) / max(x.second, 1e-300)) / divisor**2
     reads = (float(np.mean(v)) for v in (taps / divisor**2, taps * (taps - 1) / divisor**2, taps / divisor))
     law = _averaged(x, node.shape, axes, second, taps / divisor * x.mean * np.sqrt(here), groups, *reads)
+    whole = all(n == 1 for n in node.shape[-len(node.attrs["kernel"]) :])
+    if whole and x.values.min() >= 0 > law.values.min():  # its root must not meet what is not there
+        law = prefix.one_sign(law)
     law = lags.with_moments(law, near * (law.second / near.flat[0]), whole=True) if near is not None else law
     law = replace(law, latent=replace(law.latent, spread=_scattered(x, law, near, pair, n), reach=x.latent.reach))
     return _bordered(node, law, x, bool(node.attrs.get("count_pad", True)))
@@ -156,8 +159,6 @@ def _averaged(
         return base if not differ & over else whole**2 * x.pair(differ | over)
 
     law = gaussians(shape, axes, np.asarray(mean), second - np.asarray(mean) ** 2)
-    if x.values.min() >= 0 > law.values.min():
-        law = prefix.one_sign(law)  # what divides by it, or takes its root, must not meet what is not there
     latent, of = latent_for(law, pair, law.groups), _mean_of(x, law)
     terms = {} if of is None else with_rest(latent, {key: c * of[-1] for key, c in x.latent.made_of.items()})
     return replace(law, latent=replace(latent, mean_of=of, terms=terms), exact=x.exact, note=x.note)
