@@ -70,6 +70,13 @@ def mean(table: np.ndarray, sizes: tuple[int, ...]) -> float:
     return float((_counts(sizes) * table).sum())
 
 
+def levelled(table: np.ndarray, own: float, pair: float, sizes: tuple[int, ...]) -> np.ndarray:
+    """A table whose deviations from what a place has with itself are in proportion, with this mean over pairs."""
+    left = own - mean(table, sizes)
+    factor = (own - pair) / left if left > 1e-12 * abs(own) else 1.0
+    return own - (own - table) * factor
+
+
 @remembered
 def products(x: Known) -> np.ndarray | None:
     """Mean product of two pixels of a channel by lag, over lags of either sign; None of what is too large.
@@ -96,4 +103,4 @@ def _correlated(one: np.ndarray, padded: Sequence[int]) -> np.ndarray:
     return np.fft.irfftn(np.abs(np.fft.rfftn(one, padded, axes)) ** 2, padded, axes)
 
 
-__all__ = ["along", "between", "knots", "mean", "products"]
+__all__ = ["along", "between", "knots", "levelled", "mean", "products"]

@@ -21,10 +21,10 @@ import numpy as np
 from fanin.graph import Node
 from fanin.theory import border
 from fanin.theory.channels import Kinds
-from fanin.theory.knots import along, between, knots, mean, products
+from fanin.theory.knots import along, between, knots, levelled, mean, products
 from fanin.theory.latent import axis_groups
 from fanin.theory.law import Law
-from fanin.theory.mehler import series
+from fanin.theory.mehler import series, summed_at
 from fanin.theory.places import POSITION
 from fanin.theory.records import remembered, replace
 from fanin.theory.state import Known, Value
@@ -97,12 +97,9 @@ def _moments(law: Law, shape: tuple[int, ...]) -> np.ndarray:
     if lags is None or lags.corr.shape != shape:
         found = np.full(shape, law.pair(PLACES))
     else:
-        squares, tail = series(law.coefficients, law.seconds, law.level_weight)
-        found = np.polynomial.polynomial.polyval(lags.corr, squares)
-        found = found + tail * np.maximum(lags.corr, 0) ** (1.5 * len(squares))
-        left, pair = law.second - mean(found, lags.sizes), law.pair(PLACES)
-        if left > 0 and law.second > pair:  # the mean over pairs is known better, of places at the border too
-            found = law.second - (law.second - found) * ((law.second - pair) / left)
+        found = summed_at(series(law.coefficients, law.seconds, law.level_weight), lags.corr)
+        if law.second > (pair := law.pair(PLACES)):  # the mean is known better, of places at the border too
+            found = levelled(found, law.second, pair, lags.sizes)
     found[(0,) * len(shape)] = law.second
     return found
 
@@ -136,9 +133,7 @@ def _correlation(law: Law, wanted: np.ndarray) -> np.ndarray:
     if law.gaussian:
         r = (wanted - own) / variance
     else:
-        squares, tail = series(law.coefficients, law.seconds, law.level_weight)
-        table = np.polynomial.polynomial.polyval(_TABLE, squares)
-        table = table + tail * np.maximum(_TABLE, 0) ** (1.5 * len(squares))
+        table = summed_at(series(law.coefficients, law.seconds, law.level_weight), _TABLE)
         zero = int(np.searchsorted(_TABLE, 0.0))
         table[: zero + 1] = np.minimum.accumulate(table[: zero + 1][::-1])[::-1]  # of a function that is not odd
         table[zero:] = np.maximum.accumulate(table[zero:])
@@ -322,6 +317,7 @@ __all__ = [
     "combined",
     "drawn",
     "knots",
+    "levelled",
     "mean",
     "moments",
     "of_known",

@@ -39,6 +39,12 @@ def summed(series: tuple[np.ndarray, float], r: float) -> float:
     return float(squares @ r ** _degrees(len(squares))) + tail * max(r, 0.0) ** (1.5 * len(squares))
 
 
+def summed_at(series: tuple[np.ndarray, float], r: np.ndarray) -> np.ndarray:
+    """The same at many correlations."""
+    squares, tail = series
+    return np.polynomial.polynomial.polyval(r, squares) + tail * np.maximum(r, 0.0) ** (1.5 * len(squares))
+
+
 def two_points(r: float, s: float) -> tuple[tuple[float, float], tuple[float, float]]:
     """Two correlations in [-1, 1] with weights, of mean r and standard deviation s (or as much as there is room for).
 

@@ -15,20 +15,13 @@ from fanin.theory import border, lags
 from fanin.theory.adjoint.cotangent import Cotangent, Part
 from fanin.theory.lags import PLACES
 from fanin.theory.law import Law
-from fanin.theory.mehler import series
+from fanin.theory.mehler import series, summed_at
 from fanin.theory.moments import moments_of
 
 
 def told(part: Part, law: Law) -> bool:
     """Whether a part at a tensor of this law tells neighbours from others, by its base or by its function."""
     return part.lags is not None or (part.values is not None and law.latent.lags is not None)
-
-
-def levelled(table: np.ndarray, own: float, pair: float, sizes: tuple[int, ...]) -> np.ndarray:
-    """A table whose deviations from what a place has with itself are in proportion, with this mean over pairs."""
-    left = own - lags.mean(table, sizes)
-    factor = (own - pair) / left if left > 1e-12 * abs(own) else 1.0
-    return own - (own - table) * factor
 
 
 def by_part(part: Part, law: Law) -> np.ndarray | None:
@@ -38,15 +31,13 @@ def by_part(part: Part, law: Law) -> np.ndarray | None:
         return None
     shape, ratio = tuple(len(lags.knots(n)) for n in sizes), part.ratio.get(PLACES, 0.0)
     if part.lags is not None and part.lags.shape == shape:
-        base = levelled(part.lags, 1.0, ratio, sizes)
+        base = lags.levelled(part.lags, 1.0, ratio, sizes)
     else:
         base = np.full(shape, ratio)
     found = part.mean_second * base
     if part.values is not None:
         own = moments_of(part.values)
-        squares, tail = series(own.hermite, own.seconds, law.level_weight)
-        r = lags.correlations(law, shape)
-        found = found * (np.polynomial.polynomial.polyval(r, squares) + tail * np.maximum(r, 0) ** (1.5 * len(squares)))
+        found = found * summed_at(series(own.hermite, own.seconds, law.level_weight), lags.correlations(law, shape))
     found[(0,) * len(shape)] = part.mean_profile(law)
     return found
 
@@ -153,7 +144,6 @@ __all__ = [
     "behind_means",
     "by_part",
     "gathered",
-    "levelled",
     "mean_pair",
     "merged",
     "moments",

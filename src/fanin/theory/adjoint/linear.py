@@ -230,7 +230,7 @@ def _patches(node: Node, g: Cotangent, x: Value, kernel) -> Moments:
     pair, sizes = _read_at_two(node, g, x, kernel), border.sizes_of(g.law)
     table = None if node.attrs["transposed"] or sizes is None else lags.read(x, sizes, node.attrs["stride"])
     if table is not None and sizes is not None and (own := pair(frozenset())) > 0:
-        table = lagged.levelled(table * (own / table.flat[0]), own, pair(lags.PLACES), sizes)
+        table = lags.levelled(table * (own / table.flat[0]), own, pair(lags.PLACES), sizes)
     return Moments(pair, lags=table)
 
 

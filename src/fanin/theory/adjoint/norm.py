@@ -185,9 +185,8 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
     near = _near(by_lag, unit_by_lag, g, unit, (across(lags.PLACES), alone), (removed_mean, removed_signal))
     part = replace(part, lags=near)
     if _one_gain(gained):
-        part = replace(
-            part, same=onto_its_bases(part, g, x, np.sign(1.0 if gained.gain is None else gained.gain.mean), keep)
-        )
+        sign = np.sign(1.0 if gained.gain is None else gained.gain.mean)
+        part = replace(part, same=onto_its_bases(part, g, x, sign, keep))
     if not part.balanced:
         return part
     part = opened.followed(part, g, x, axes)
@@ -221,7 +220,7 @@ def _unit_by_lag(x: Law, unit, less: float, variance: float) -> np.ndarray | Non
     sizes = border.sizes_of(x)
     if not lags.told(x) or sizes is None or variance <= 0:
         return None
-    return lagged.levelled((lags.moments(x, sizes) - less) / variance, 1.0, unit(lags.PLACES), sizes)
+    return lags.levelled((lags.moments(x, sizes) - less) / variance, 1.0, unit(lags.PLACES), sizes)
 
 
 def _near(

@@ -116,7 +116,7 @@ def _by_lag(g: Cotangent, x: Moments) -> float | None:
     sizes, table = border.sizes_of(g.law), lagged.moments(g) if x.lags is not None else None
     if sizes is None or table is None or x.lags is None or table.shape != x.lags.shape:
         return None
-    table = lagged.levelled(table, g.second, g.pair(ALONG), sizes)
+    table = lags.levelled(table, g.second, g.pair(ALONG), sizes)
     return (float(np.prod(sizes)) - 1) * lags.mean(table * x.lags, sizes)
 
 

@@ -49,7 +49,8 @@ def of_windows(node: Node, x: Law, axes: tuple[Axis, ...], groups: Groups, taps:
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = np.sqrt(numbers / x.seconds[order][nearest])
     scale = np.where(np.isfinite(scale), scale, 1.0)
-    alike, kind = _by_kind(node, x, groups, r)
+    found = maxima(node, x, groups)
+    alike, kind = _by_kind(node, x, groups, r, found)
     code = level + len(numbers) * (kind + len(alike) * counts.astype(np.int64))
     codes, level = np.unique(code, return_inverse=True)
     (which, of), values = divmod(codes, len(numbers)), []
@@ -57,7 +58,6 @@ def of_windows(node: Node, x: Law, axes: tuple[Axis, ...], groups: Groups, taps:
         values.append(grid.at(rows[nearest[own]], largest_latent(int(n), float(alike[k]))) * scale[own])
     values, level = compress(np.stack(values), level.reshape(code.shape).astype(np.int32))
     law = Law(node.shape, axes, values, level, _latent(x, groups, float(np.mean(counts)), r), x.exact, x.note)
-    found = maxima(node, x, groups)
     near = None if found is None else fields.by_lag(x, node.shape, windows_of(node), found)
     law = law if near is None else lags.with_correlations(law, near, whole=True)
     law = replace(
@@ -126,12 +126,12 @@ def inside(node: Node, x: Law, groups: Groups) -> float:
     return float(np.clip(count @ of / count.sum(), 0, 1))
 
 
-def _by_kind(node: Node, x: Law, groups: Groups, r: float) -> tuple[np.ndarray, np.ndarray]:
+def _by_kind(node: Node, x: Law, groups: Groups, r: float, told: fields.Maxima | None) -> tuple[np.ndarray, np.ndarray]:
     """Correlations inside windows of each kind, and the kind of every window, with the axes of the result.
 
     Of a map that carries a border all pairs of a kind are more alike by what neighbours are.
     """
-    taps, told = _read(node, x) if groups == lags.PLACES else None, maxima(node, x, groups)
+    taps = _read(node, x) if groups == lags.PLACES else None
     tied = None if told is None else fields.ties(x, node.shape, windows_of(node))
     mean, near = x.correlation(lags.PLACES), 0.0
     if taps is not None:
