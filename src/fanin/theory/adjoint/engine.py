@@ -130,8 +130,7 @@ def backward(
         parts = channels.collected(node, parts) if channels is not None else parts
         parts, power = aligned([p for p in parts if p.second.any()] or parts[:1])  # a row's maximum hears nothing
         g = _summed(node, law, parts, meets.get(node.id, frozenset()), len(graph.users[node.id]) > 1, uses)
-        more = _in_common(uses, node, parts, g) if uses is not None else 0.0
-        second = max(g.second + more, 0.0)
+        second = max(g.second + (_in_common(uses, node, parts, g) if uses is not None else 0.0), 0.0)
         if np.isnan(second):  # what it sends on would be missing where it is added to others, without a word
             lost[node.id] = "the theory's own number is not one"
             _lose(node, lost[node.id], lost)

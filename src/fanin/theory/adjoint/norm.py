@@ -162,7 +162,6 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
     less = lambda s: shared_by(x, s, axes, groups) if centred else 0.0  # noqa: E731
     unit = lambda s: (x.pair(s) - less(s)) / max(variance, 1e-300)  # noqa: E731
     left = max(second * keep, 1e-300)
-
     by_lag, unit_by_lag = lagged.moments(g), _unit_by_lag(x, unit, less(lags.PLACES), variance)
     across = crossed(
         lambda s: g.pair(s) if s else second,
