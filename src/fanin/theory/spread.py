@@ -175,10 +175,22 @@ def of_sum(law: Law, parts: Sequence[Law]) -> dict[Groups, Scatter]:
 
 def _together(whole: Scatter, parts: Sequence[Law], each: Sequence[Scatter], differ: Groups) -> Scatter:
     """With twice the product of what both parts have of the nearest tensor that both have heard, or are."""
+    if (heard := _heard(parts, each, differ)) is None:
+        return whole
+    sizes, found = heard
+    cross = 2 * found.alike * sizes[0] * sizes[1]
+    known = math.prod(_over(s.known, size) for s, size in zip(each, sizes, strict=True))
+    return whole._replace(
+        known=math.sqrt(whole.known**2 + cross * known), earlier=math.sqrt(whole.earlier**2 + cross * (1 - known))
+    )
+
+
+def _heard(parts: Sequence[Law], each: Sequence[Scatter], differ: Groups) -> tuple[list[float], descent.Met] | None:
+    """The nearest tensor that two parts have heard, or are, and what pairs of each stray by that is its."""
     lines = [((p.latent.id, 1.0, 1.0), *p.latent.descent) for p in parts]
     found = descent.met(lines[0], lines[1])
     if found is None or found.id == descent.ROOT or parts[0].latent.id == parts[1].latent.id:
-        return whole
+        return None
     sizes = []
     for part, scatter, share in zip(parts, each, found.shares, strict=True):
         if part.latent.id == found.id:
@@ -187,11 +199,29 @@ def _together(whole: Scatter, parts: Sequence[Law], each: Sequence[Scatter], dif
             sizes.append(math.sqrt(scatter.known**2 + scatter.earlier**2 + scatter.latest**2 + fresh))
         else:
             sizes.append(scatter.whole * math.sqrt(share))
-    cross = 2 * found.alike * sizes[0] * sizes[1]
-    known = math.prod(_over(s.known, size) for s, size in zip(each, sizes, strict=True))
-    return whole._replace(
-        known=math.sqrt(whole.known**2 + cross * known), earlier=math.sqrt(whole.earlier**2 + cross * (1 - known))
-    )
+    return sizes, found
+
+
+def same_lengths(x: Law, y: Law) -> float:
+    """Covariance of the squared lengths of the places of two summands, beside what chance says of them (``uneven``).
+
+    A branch is long where the stream is that it has read: of squared lengths, whose relative variance is ``V + 2 S``
+    (``Uneven.common`` and the scatter), each has a share of the nearest tensor that both have heard. Functions of
+    degree one hand lengths on whole, and of the scatter what their correlation map leaves, which adds up by itself.
+    """
+    differ = x.groups | y.groups
+    if not differ or not any(v.latent.uneven.common > 0 for v in (x, y)):
+        return 0.0
+    each = [pair_deviation(v, differ)._replace(known=0.0, single=0.0) for v in (x, y)]  # what is known, levels have
+    if (heard := _heard((x, y), each, differ)) is None:
+        return 0.0
+    sizes, found = heard
+    whole = chance = found.alike
+    for v, size, share in zip((x, y), sizes, found.shares, strict=True):
+        agree = 2 * (size / (v.second - v.mean**2)) ** 2
+        whole *= math.sqrt(max(v.latent.uneven.common, 0.0) * share + agree)
+        chance *= math.sqrt(agree)
+    return max(whole - chance, 0.0)
 
 
 def slope(law: Law, differ: Groups) -> float:

@@ -289,14 +289,20 @@ def along(x: Law) -> float:
     return max(float(_WEIGHTS @ means**2 - (_WEIGHTS @ means) ** 2), 0.0) / x.second
 
 
-def of_sum(law: Law, x: Law, y: Law) -> Law:
-    """The law of an independent sum: cumulants add, and so do mean products of places."""
+def of_sum(law: Law, x: Law, y: Law, together: float = 0.0) -> Law:
+    """The law of an independent sum: cumulants add, and so do mean products of places.
+
+    Args:
+        together: covariance of the squared lengths of both summands' places (``spread.same_lengths``).
+    """
     whole = law.second - law.mean**2
-    if whole <= 0 or not any(any(v.latent.uneven) or v.latent.aside for v in (x, y)):
+    if whole <= 0 or not (together or any(any(v.latent.uneven) or v.latent.aside for v in (x, y))):
         return law
-    shares = [((v.second - v.mean**2) / whole) ** 2 for v in (x, y)]
+    parts = [(v.second - v.mean**2) / whole for v in (x, y)]
+    shares, both = [s**2 for s in parts], 2 * parts[0] * parts[1] * together
     each = zip(x.latent.uneven, y.latent.uneven, strict=True)
     uneven = Uneven(*(shares[0] * a + shares[1] * b for a, b in each))
+    uneven = uneven._replace(own=uneven.own + both, common=uneven.common + both)
     straight = float(law.level_weight @ law.slopes**2)
     short = shortfall(x) + shortfall(y) - _curved(law, uneven)
     return replace(law, latent=replace(law.latent, uneven=uneven, aside=short / straight if straight > 0 else 0.0))
