@@ -194,8 +194,7 @@ def _heard(parts: Sequence[Law], each: Sequence[Scatter], differ: Groups) -> tup
     sizes = []
     for part, scatter, share in zip(parts, each, found.shares, strict=True):
         if part.latent.id == found.id:
-            features = math.prod(a.size for axis in part.axes for a in axis if a.group == FEATURE)
-            fresh = chance(part, differ, Powers.of(part)) / features * part.second**2
+            fresh = _of_features(part, differ)
             sizes.append(math.sqrt(scatter.known**2 + scatter.earlier**2 + scatter.latest**2 + fresh))
         else:
             sizes.append(scatter.whole * math.sqrt(share))
@@ -209,19 +208,30 @@ def same_lengths(x: Law, y: Law) -> float:
     (``Uneven.common`` and the scatter), each has a share of the nearest tensor that both have heard. Functions of
     degree one hand lengths on whole, and of the scatter what their correlation map leaves, which adds up by itself.
     """
-    differ = x.groups | y.groups
-    if not differ or not any(v.latent.uneven.common > 0 for v in (x, y)):
+    parts, differ = (x, y), x.groups | y.groups
+    if not differ or x.latent.id == y.latent.id or not any(v.latent.uneven.common > 0 for v in parts):
         return 0.0
-    each = [pair_deviation(v, differ)._replace(known=0.0, single=0.0) for v in (x, y)]  # what is known, levels have
-    if (heard := _heard((x, y), each, differ)) is None:
+    lines = [((v.latent.id, 1.0, 1.0), *v.latent.lineage) for v in parts]
+    found = descent.met(lines[0], lines[1])
+    if found is None or found.id == descent.ROOT:
         return 0.0
-    sizes, found = heard
-    whole = chance = found.alike
-    for v, size, share in zip((x, y), sizes, found.shares, strict=True):
-        agree = 2 * (size / (v.second - v.mean**2)) ** 2
-        whole *= math.sqrt(max(v.latent.uneven.common, 0.0) * share + agree)
-        chance *= math.sqrt(agree)
+    each = [pair_deviation(v, differ)._replace(known=0.0, single=0.0) for v in parts]  # what is known, levels have
+    whole = found.alike
+    for v, scatter, share in zip(parts, each, found.shares, strict=True):
+        agree = scatter.earlier**2 + scatter.latest**2 + (_of_features(v, differ) if v.latent.id == found.id else 0.0)
+        length = max(v.latent.uneven.common, 0.0) + 2 * agree / (v.second - v.mean**2) ** 2
+        whole *= math.sqrt(length * share)
+    chance = 0.0
+    if (heard := _heard(parts, each, differ)) is not None:
+        sizes, of_chance = heard
+        chance = 2 * of_chance.alike * math.prod(s / (v.second - v.mean**2) for s, v in zip(sizes, parts, strict=True))
     return max(whole - chance, 0.0)
+
+
+def _of_features(x: Law, differ: Groups) -> float:
+    """Squared deviation of the covariance of two places by the chance of the very features of a tensor."""
+    features = math.prod(a.size for axis in x.axes for a in axis if a.group == FEATURE)
+    return chance(x, differ, Powers.of(x)) / features * x.second**2
 
 
 def slope(law: Law, differ: Groups) -> float:
