@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from fanin.frameworks.torch.verbs import read_model
+import fanin
+from fanin.frameworks.torch.verbs import measure_signals, read_model
 from fanin.theory import lengthy
 from fanin.theory.concentration import concentrations
 from fanin.theory.engine import Interpreter
@@ -105,7 +106,8 @@ def test_integrals_over_keys_of_unlike_lengths():
     a /= a.sum(1, keepdims=True)
     width = 16.0
     along = squares + (z**2 - squares) / width
-    through = a**2 * (along * (1 - 2 * a) + (a**2 * along).sum(1, keepdims=True))
+    through = a**2 * (squares * (1 - 2 * a) + (a**2 * squares).sum(1, keepdims=True))
+    centred = a**2 * (z - (a * z).sum(1, keepdims=True)) ** 2
     source, count = Source(0, width, terms=8, sphere=-stray), np.array([float(keys)])
     rows = lengthy.Rows(source, variance, count, 0.0)
     wanted = [
@@ -118,6 +120,7 @@ def test_integrals_over_keys_of_unlike_lengths():
     found = [concentrations(variance, count, -stray)] + [
         rows.mean(*sums) for sums in (lengthy.VALUES, lengthy.SQUARE, lengthy.LOGITS, lengthy.QUERIES)
     ]
+    wanted, found = [*wanted, centred.sum(1)], [*found, rows.along()]
     for one, value in zip(wanted, found, strict=True):
         assert abs(float(value[0]) - one.mean()) < 4 * one.std() / len(one) ** 0.5 + 0.02 * one.mean()
 
@@ -127,3 +130,34 @@ def test_tokens_of_almost_one_length_are_left_alone(stray):
     from fanin.theory.latent import Latent, Uneven
 
     assert lengthy.shape_of(Latent(0, {}, uneven=Uneven(own=stray))) == 0.0
+
+
+def gradients(seeds):
+    """Predicted and measured mean squares of gradients of logits, queries, keys and values, and standard errors."""
+    found, told = [], {}
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        model, x = Attention().train(), torch.randn(SAMPLES, TOKENS, 64)
+        told = told or {r.name: (r.grad_rms or 0.0) ** 2 for r in fanin.predict(model, x).rows if r.name in READ}
+        rows = {
+            r.name: (r.grad_rms or 0.0) ** 2
+            for r in measure_signals(read_model(model, (x,)), seed=seed).rows
+            if r.name in READ
+        }
+        found.append([rows[n] for n in READ])
+    return np.array([told[n] for n in READ]), np.mean(found, 0), np.std(found, 0) / seeds**0.5
+
+
+READ = ("/mul", "/chunk", "/chunk_1", "/chunk_2")
+
+
+def test_gradients_of_long_tokens():
+    told, mean, error = gradients(16)
+    assert np.all(np.abs(told - mean) < 3 * error + 0.04 * mean)
+
+
+def test_gradients_of_tokens_of_one_length_are_too_small(monkeypatch):
+    monkeypatch.setattr(lengthy, "shape_of", lambda latent: 0.0)
+    monkeypatch.setattr(lengthy, "of_queries", lambda latent: 0.0)
+    told, mean, error = gradients(16)
+    assert np.all(told < mean - 4 * error)

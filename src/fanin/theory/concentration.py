@@ -240,12 +240,12 @@ def along_logits(variance: float, counts: np.ndarray, sphere: float = 0.0) -> tu
     if variance <= 1e-6:
         return np.ones(len(counts)), np.ones(len(counts))
     base = for_many(_jacobian, variance, counts, sphere) * variance
-    found = (for_many(table, variance, counts, sphere) for table in (_along_query, _along_key))
+    found = (for_many(table, variance, counts, sphere) for table in (along_query, _along_key))
     of_query, of_key = (np.where(counts > 1.0001, f / np.maximum(base, 1e-300), 1.0) for f in found)
     return of_query, of_key
 
 
-def _along_query(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.ndarray:
+def along_query(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.ndarray:
     """E sum a^2 l^2 - 2 E sum a^2 l m + E sum a^2 m^2, by which of the keys of a product are the same."""
     term = _Weighted(variance, counts, sphere)
     whole = term((2, 2)) - 2 * (term((3, 2)) + term((2, 1), (1, 1))) + term((4, 2)) + term((2, 0), (2, 2))

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fanin.theory.concentration import SHARP, distinct_lengths, laplace, query_lengths
+from fanin.theory.concentration import SHARP, along_query, distinct_lengths, laplace, query_lengths
 from fanin.theory.latent import Latent, Source, Uneven, axis_groups
 from fanin.theory.law import Law
 from fanin.theory.records import replace
@@ -51,38 +51,45 @@ class Rows:
         self.factors, self.weights = query_lengths(wobble)
         self.variances, self.dims = [variance * f for f in self.factors], np.shape(counts)
 
-    def each(self, *sums: tuple[float, Sequence[tuple[int, int]]]) -> np.ndarray:
-        """Sums of ``c E[sum over different keys of products of a_j^k x_j^(2 p)]``, (lengths of queries, rows)."""
+    def each(self, *sums: tuple[float, Sequence[tuple[int, int, int]]]) -> np.ndarray:
+        """Sums of ``c E[sum over different keys of products of a_j^k x_j^(2 p) L_j^(2 q)]``, (query lengths, rows)."""
         found = []
         for variance in self.variances:
             total = sum(c * self._moment(variance, powers) for c, powers in sums)
             found.append(np.exp(np.interp(self.at, self.nodes, np.log(np.maximum(total, 1e-300)))))
         return np.stack(found).reshape(len(found), *self.dims)
 
-    def mean(self, *sums: tuple[float, Sequence[tuple[int, int]]], power: int = 0) -> np.ndarray:
+    def mean(self, *sums: tuple[float, Sequence[tuple[int, int, int]]], power: int = 0) -> np.ndarray:
         """Mean over queries, times a power of their squared length."""
         return np.tensordot(self.weights * self.factors**power, self.each(*sums), 1)
 
-    def _moment(self, variance: float, powers: Sequence[tuple[int, int]]) -> np.ndarray:
+    def along(self) -> np.ndarray:
+        """Mean over queries of ``E[sum_j a_j^2 (z_j - m)^2]``: values along the query have m, their mean, taken off."""
+        each = [along_query(v, self.count, self.shape) / v for v in self.variances]
+        found = [np.exp(np.interp(self.at, self.nodes, np.log(np.maximum(f, 1e-300)))) for f in each]
+        return np.tensordot(self.weights, np.stack(found), 1).reshape(self.dims)
+
+    def _moment(self, variance: float, powers: Sequence[tuple[int, int, int]]) -> np.ndarray:
         n = self.count[:, None]
         s = float(min(math.sqrt(variance), SHARP))
         table = laplace(s, int(self.count[-1]), self.shape)
-        along = table.squares + (table.z**2 - table.squares) / self.width
+        own = table.squares
+        along = own + (table.z**2 - own) / self.width
         ways = np.prod([np.maximum(n - i, 0.0) for i in range(len(powers))], axis=0)[:, 0]
-        factors = np.prod([table.powers[k] @ (table.weight * along**p) for k, p in powers], axis=0)
+        factors = np.prod([table.powers[k] @ (table.weight * along**p * own**q) for k, p, q in powers], axis=0)
         left = n - len(powers)
         with np.errstate(invalid="ignore"):
             rest = np.exp(np.where(left > 0, left * table.log[0], 0.0))
-        return ways * np.trapezoid(factors * rest, table.t, axis=-1) / math.factorial(sum(k for k, _ in powers) - 1)
+        return ways * np.trapezoid(factors * rest, table.t, axis=-1) / math.factorial(sum(k for k, *_ in powers) - 1)
 
 
-VALUES = ((1.0, ((2, 1),)),)
+VALUES = ((1.0, ((2, 1, 0),)),)
 """E[sum_j a_j^2 x_j^2]."""
-SQUARE = ((1.0, ((4, 2),)), (1.0, ((2, 1), (2, 1))))
+SQUARE = ((1.0, ((4, 2, 0),)), (1.0, ((2, 1, 0), (2, 1, 0))))
 """E[(sum_j a_j^2 x_j^2)^2]."""
-LOGITS = ((1.0, ((2, 1),)), (-2.0, ((3, 1),)), (1.0, ((4, 1),)), (1.0, ((2, 1), (2, 0))))
-"""E[sum_j a_j^2 (x_j^2 (1 - 2 a_j) + sum_k a_k^2 x_k^2)]: of values as long as keys."""
-QUERIES = ((1.0, ((2, 2),)), (-2.0, ((3, 2),)), (1.0, ((4, 2),)), (1.0, ((2, 1), (2, 1))))
+LOGITS = ((1.0, ((2, 0, 1),)), (-2.0, ((3, 0, 1),)), (1.0, ((4, 0, 1),)), (1.0, ((2, 0, 1), (2, 0, 0))))
+"""E[sum_j a_j^2 (L_j^2 (1 - 2 a_j) + sum_k a_k^2 L_k^2)]: of values as long as keys, across the query."""
+QUERIES = ((1.0, ((2, 1, 1),)), (-2.0, ((3, 1, 1),)), (1.0, ((4, 1, 1),)), (1.0, ((2, 0, 1), (2, 1, 0))))
 """The same with x_j^2 of the key that a query hears of."""
 
 
@@ -109,12 +116,10 @@ def picked(source: Source | None, variance: float, counts: np.ndarray, wobble: f
 def passed(source: Source, variance: float, counts: np.ndarray, wobble: float) -> dict[str, np.ndarray]:
     """What a softmax lets through, by what queries hear more of it, and keys, whose queries are long."""
     rows = Rows(source, variance, counts, wobble)
-    through = rows.mean(*LOGITS)
-    return {
-        "through": through,
-        "facing": rows.mean(*QUERIES) / through,
-        "longer": rows.mean(*LOGITS, power=1) / through,
-    }
+    across = rows.mean(*LOGITS)
+    through = (1 - 1 / rows.width) * across + rows.along() / rows.width
+    longer = rows.mean(*LOGITS, power=1) / across
+    return {"through": through, "facing": rows.mean(*QUERIES) / across, "longer": longer}
 
 
 def of_rows(
