@@ -8,7 +8,7 @@ import pytest
 from fanin.theory import concentration as theory
 
 
-@pytest.mark.parametrize("table", [theory._integrated, theory._jacobian, theory._along_query, theory._along_key])
+@pytest.mark.parametrize("table", [theory._integrated, theory._jacobian, theory.along_query, theory._along_key])
 @pytest.mark.parametrize("variance", [1e-5, 0.03, 1.0, 10.73, 400.0, 1599.0])
 def test_cubics_between_round_variances(table, variance):
     counts = np.array([2.0, 7.0, 200.0])

@@ -19,6 +19,7 @@ from scipy.special import betaincinv, ndtr
 
 from fanin.theory import grid
 from fanin.theory.records import cached_property
+from fanin.theory.uneven import lengths
 
 Table = Callable[[float, np.ndarray, float], np.ndarray]
 
@@ -43,8 +44,16 @@ class _Grid:
     """
 
     def __init__(self, s: float, longest: int, sphere: float):
-        self.t = np.arange(-np.log(longest) - 6 * s - 12, 6 * s + 8, STEP_IN_T)
-        if sphere > 1:
+        length, chance = lengths(-sphere) if sphere < 0 else (np.ones(1), np.ones(1))
+        reach = s * float(length[-1])
+        self.t = np.arange(-np.log(longest) - 6 * reach - 12, 6 * reach + 8, STEP_IN_T)
+        self.squares = np.ones(1)
+        if sphere < 0:
+            each = [(a, c, *_gaussian_nodes(STEP_IN_T / max(s * a, 1.0))) for a, c in zip(length, chance, strict=True)]
+            self.z = np.concatenate([a * z for a, _, z, _ in each])
+            self.weight = np.concatenate([c * weight for _, c, _, weight in each])
+            self.squares = np.concatenate([np.full(len(z), a**2) for a, _, z, _ in each])
+        elif sphere > 1:
             self.z, self.weight = grid.refined(4 * s)
             self.z = coordinate(self.z, self.weight, sphere)
         else:
@@ -69,14 +78,14 @@ def coordinate(z: np.ndarray, weight: np.ndarray, sphere: float) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _laplace(s: float, longest: int, sphere: float) -> _Grid:
+def laplace(s: float, longest: int, sphere: float) -> _Grid:
     return _Grid(s, longest, sphere)
 
 
 def _moments(variance: float, counts: np.ndarray, keys: tuple[int, ...], sphere: float) -> np.ndarray:
     """E of sum_j a_j^k, or of the sum over pairs of different keys of a_j^k a_j'^k' for two powers."""
     s, n = np.sqrt(variance), counts[:, None]
-    found = _laplace(float(min(s, SHARP)), int(counts[-1]), sphere)
+    found = laplace(float(min(s, SHARP)), int(counts[-1]), sphere)
     t, log = found.t, found.log
     ways = np.prod([np.maximum(n - i, 0.0) for i in range(len(keys))], axis=0)
     left = n - len(keys)
@@ -106,19 +115,24 @@ def concentrations(variance: float, counts: np.ndarray, sphere: float = 0.0) -> 
     """``concentration`` for many row lengths, interpolated in log n beyond a few dozen distinct ones.
 
     Args:
-        sphere: dimensions of the sphere that keys lie on; 0 where logits are Gaussian.
+        sphere: dimensions of the sphere that keys lie on, 0 where logits are Gaussian, or what stands for long keys.
     """
-    return _for_many(_integrated, variance, counts, sphere)
+    return for_many(_integrated, variance, counts, sphere)
 
 
 STEP = 1 / 16  # of nodes in the log of the variance: cubics between them are good to six digits
 
 
-def _for_many(table: Table, variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
+def for_many(table: Table, variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
     counts = np.maximum(np.asarray(counts, float), 1)
-    distinct, at, nodes = _distinct(counts.tobytes())
+    distinct, at, nodes = distinct_lengths(counts)
     found = np.exp(np.interp(at, nodes, _log_at(table, float(variance), distinct, sphere)))
     return found.reshape(counts.shape)
+
+
+def distinct_lengths(counts: np.ndarray) -> tuple[tuple[float, ...], np.ndarray, np.ndarray]:
+    """Row lengths that a table is asked for; logarithms of all lengths, and of these."""
+    return _distinct(np.asarray(counts, float).tobytes())
 
 
 @lru_cache(maxsize=64)
@@ -135,6 +149,8 @@ def _log_at(table: Table, variance: float, distinct: tuple[float, ...], sphere: 
     """Log of a table at a variance, by a cubic through those at four round ones: layers differ by little."""
     if variance <= 1e-6:
         return _log_node(table, 0.0, distinct, sphere)
+    if sphere < 0:  # each layer has keys of its own
+        return _log_node(table, round(variance, 6), distinct, sphere)
     at = np.log(variance) / STEP
     first = int(np.floor(at)) - 1
     if abs(at * STEP - 2 * np.log(SHARP)) < 4 * STEP:  # the tables have an edge there
@@ -155,7 +171,7 @@ def let_through(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.
 
     From E R - 2 E sum a^3 + E R^2; (1 - 1/n)/n for equal weights, and zero for one that has it all.
     """
-    return _for_many(_jacobian, variance, counts, sphere)
+    return for_many(_jacobian, variance, counts, sphere)
 
 
 def _jacobian(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.ndarray:
@@ -172,7 +188,7 @@ def unequal(variance: float, counts: np.ndarray) -> np.ndarray:
 
     2 s^4 / n for logits of a small variance s^2, and zero again where one key has it all.
     """
-    return _for_many(_unequal, variance, counts, 0.0)
+    return for_many(_unequal, variance, counts, 0.0)
 
 
 def _unequal(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.ndarray:
@@ -194,16 +210,21 @@ def fluctuating(
     Args:
         variance: of the logits, in the mean over rows.
         fixed: the part of the variance that all rows have alike, such as that of a drawn bias.
-        sphere: dimensions of the sphere that keys lie on; 0 where logits are Gaussian.
+        sphere: dimensions of the sphere that keys lie on, 0 where logits are Gaussian, or what stands for long keys.
     """
     if wobble <= 0 or variance * wobble <= 1e-6:
         return concentrations(variance + fixed, counts, sphere)
-    s = np.sqrt(np.log1p(wobble))
-    factors = np.exp(s * np.sqrt(3) * np.array([-1.0, 0.0, 1.0]) - s**2 / 2)
-    weights = np.array([1.0, 4.0, 1.0]) / 6
-    factors /= weights @ factors
+    factors, weights = query_lengths(wobble)
     rows = [concentrations(variance * f + fixed, counts, sphere) for f in factors]
     return np.tensordot(weights, np.stack(rows), 1)
+
+
+def query_lengths(wobble: float) -> tuple[np.ndarray, np.ndarray]:
+    """Squared lengths of queries of mean one, and how many have them."""
+    s = np.sqrt(np.log1p(max(wobble, 0.0)))
+    factors = np.exp(s * np.sqrt(3) * np.array([-1.0, 0.0, 1.0]) - s**2 / 2)
+    weights = np.array([1.0, 4.0, 1.0]) / 6
+    return factors / (weights @ factors), weights
 
 
 def along_logits(variance: float, counts: np.ndarray, sphere: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -218,13 +239,13 @@ def along_logits(variance: float, counts: np.ndarray, sphere: float = 0.0) -> tu
     variance = min(float(np.round(variance, 6)), SHARP**2)
     if variance <= 1e-6:
         return np.ones(len(counts)), np.ones(len(counts))
-    base = _for_many(_jacobian, variance, counts, sphere) * variance
-    found = (_for_many(table, variance, counts, sphere) for table in (_along_query, _along_key))
+    base = for_many(_jacobian, variance, counts, sphere) * variance
+    found = (for_many(table, variance, counts, sphere) for table in (along_query, _along_key))
     of_query, of_key = (np.where(counts > 1.0001, f / np.maximum(base, 1e-300), 1.0) for f in found)
     return of_query, of_key
 
 
-def _along_query(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.ndarray:
+def along_query(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.ndarray:
     """E sum a^2 l^2 - 2 E sum a^2 l m + E sum a^2 m^2, by which of the keys of a product are the same."""
     term = _Weighted(variance, counts, sphere)
     whole = term((2, 2)) - 2 * (term((3, 2)) + term((2, 1), (1, 1))) + term((4, 2)) + term((2, 0), (2, 2))
@@ -241,7 +262,7 @@ def _in_common(moment: Table, variance: float, counts: np.ndarray, sphere: float
     variance = min(float(np.round(variance, 6)), SHARP**2)
     if variance <= 1e-6:
         return np.zeros(len(counts))
-    return np.where(counts > 1.0001, _for_many(moment, variance, counts, sphere), 0.0)
+    return np.where(counts > 1.0001, for_many(moment, variance, counts, sphere), 0.0)
 
 
 def key_beside_value(variance: float, counts: np.ndarray, sphere: float = 0.0) -> np.ndarray:
@@ -270,7 +291,7 @@ def leaning(variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
     Of a key of length one the cosine is along the query, and the rest is less for it: over d features
     ``E|sum_j a_j k_j|^2`` exceeds ``A`` by the sum over *different* keys of ``E[a_j a_k cos_j cos_k]``.
     """
-    return _for_many(_crossed, variance, counts, sphere)
+    return for_many(_crossed, variance, counts, sphere)
 
 
 def _crossed(variance: float, counts: np.ndarray, sphere: float) -> np.ndarray:
@@ -308,7 +329,7 @@ class _Weighted:
 
     def __init__(self, variance: float, counts: np.ndarray, sphere: float):
         self.s, self.n = float(np.sqrt(variance)), counts[:, None]
-        self.grid = _laplace(self.s, int(counts[-1]), sphere)
+        self.grid = laplace(self.s, int(counts[-1]), sphere)
         self.means: dict[tuple[int, int], np.ndarray] = {}
         self.t, self.none = self.grid.t, self.grid.log[0]
 
@@ -321,7 +342,7 @@ class _Weighted:
         return ways * np.trapezoid(factors * rest, self.t, axis=-1) / factorial(sum(k for k, _ in powers) - 1)
 
     def _mean_power(self, k: int, m: int) -> np.ndarray:
-        """A_km on the grid of ``_laplace``."""
+        """A_km on the grid of ``laplace``."""
         if (k, m) not in self.means:
             self.means[k, m] = self.grid.powers[k] @ (self.grid.weight * (self.s * self.grid.z) ** m)
         return self.means[k, m]

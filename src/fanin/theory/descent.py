@@ -43,6 +43,15 @@ def summed(x: Latent, inherited: Scatter, whole: Scatter, near: tuple[float, flo
     return ((x.id, 1.0, near[0]), *told, *([(ROOT, *rest[0][1:])] if rest else []))
 
 
+def of_lengths(x: Latent, share: float, left: float) -> Descent:
+    """The same of the lengths of sums over x, of which a share is what x had and the rest the chance of its features.
+
+    Args:
+        left: what the mean over taps leaves.
+    """
+    return ((x.id, 1.0, left), *((i, s * share, c * left) for i, s, c in x.lineage[: LONGEST - 1]))
+
+
 class Met(NamedTuple):
     """The nearest tensor that two laws have heard: the shares of their squared scatter, and how these correlate."""
 

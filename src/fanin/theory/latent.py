@@ -47,7 +47,9 @@ class Source:
         variance: of softmax weights, that of their logits within a row; else 0.
         keep: share of softmax weights that dropout keeps.
         share: of the logits' variance within a row, that of queries and keys; a drawn bias has the rest.
-        sphere: of keys and logits, the dimensions of the sphere that keys lie on; 0 where they differ in length.
+        sphere: of keys and logits, the dimensions of the sphere that keys lie on; 0 where they do not, and where they
+            differ more in length than Gaussians minus the relative variance of its square (see ``lengthy``).
+        long: of logits, by how much the squared length of queries strays beyond that of Gaussians.
         steady: of logits, whether the length of queries is divided out.
         across: of softmax weights, whether rows lie along the last axis but one.
         cut: of softmax weights, whether some of a row were left out, so that the rest sums to less than one (sinks).
@@ -62,6 +64,7 @@ class Source:
     share: float = 1.0
     sphere: float = 0.0
     steady: bool = False
+    long: float = 0.0
     cut: bool = False
     across: bool = False
     descent: tuple[tuple[int, float, float], ...] = ()
@@ -146,6 +149,7 @@ class Latent:
         pieces: of a concatenation of features: its axis, and of every piece how many they are, its latent, and its
             mean square over that of its levels, which many pieces share.
         descent: the tensors that the agreement of its places stems from, nearest first (see ``descent``).
+        lineage: the same of the lengths of its places.
         turned: what turns by place have left of that agreement, in the mean over pairs (see ``turns``).
         settled: behind a norm over places, over which groups, the values that it made, and of how many degrees of
             freedom the variance of these is, which only eps lets stray.
@@ -176,6 +180,7 @@ class Latent:
     pieces: tuple[int, tuple[tuple[int, Latent, float], ...]] | None = None
     across: float = 0.0
     descent: tuple[tuple[int, float, float], ...] = ()
+    lineage: tuple[tuple[int, float, float], ...] = ()
     turned: float = 1.0
     settled: tuple[Groups, np.ndarray, float] | None = None
     kin: tuple | None = None

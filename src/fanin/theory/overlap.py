@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from fanin.theory import lengthy
 from fanin.theory.concentration import leaning, let_through, turned_away
 from fanin.theory.law import Groups, Law, Source
 from fanin.theory.records import replace
@@ -53,8 +54,15 @@ def scored(keys: Law, along: Groups, terms: int) -> Source | None:
     if made is None:
         return None
     alike = agreement(keys, along) ** 2 or 1 / made.width
-    sphere = 1 / (1 / terms + alike) if keys.latent.steady(terms) else 0.0
+    sphere = 1 / (1 / terms + alike) if keys.latent.steady(terms) else lengthy.shape_of(keys.latent)
     return replace(made, width=1 / alike, sphere=sphere, descent=keys.latent.descent)
+
+
+def of_head(queries: Law, keys: Law, along: Groups) -> Source | None:
+    """The same with what is known of queries."""
+    made, terms = scored(keys, along, queries.shape[-1]), queries.shape[-1]
+    steady, long = queries.latent.steady(terms), lengthy.of_queries(queries.latent)
+    return replace(made, terms=terms, steady=steady, long=long) if made is not None else None
 
 
 def passed(variance: float, counts: np.ndarray, source: Source | None) -> dict[str, Any]:
@@ -66,6 +74,9 @@ def passed(variance: float, counts: np.ndarray, source: Source | None) -> dict[s
     if source is None or not source.sphere:
         return {"through": let_through(variance, counts)}
     sphere = source.sphere
+    if sphere < 0:
+        steadiness = wobble(source.terms, source, source.steady)
+        return {**lengthy.passed(source, variance, counts, steadiness), "sphere": sphere}
     of_values, of_keys = (turned_away(variance, counts, sphere, n) for n in (source.width, sphere))
     return {"through": let_through(variance, counts, sphere) * of_values, "sphere": sphere, "facing": of_keys}
 
@@ -123,7 +134,8 @@ def agreement(law: Law, along: Groups) -> float:
 
 def wobble(terms: int, source: Source | None, steady: bool = False) -> float:
     """Relative variance over queries of the variance of their logits: of q, unless all are as long, and of W^T q."""
-    return (2 / terms if terms and not steady else 0.0) + (2 / source.width if source is not None else 0.0)
+    found = (2 / terms if terms and not steady else 0.0) + (2 / source.width if source is not None else 0.0)
+    return (1 + found) * (1 + source.long) - 1 if source is not None and source.long else found
 
 
 def unmixed(scores: Law, diagonal: np.ndarray, px: np.ndarray, values: Law, own: float) -> np.ndarray:

@@ -96,7 +96,11 @@ def _same_latent(a: Latent, b: Latent, names: Names) -> bool:
         return False
     if not all(names.agree(x, y) for x, y in ids if x is not None and y is not None):
         return False
-    rest = [f.name for f in fields(a) if f.name not in ("id", "source", "mean_of", "length_of", "terms", "descent")]
+    rest = [
+        f.name
+        for f in fields(a)
+        if f.name not in ("id", "source", "mean_of", "length_of", "terms", "descent", "lineage")
+    ]
     kinds = [
         (
             c.source and replace(c.source, id=0, descent=()),
@@ -112,7 +116,7 @@ def _same_latent(a: Latent, b: Latent, names: Names) -> bool:
 
 def _descents(latent: Latent) -> Descent:
     """Of the latent, and of keys that it remembers."""
-    return (*latent.descent, *(latent.source.descent if latent.source is not None else ()))
+    return (*latent.descent, *latent.lineage, *(latent.source.descent if latent.source is not None else ()))
 
 
 def _same_descent(a: Descent, b: Descent, names: Names) -> bool:
@@ -269,6 +273,7 @@ def _renamed(law: Law, names: Names, before: tuple[Value, ...], now: tuple[Value
         id=name(old.id),
         source=old.source and replace(old.source, id=name(old.source.id), descent=renamed(old.source.descent, name)),
         descent=renamed(old.descent, name),
+        lineage=renamed(old.lineage, name),
         mean_of=old.mean_of and (name(old.mean_of[0]), *old.mean_of[1:]),
         length_of=old.length_of and (name(old.length_of[0]), *old.length_of[1:]),
         terms=_terms(law, name, before, now),

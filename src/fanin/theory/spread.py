@@ -175,23 +175,63 @@ def of_sum(law: Law, parts: Sequence[Law]) -> dict[Groups, Scatter]:
 
 def _together(whole: Scatter, parts: Sequence[Law], each: Sequence[Scatter], differ: Groups) -> Scatter:
     """With twice the product of what both parts have of the nearest tensor that both have heard, or are."""
-    lines = [((p.latent.id, 1.0, 1.0), *p.latent.descent) for p in parts]
-    found = descent.met(lines[0], lines[1])
-    if found is None or found.id == descent.ROOT or parts[0].latent.id == parts[1].latent.id:
+    if (heard := _heard(parts, each, differ)) is None:
         return whole
-    sizes = []
-    for part, scatter, share in zip(parts, each, found.shares, strict=True):
-        if part.latent.id == found.id:
-            features = math.prod(a.size for axis in part.axes for a in axis if a.group == FEATURE)
-            fresh = chance(part, differ, Powers.of(part)) / features * part.second**2
-            sizes.append(math.sqrt(scatter.known**2 + scatter.earlier**2 + scatter.latest**2 + fresh))
-        else:
-            sizes.append(scatter.whole * math.sqrt(share))
+    sizes, found = heard
     cross = 2 * found.alike * sizes[0] * sizes[1]
     known = math.prod(_over(s.known, size) for s, size in zip(each, sizes, strict=True))
     return whole._replace(
         known=math.sqrt(whole.known**2 + cross * known), earlier=math.sqrt(whole.earlier**2 + cross * (1 - known))
     )
+
+
+def _heard(parts: Sequence[Law], each: Sequence[Scatter], differ: Groups) -> tuple[list[float], descent.Met] | None:
+    """The nearest tensor that two parts have heard, or are, and what pairs of each stray by that is its."""
+    lines = [((p.latent.id, 1.0, 1.0), *p.latent.descent) for p in parts]
+    found = descent.met(lines[0], lines[1])
+    if found is None or found.id == descent.ROOT or parts[0].latent.id == parts[1].latent.id:
+        return None
+    sizes = []
+    for part, scatter, share in zip(parts, each, found.shares, strict=True):
+        if part.latent.id == found.id:
+            fresh = _of_features(part, differ)
+            sizes.append(math.sqrt(scatter.known**2 + scatter.earlier**2 + scatter.latest**2 + fresh))
+        else:
+            sizes.append(scatter.whole * math.sqrt(share))
+    return sizes, found
+
+
+def same_lengths(x: Law, y: Law) -> float:
+    """Covariance of the squared lengths of the places of two summands, beside what chance says of them (``uneven``).
+
+    A branch is long where the stream is that it has read: of squared lengths, whose relative variance is ``V + 2 S``
+    (``Uneven.common`` and the scatter), each has a share of the nearest tensor that both have heard. Functions of
+    degree one hand lengths on whole, and of the scatter what their correlation map leaves, which adds up by itself.
+    """
+    parts, differ = (x, y), x.groups | y.groups
+    if not differ or x.latent.id == y.latent.id or not any(v.latent.uneven.common > 0 for v in parts):
+        return 0.0
+    lines = [((v.latent.id, 1.0, 1.0), *v.latent.lineage) for v in parts]
+    found = descent.met(lines[0], lines[1])
+    if found is None or found.id == descent.ROOT:
+        return 0.0
+    each = [pair_deviation(v, differ)._replace(known=0.0, single=0.0) for v in parts]  # what is known, levels have
+    whole = found.alike
+    for v, scatter, share in zip(parts, each, found.shares, strict=True):
+        agree = scatter.earlier**2 + scatter.latest**2 + (_of_features(v, differ) if v.latent.id == found.id else 0.0)
+        length = max(v.latent.uneven.common, 0.0) + 2 * agree / (v.second - v.mean**2) ** 2
+        whole *= math.sqrt(length * share)
+    chance = 0.0
+    if (heard := _heard(parts, each, differ)) is not None:
+        sizes, of_chance = heard
+        chance = 2 * of_chance.alike * math.prod(s / (v.second - v.mean**2) for s, v in zip(sizes, parts, strict=True))
+    return max(whole - chance, 0.0)
+
+
+def _of_features(x: Law, differ: Groups) -> float:
+    """Squared deviation of the covariance of two places by the chance of the very features of a tensor."""
+    features = math.prod(a.size for axis in x.axes for a in axis if a.group == FEATURE)
+    return chance(x, differ, Powers.of(x)) / features * x.second**2
 
 
 def slope(law: Law, differ: Groups) -> float:

@@ -22,7 +22,7 @@ from math import comb
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from fanin.theory import grid
+from fanin.theory import descent, grid
 from fanin.theory.kurtosis import kurtosis
 from fanin.theory.latent import Uneven
 from fanin.theory.law import Law, latent_for
@@ -140,7 +140,15 @@ def summed(law: Law, x: Law, weight: Law, n: float, left: float, group: float | 
     if group is not None and n > 1:
         pairs = (group - 1) * n / group
     own = Uneven((excess * k / 3 + kept * pairs) / (k + n - 1), shared)
-    return replace(law, latent=replace(law.latent, uneven=own, aside=shortfall(x) / x.second))
+    told = descent.of_lengths(x.latent, _inherited(law, shared, excess / n if group is None else 0.0), left)
+    return replace(law, latent=replace(law.latent, uneven=own, aside=shortfall(x) / x.second, lineage=told))
+
+
+def _inherited(law: Law, shared: float, fresh: float) -> float:
+    """Share of the variance of squared lengths that was there before these features were drawn."""
+    chance = law.spread(law.groups)
+    whole = shared + 2 * (chance.earlier**2 + chance.latest**2)
+    return float(np.clip(1 - (max(fresh, 0.0) + 2 * chance.latest**2) / whole, 0.0, 1.0)) if whole > 0 else 0.0
 
 
 def across(x: Law, weight: Law, group: float, taps: float) -> float:
@@ -176,8 +184,9 @@ def _fourth(x: Law) -> float:
         square = (x.values - x.mean) ** 2
         mean = lambda f: float(x.level_weight @ grid.expectation(f))  # noqa: E731
         return mean(square**2) / mean(square) ** 2
+    values, own = _straight(x), own + max(x.latent.uneven.inside, 0.0)  # f(L z) of values with tails would bend L
     moment = lambda values, power: float(x.level_weight @ _powers(values, own, power) @ _WEIGHTS)  # noqa: E731
-    u = x.values - moment(x.values, 1)
+    u = values - moment(values, 1)
     return moment(u, 4) / moment(u, 2) ** 2
 
 
@@ -289,14 +298,20 @@ def along(x: Law) -> float:
     return max(float(_WEIGHTS @ means**2 - (_WEIGHTS @ means) ** 2), 0.0) / x.second
 
 
-def of_sum(law: Law, x: Law, y: Law) -> Law:
-    """The law of an independent sum: cumulants add, and so do mean products of places."""
+def of_sum(law: Law, x: Law, y: Law, together: float = 0.0) -> Law:
+    """The law of an independent sum: cumulants add, and so do mean products of places.
+
+    Args:
+        together: covariance of the squared lengths of both summands' places (``spread.same_lengths``).
+    """
     whole = law.second - law.mean**2
-    if whole <= 0 or not any(any(v.latent.uneven) or v.latent.aside for v in (x, y)):
+    if whole <= 0 or not (together or any(any(v.latent.uneven) or v.latent.aside for v in (x, y))):
         return law
-    shares = [((v.second - v.mean**2) / whole) ** 2 for v in (x, y)]
+    parts = [(v.second - v.mean**2) / whole for v in (x, y)]
+    shares, both = [s**2 for s in parts], 2 * parts[0] * parts[1] * together
     each = zip(x.latent.uneven, y.latent.uneven, strict=True)
     uneven = Uneven(*(shares[0] * a + shares[1] * b for a, b in each))
+    uneven = uneven._replace(own=uneven.own + both, common=uneven.common + both)
     straight = float(law.level_weight @ law.slopes**2)
     short = shortfall(x) + shortfall(y) - _curved(law, uneven)
     return replace(law, latent=replace(law.latent, uneven=uneven, aside=short / straight if straight > 0 else 0.0))

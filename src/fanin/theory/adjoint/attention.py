@@ -189,7 +189,7 @@ def _rows(node: Node, g: Cotangent, q: Law, k: Law, v: Law, inputs) -> tuple[Row
     n_q, n_k = q.shape[-2], k.shape[-2]
     along_k = axis_groups(k.axes[-2])
     _, s2, _ = _logits(node, q, k, inputs)
-    keep, made = 1 - a["dropout"], overlap.scored(k, along_k, q.shape[-1])
+    keep, made = 1 - a["dropout"], overlap.of_head(q, k, along_k)
     sphere, both = made.sphere if made is not None else 0.0, made if overlap.shared(k, v) is not None else None
     lean = lambda r: overlap.leant(both, s2, r.counts, r.concentrated)  # noqa: E731
     along_q = axis_groups(q.axes[-2])

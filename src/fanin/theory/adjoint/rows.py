@@ -62,6 +62,7 @@ class Rows:
             a row's weights are equal.
         sphere: dimensions of the sphere that keys lie on; 0 where logits are Gaussian.
         heads: what the mean square of a weight is larger by where heads have mean weights of their own.
+        longer: of keys, by what the squared gradient is larger where long queries have chosen.
         facing: of queries, what is left of the squared gradient where keys that are chosen face the query.
         tilted: of queries and of keys, what ``turned`` is to be multiplied by where keys are alike (``tilted``).
         two: whether these are the rows of two samples, so that products at one place may be negative.
@@ -77,6 +78,7 @@ class Rows:
     through: np.ndarray | None = None
     sphere: float = 0.0
     facing: np.ndarray | float = 1.0
+    longer: np.ndarray | float = 1.0
     heads: np.ndarray | float = 1.0
     tilted: tuple[np.ndarray | float, np.ndarray | float] = (1.0, 1.0)
     two: bool = False
@@ -196,7 +198,7 @@ def queries(rows: Rows, g: Pairs, inner: Logits, k: Pairs, overlap: float | np.n
 def keys(rows: Rows, g: Pairs, inner: Logits, q: Pairs) -> Pairs:
     """dk without scale^2 and features: sum_ii' G Q a_ij a_i'j' (V_jj' - U_i'j - U_ij' + W_ii')."""
     s, h = rows.weight, g * q
-    w, turned = rows.queries, rows.turned * rows.tilted[1]
+    w, turned = rows.queries, rows.turned * rows.tilted[1] * rows.longer
     near = np.diag(h.between)
     apart = _sandwich(rows.both(h.between), inner.v.between, inner.u, inner.w.between, s)
     once = w * (h.own * turned - near)

@@ -176,7 +176,9 @@ def logits(g: Cotangent, q: Law, k: Law, factor: float) -> tuple[Part, Part] | N
     size = factor * g.second
     agreed = chosen.alike * together_by_chance(overlap.agreement(k, key.groups), chosen.agreed, q)
     thinned = agreed * k.latent.turned
-    beyond = thinned * (across(chosen.variance, chosen.rows.counts, sphere) if (sphere := chosen.rows.sphere) else 1.0)
+    beyond = thinned * (
+        across(chosen.variance, chosen.rows.counts, sphere) if (sphere := chosen.rows.sphere) > 0 else 1.0
+    )
     of_queries, of_keys = {}, {}
     for rest, cotangent in chosen.g.items():
         r, inner = chosen.rows.plain() if rest else chosen.rows, chosen.inner[rest]

@@ -13,11 +13,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import overlap, places, windows
+from fanin.theory import lengthy, overlap, places, windows
 from fanin.theory.concentration import concentration, concentrations, fluctuating
 from fanin.theory.contraction import axis_groups, shifted
 from fanin.theory.law import Groups, Law, gaussian
-from fanin.theory.records import cached_property
+from fanin.theory.records import cached_property, replace
 from fanin.theory.rows import Columns, columns, laid, mixed_places
 from fanin.theory.rules import masked
 from fanin.theory.rules.mix import _is_weight, _lift, _ratio, mix
@@ -37,7 +37,7 @@ def attention(node: Node, *inputs: Value) -> Law:
     s2 = a["scale"] ** 2 * q.shape[-1] * q.second * own_key
     bias = inputs[a["mask"]] if a.get("mask") is not None else None
     drawn = _bias_variance(bias) if isinstance(bias, Law) else 0.0
-    made = overlap.scored(k, key_groups, q.shape[-1])
+    made = overlap.of_head(q, k, key_groups)
     sphere = made.sphere if made is not None else 0.0
     unsteady = overlap.wobble(q.shape[-1], made, q.latent.steady(q.shape[-1]))
     concentrate = lambda n: fluctuating(s2, n, unsteady, drawn, sphere)  # noqa: E731
@@ -47,7 +47,9 @@ def attention(node: Node, *inputs: Value) -> Law:
     pair_v = v.pair(axis_groups(v.axes[-2]))
     leant = float(np.mean(lean)) * max(v.second - pair_v, 0.0)
     profile_v = v.profile(v.seconds).mean(-2, keepdims=True).mean(-1, keepdims=True)
-    second = weight2 / (1 - a["dropout"]) * _lift(profile_v, len(node.shape)) + (1 - weight2) * pair_v
+    more = lengthy.picked(both, s2, counts, unsteady, weight2)
+    of_long = weight2 / (1 - a["dropout"]) * (more - 1) * lengthy.own(v)
+    second = weight2 / (1 - a["dropout"]) * _lift(profile_v, len(node.shape)) + (1 - weight2) * pair_v + of_long
     second = second + lean * max(v.second - pair_v, 0.0)
     axes = (*(q.axes[i] for i in range(len(node.shape) - 2)), q.axes[-2], v.axes[-1])
     common, boost = _overlap(counts), float(np.mean(weight2 * counts))
@@ -61,8 +63,13 @@ def attention(node: Node, *inputs: Value) -> Law:
         return share * v.pair(rest) + (1 - share) * v.pair(rest | axis_groups(v.axes[-2])) + r * leant
 
     law = gaussian(node.shape, axes, second, pair)
+    parts = np.array([max(v.second - pair_v, 0.0), leant]) / law.second
+    heads = q.shape[-3] if len(q.shape) > 3 else 1
+    rows = lengthy.of_rows(both, s2, float(np.mean(counts)), unsteady, (float(parts[0]), float(parts[1])), heads)
+    law = replace(law, latent=rows(law.latent))
     leaning = lambda n, few: overlap.leant(both, s2, n, few)  # noqa: E731
-    law = _by_place(law, q, v, prior, concentrate, leaning, a)
+    chosen = (float(np.mean(more)) - 1) * lengthy.own(v)
+    law = lengthy.kept(_by_place(law, q, v, prior, concentrate, leaning, a, chosen), law)
     law = masked.by_mask(node, inputs, law, seen_by_sample(node, prior), attention)
     if v.mean and v.mean**2 < law.second:
         law = shifted(law, v.mean)
@@ -174,7 +181,7 @@ def _row_counts(prior: Prior | None, causal: bool, queries: int, keys: int) -> n
     return np.full((1, 1), float(keys)) if prior is None else prior.counts
 
 
-def _by_place(law: Law, q: Law, v: Law, prior: Prior | None, concentrate, leaning, a) -> Law:
+def _by_place(law: Law, q: Law, v: Law, prior: Prior | None, concentrate, leaning, a, chosen: float) -> Law:
     """Second moments and a matrix position by position, where rows see different keys."""
     queries, keys = places.length(q), places.length(v)
     if queries is None or keys is None or places.length(law) != queries:
@@ -189,6 +196,7 @@ def _by_place(law: Law, q: Law, v: Law, prior: Prior | None, concentrate, leanin
     correlation = np.clip(places.correlations(q, queries), 0, 1)
     lean = leaning(counts, concentrated)
     second, pairs = mixed_places(v, allowed, counts, concentrated, correlation, keys, a["dropout"], lean)
+    second = second + concentrated / (1 - a["dropout"]) * chosen
     return laid(law, pairs, second, queries)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import across, overlap, places, windows
+from fanin.theory import across, lengthy, overlap, places, windows
 from fanin.theory.combine import apply, binary
 from fanin.theory.contraction import axis_groups, dense, shifted, weighted_sum
+from fanin.theory.latent import Latent
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, gaussian, solve_correlation, subsets
 from fanin.theory.records import replace
 from fanin.theory.rows import Columns, columns, laid, mixed_places
@@ -80,7 +82,8 @@ def _known_of(law: Law, x: Law, y: Law, n: int) -> Law:
     made = overlap.scored(y, axis_groups(y.axes[-1]), n)
     if made is None or x.latent.source is None or x.latent.source.terms or made.terms:
         return law
-    return replace(law, latent=replace(law.latent, source=replace(made, terms=n, steady=x.latent.steady(n))))
+    steady, long = x.latent.steady(n), lengthy.of_queries(x.latent)
+    return replace(law, latent=replace(law.latent, source=replace(made, terms=n, steady=steady, long=long)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +166,8 @@ def _rows_by_place(law: Law, x: Law, y: Law, n: int) -> Law:
             lean = (n * float(x.level_weight @ x.slopes) / float(found.total.mean())) ** 2 / source.width
     second, pairs = mixed_places(y, allowed, counts, concentrated, np.zeros((len(at), len(at))), keys, 0.0, lean)
     total = found.total[_rows_at(at, len(found.total))]  # of rows that no softmax has made one
-    return laid(law, pairs * np.outer(total, total), second * total**2, queries)
+    second = second + (_of_long(x, y, n, 1.0)[0] - 1) * concentrated * lengthy.own(y)
+    return lengthy.kept(laid(law, pairs * np.outer(total, total), second * total**2, queries), law)
 
 
 def _mix_and_add(node: Node, inputs: tuple[Value, ...]) -> Law:
@@ -196,7 +200,9 @@ def _assemble(x: Law, y: Law, n: int, diagonal: np.ndarray, shape, axes) -> Law:
 
     own = max(1 - _ratio(y.pair(gy), y.second), 0.0)
     alone = overlap.unmixed(x, diagonal, _lift(x.profile(x.seconds), len(shape)), y, own)
-    law = gaussian(shape, axes, np.maximum(diagonal + extra + alone + _leant(x, y, n, own), 0), pair)
+    lean, of_long, rows = _leant(x, y, n, own), *_of_long(x, y, n, own)
+    law = gaussian(shape, axes, np.maximum(diagonal * of_long + extra + alone + lean, 0), pair)
+    law = replace(law, latent=rows(lean / law.second, law))
     mean = n * x.mean * y.mean
     if mean and mean**2 < law.second:
         law = shifted(law, mean)
@@ -213,6 +219,24 @@ def _leant(x: Law, y: Law, n: int, own: float) -> float:
     few = min(n * x.second * source.keep / max((n * x.mean) ** 2, 1e-300), 1.0)
     lean = overlap.leant(source, source.variance, np.array([float(n)]), np.array([few]))
     return float(lean[0]) * own * y.second * (n * x.mean) ** 2
+
+
+def _of_long(x: Law, y: Law, n: int, own: float) -> tuple[float, Callable[[float, Law], Latent]]:
+    """By what values that are chosen are larger, where long keys are; and what is long of the result (``lengthy``)."""
+    source = overlap.shared(x, y)
+    if source is None or not source.variance or not source.terms or source.sphere >= 0:
+        return 1.0, lambda _, law: law.latent
+    size = (n * x.mean) ** 2
+    counts, few = np.array([float(n)]), n * x.second * source.keep / max(size, 1e-300)
+    unsteady = overlap.wobble(source.terms, source, source.steady)
+    more = float(np.mean(lengthy.picked(source, source.variance, counts, unsteady, np.array([few]))))
+    heads = x.shape[-3] if len(x.shape) > 2 and axis_groups(x.axes[-3]) == {FEATURE} else 1
+
+    def told(lean: float, law: Law) -> Latent:
+        parts = (own * y.second * size / law.second, lean)
+        return lengthy.of_rows(source, source.variance, n, unsteady, parts, heads)(law.latent)
+
+    return 1 + own * (more - 1), told
 
 
 def _row_sums(x: Law, n: int, diagonal: np.ndarray) -> np.ndarray:

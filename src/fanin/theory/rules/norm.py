@@ -98,7 +98,8 @@ def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = Tru
     degrees = freedom(x, axes, groups, shared if centred else None) if left else np.inf
     alike = straightness(variance, eps, degrees) * np.sqrt(min(left, 1.0))
     terms = with_rest(latent, {key: c * alike for key, c in x.latent.made_of.items()}) if alike else {}
-    told = {"uneven": told, "source": x.latent.source, "descent": x.latent.descent, "terms": terms}
+    told = {"uneven": told, "source": x.latent.source, "terms": terms}
+    told |= {"descent": x.latent.descent, "lineage": x.latent.lineage}
     if centred and FEATURE not in reduced:
         told["settled"] = reduced, law.values, degrees * ((variance + eps) / eps) ** 2 if eps else np.inf
     law = replace(law, latent=replace(latent, **told))
