@@ -217,16 +217,18 @@ def test_check_end_to_end(net):
     assert done.stderr == ""
 
 
-def test_init_plan_verify_identify_explain_end_to_end(net, tmp_path):
-    weights, plan = tmp_path / "weights.safetensors", tmp_path / "plan.json"
+def test_init_plan_verify_identify_explain_end_to_end(net, tmp_path, capsys):
+    """Weights that another process wrote."""
+    weights, plan = str(tmp_path / "weights.safetensors"), str(tmp_path / "plan.json")
     target = f"{net}:build"
     done = run("init", target, "-o", weights, "--seed", 5)
     assert done.returncode == 0, done.stderr
-    assert "0.weight" in run("plan", target, "-o", plan).stdout
-    assert run("verify", weights, plan, "--seed", 5).returncode == 0
-    assert run("verify", weights, plan, "--seed", 6).returncode == 1
-    assert "0.weight" in run("identify", weights).stdout
-    assert "0" in run("explain", target).stdout
+    said = {}
+    for words in (["plan", target, "-o", plan], ["identify", weights], ["explain", target]):
+        assert status_of(words) == 0
+        said[words[0]] = capsys.readouterr().out
+    assert "0.weight" in said["plan"] and "0.weight" in said["identify"] and "0" in said["explain"]
+    assert [status_of(["verify", weights, plan, "--seed", seed]) for seed in "56"] == [0, 1]
 
 
 def test_a_closed_pipe_is_no_error(net):
@@ -237,8 +239,8 @@ def test_a_closed_pipe_is_no_error(net):
 
 def test_init_into_a_folder_goes_on_where_it_stopped(tmp_path):
     out = tmp_path / "weights"
-    arguments = ("init", "hf:gpt2", "--small", "-o", out, "--recipe", "gpt2", "--max-shard-size", 100_000)
-    assert run(*arguments).returncode == 0
+    arguments = ["init", "hf:gpt2", "--small", "-o", str(out), "--recipe", "gpt2", "--max-shard-size", "100000"]
+    assert status_of(arguments) == 0
     files = sorted(p.name for p in out.iterdir())
     assert "model.safetensors.index.json" in files and "config.json" in files
     before = {p.name: p.read_bytes() for p in out.iterdir()}

@@ -206,12 +206,12 @@ def test_a_factory_that_raises_in_a_worker_fails_its_trials_only(factory, tmp_pa
 
 
 def test_a_worker_that_dies_costs_its_own_trials_only(factory, tmp_path):
-    spec = {**TINY, "task": {"factory": factory("dying")}, "factors": {"width": [8, 9, 10]}}
-    spec |= {"rates": [0.1], "seeds": {"compare": 2}}
+    spec = {**TINY, "task": {"factory": factory("dying")}, "factors": {"width": [8, 9]}}
+    spec |= {"arms": {"he": {"recipe": "he"}}, "rates": [0.1], "seeds": {"compare": 2}}
     found = st.run(spec, store=tmp_path / "s.sqlite", workers=2)
-    status = {trial.outcome.status for trial in found.trials if dict(trial.condition)["width"] != 9}
-    assert status <= {"trained", "stalled"}
-    assert len(found.failures()) == 4 and all("worker was lost" in t.outcome.error for t in found.failures())
+    status = [trial.outcome.status for trial in found.trials if dict(trial.condition)["width"] != 9]
+    assert len(status) == 2 and set(status) <= {"trained", "stalled"}
+    assert len(found.failures()) == 2 and all("worker was lost" in t.outcome.error for t in found.failures())
 
 
 def test_when_everything_fails_the_reason_is_told_at_once(factory, tmp_path):
@@ -298,7 +298,7 @@ def same(found: st.Results, other: st.Results) -> None:
 
 def test_kill_9_and_resume(tmp_path):
     spec = {**TINY, "task": WIDE, "training": {"steps": 60, "batch": 16}, "factors": {"width": [8, 12]}}
-    same(killed_and_resumed(tmp_path, spec, [9.0]), st.run(spec, store=tmp_path / "whole.sqlite", workers=2))
+    same(killed_and_resumed(tmp_path, spec, [9.0]), st.run(spec, store=tmp_path / "whole.sqlite", engine="inline"))
 
 
 @pytest.mark.slow

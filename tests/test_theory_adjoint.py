@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import pytest
 import torch
+from networks import Networks
 from torch import nn
 
 import fanin
-from fanin.frameworks import front_end
 
 Errors = dict[str, tuple[float, float]]
 
 
-def errors(make: Callable[[], nn.Module], batch: torch.Tensor, nets: int, *, train: bool = True) -> Errors:
-    """Predicted over measured, less one, and its standard error over networks: of every row and parameter."""
+@lru_cache(maxsize=2)  # a control asks for the same networks again
+def measured(make: Callable[[], nn.Module], batch: torch.Tensor, nets: int, train: bool) -> dict[str, list[float]]:
+    """Mean square of the gradient of every row and parameter in each of so many networks."""
     squares: dict[str, list[float]] = {}
-    said = None
+    networks = Networks(batch)
     for seed in range(nets):
         torch.manual_seed(seed)
-        model = make().train(train)
-        said = fanin.predict(model, batch) if said is None else said
-        side = front_end(model)
-        measured = side.measure_signals(side.read_model(model, batch), seed=seed)  # another cotangent, other dropout
-        for row in measured.rows:
+        found = networks.measure(make().train(train), seed=seed)  # another cotangent, other dropout
+        for row in found.rows:
             if row.grad_rms is not None:
                 squares.setdefault(row.name, []).append(row.grad_rms**2)
-        for name, row in measured.parameters.items():
+        for name, row in found.parameters.items():
             squares.setdefault(name, []).append(row["grad_rms"] ** 2)
-    assert said is not None
+    return squares
+
+
+def errors(make: Callable[[], nn.Module], batch: torch.Tensor, nets: int, *, train: bool = True) -> Errors:
+    """Predicted over measured, less one, and its standard error over networks: of every row and parameter."""
+    torch.manual_seed(0)
+    said = fanin.predict(make().train(train), batch)
     predicted = {row.name: row.grad_rms for row in said.rows} | {n: p["grad_rms"] for n, p in said.parameters.items()}
     out = {}
-    for name, values in squares.items():
+    for name, values in measured(make, batch, nets, train).items():
         mean, spread = np.mean(values), np.std(values, ddof=1) / np.sqrt(nets)
         if predicted.get(name) is not None and mean > 0:
             out[name] = (predicted[name] / np.sqrt(mean) - 1, float(spread / mean / 2))

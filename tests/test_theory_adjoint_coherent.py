@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from networks import Networks  # noqa: E402
 from test_theory_adjoint import errors, hold  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -74,7 +75,8 @@ def test_channels_of_few_taps_have_tails(act, monkeypatch):
     batch = torch.randn(4, 32, 14, 14)
 
     def off() -> tuple[float, float]:
-        squares = [fanin.measure(Depthwise(act, False), batch)["last"].rms ** 2 for _ in range(12)]
+        networks = Networks(batch)
+        squares = [networks.measure(Depthwise(act, False))["last"].rms ** 2 for _ in range(12)]
         said = fanin.predict(Depthwise(act, False), batch)["last"].rms ** 2
         return said / np.mean(squares) - 1, float(np.std(squares) / np.mean(squares) / np.sqrt(len(squares)))
 

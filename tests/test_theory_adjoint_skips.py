@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import fanin
-from fanin.frameworks import front_end
 
 torch = pytest.importorskip("torch")
+from networks import Networks  # noqa: E402
 from test_theory_adjoint import errors, hold  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -19,12 +19,12 @@ N = 64
 def signals(make, batch, nets):
     """Predicted over measured rms, less one, and its standard error over networks, of every row."""
     squares, said = {}, None
+    networks = Networks(batch)
     for seed in range(nets):
         torch.manual_seed(seed)
         model = make().train()
         said = said or {r.name: r.rms for r in fanin.predict(model, batch).rows}
-        side = front_end(model)
-        for row in side.measure_signals(side.read_model(model, batch), seed=seed).rows:
+        for row in networks.measure(model, seed=seed).rows:
             squares.setdefault(row.name, []).append(row.rms**2)
     found = {n: (np.mean(v), np.std(v, ddof=1) / nets**0.5) for n, v in squares.items()}
     return {n: (said[n] / m**0.5 - 1, s / m / 2) for n, (m, s) in found.items() if said.get(n)}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from networks import Networks  # noqa: E402
 from torch import nn  # noqa: E402
 
 import fanin  # noqa: E402
@@ -49,9 +50,10 @@ class Windowed(nn.Module):
 def test_values_hear_those_queries_that_look_at_them(masked, fused):
     torch.manual_seed(0)
     x, found = torch.randn(8, WINDOWS * TOKENS, WIDTH), []
+    networks = Networks(x)
     for seed in range(NETWORKS):
         torch.manual_seed(seed + 1)
-        rows = fanin.measure(Windowed(masked, fused), x)
+        rows = networks.measure(Windowed(masked, fused))
         found.append((rows["v"].grad_rms / rows["out"].grad_rms) ** 2)
     rows = fanin.predict(Windowed(masked, fused), x)
     said, mean = (rows["v"].grad_rms / rows["out"].grad_rms) ** 2, float(np.mean(found))

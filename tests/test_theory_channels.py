@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from networks import Networks  # noqa: E402
 from torch import nn  # noqa: E402
 
 import fanin  # noqa: E402
@@ -38,9 +39,10 @@ def errors(model: nn.Module, side: str) -> dict[str, tuple[float, float]]:
     plan = fanin.plan(model, batch, recipe="he")
     said = fanin.predict(model, batch, plan=plan)
     found: dict[str, list[float]] = {}
+    networks = Networks(batch)
     for k in range(NETWORKS):
         drawn = fanin.apply(plan, model, seed=k)
-        for row in fanin.measure(drawn or model, batch).rows:
+        for row in networks.measure(drawn or model).rows:
             if getattr(row, side):
                 found.setdefault(row.name, []).append(getattr(row, side) ** 2)
     told = {row.name: getattr(row, side) for row in said.rows if getattr(row, side)}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import Networks
 from test_theory_adjoint import errors, hold
 from torch import nn
 
@@ -48,11 +49,12 @@ class Joined(nn.Module):
 def forward_errors(std: float, nets: int = 8) -> dict[str, tuple[float, float]]:
     batch = torch.randn(4, TOKENS, 64, generator=torch.Generator().manual_seed(5))
     squares, said = {}, None
+    networks = Networks(batch)
     for seed in range(nets):
         torch.manual_seed(seed)
         model = Joined(std)
         said = fanin.predict(model, batch) if said is None else said
-        for row in fanin.measure(model, batch).rows:
+        for row in networks.measure(model).rows:
             squares.setdefault(row.name, []).append(row.rms**2)
     found = {}
     for row in said.rows:

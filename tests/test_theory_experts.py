@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import Networks
 from test_theory_adjoint import errors, hold
 from torch import nn
 
@@ -104,10 +105,11 @@ def test_weights_of_scores_that_are_shut_out() -> None:
     """Minus infinity at places that depend on weights: those experts have no weight, the others the whole."""
     batch = torch.randn(4, 24, WIDTH, generator=torch.Generator().manual_seed(3))
     squares = []
+    networks = Networks(batch)
     for seed in range(8):
         torch.manual_seed(seed)
         model = Mixture(shut_out)
-        squares.append([fanin.measure(model, batch)[name].rms ** 2 for name in ("/softmax", "out")])
+        squares.append([networks.measure(model)[name].rms ** 2 for name in ("/softmax", "out")])
     torch.manual_seed(0)
     said = fanin.predict(Mixture(shut_out), batch)
     measured = np.sqrt(np.mean(squares, 0))

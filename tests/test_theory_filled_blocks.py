@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from networks import Networks  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import fanin  # noqa: E402
-from fanin.frameworks import front_end  # noqa: E402
 from fanin.theory import places  # noqa: E402
 from fanin.theory.adjoint import seen, thinned  # noqa: E402
 from fanin.theory.rules import mix  # noqa: E402
@@ -54,12 +54,12 @@ class Rows(nn.Module):
 def compared(made):
     """Predicted, measured and standard error of the last signal's rms and of weights' gradients, by name."""
     squares, predicted = {}, None
+    networks = Networks(X)
     for seed in range(NETWORKS):
         torch.manual_seed(seed)
         net = made()
         predicted = predicted or fanin.predict(net, X)
-        side = front_end(net)
-        found = side.measure_signals(side.read_model(net, X), seed=seed)
+        found = networks.measure(net, seed=seed)
         squares.setdefault("out", []).append(found.rows[-1].rms ** 2)
         for name, row in found.parameters.items():
             squares.setdefault(name, []).append(row["grad_rms"] ** 2)

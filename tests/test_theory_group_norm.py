@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from networks import Networks  # noqa: E402
 from torch import nn  # noqa: E402
 
 import fanin  # noqa: E402
@@ -33,9 +34,10 @@ def test_gradients_of_parameters_are_sums_over_samples(name):
     x = torch.randn(8, 3, 12, 12) + torch.randn(8, 3, 1, 1)
     names = ["1.weight", "1.bias", "3.weight", "4.weight", "4.bias", "6.weight"]
     runs, end = [], "10"
+    networks = Networks(x)
     for seed in range(NETWORKS):
         torch.manual_seed(seed + 1)
-        rows = fanin.measure(chain(NORMS[name]), x)
+        rows = networks.measure(chain(NORMS[name]))
         runs.append([(rows.parameters[n]["grad_rms"] / rows[end].grad_rms) ** 2 for n in names])
     rows = fanin.predict(chain(NORMS[name]), x)
     said = np.array([(rows.parameters[n]["grad_rms"] / rows[end].grad_rms) ** 2 for n in names])

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import Networks
 from torch import nn
 
 import fanin
-from fanin.frameworks import front_end
 from fanin.theory.contraction import _same_id, _same_row
 from fanin.theory.latent import Atom
 from fanin.theory.state import Known
@@ -45,12 +45,12 @@ def ids() -> torch.Tensor:
 def compared(masked: bool) -> dict[str, tuple[float, float, float]]:
     """Predicted, measured and relative standard error: attention's rms, and the gradient before the norm."""
     said, seen = None, []
+    networks = Networks(ids())
     for seed in range(NETWORKS):
         torch.manual_seed(seed)
         model = Padded(masked)
         said = fanin.predict(model, ids()) if said is None else said
-        side = front_end(model)
-        measured = side.measure_signals(side.read_model(model, ids()), seed=seed)
+        measured = networks.measure(model, seed=seed)
         seen.append([measured["/scaled_dot_product_attention"].rms ** 2, measured["/add"].grad_rms ** 2])
     mean, error = np.mean(seen, 0), np.std(seen, 0, ddof=1) / NETWORKS**0.5
     own = (said["/scaled_dot_product_attention"].rms, said["/add"].grad_rms)

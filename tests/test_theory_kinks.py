@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from networks import Networks  # noqa: E402
 from torch import nn  # noqa: E402
 
 import fanin  # noqa: E402
@@ -42,12 +43,13 @@ FUNCTIONS = {
 def passed(model: nn.Module, x, behind: str, front: str, networks: int = 12) -> tuple[float, float, float]:
     """Predicted ratio of squared gradients, and measured with its standard error."""
     found = []
+    drawn = Networks(x)
     for seed in range(networks):
         torch.manual_seed(seed)
         for m in model.modules():
             if isinstance(m, nn.Linear):
                 m.reset_parameters()
-        rows = fanin.measure(model, x)
+        rows = drawn.measure(model)
         found.append((rows[front].grad_rms / rows[behind].grad_rms) ** 2)
     rows = fanin.predict(model, x)
     said = (rows[front].grad_rms / rows[behind].grad_rms) ** 2

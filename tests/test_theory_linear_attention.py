@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import Networks
 from torch import nn
 
 import fanin
-from fanin.frameworks import front_end
 
 WIDTH, TOKENS, NETWORKS = 64, 32, 12
 
@@ -52,12 +52,12 @@ def elu(x: torch.Tensor) -> torch.Tensor:
 def squares(make) -> tuple[fanin.Signals, dict[str, list[float]], dict[str, list[float]]]:
     batch = torch.randn(4, TOKENS, WIDTH, generator=torch.Generator().manual_seed(1))
     said, forward, back = None, {}, {}
+    networks = Networks(batch)
     for seed in range(NETWORKS):
         torch.manual_seed(seed)
         model = make()
         said = fanin.predict(model, batch) if said is None else said
-        side = front_end(model)
-        for row in side.measure_signals(side.read_model(model, batch), seed=seed).rows:
+        for row in networks.measure(model, seed=seed).rows:
             forward.setdefault(row.name, []).append(row.rms**2)
             if row.grad_rms is not None:
                 back.setdefault(row.name, []).append(row.grad_rms**2)

@@ -14,8 +14,8 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import fanin  # noqa: E402
-from fanin.frameworks.torch.verbs import loss_head, read_model  # noqa: E402
-from fanin.theory import Interpreter  # noqa: E402
+from fanin.frameworks.torch.verbs import loss_head, measure_signals, read_model  # noqa: E402
+from fanin.theory import Interpreter, interpret  # noqa: E402
 from fanin.theory.law import Atom, gaussian  # noqa: E402
 from fanin.theory.loss.cut import cut  # noqa: E402
 from fanin.theory.loss.draw import draw  # noqa: E402
@@ -43,8 +43,9 @@ def squares(build: Callable[[], Built], networks: int = NETWORKS) -> dict[str, n
     for seed in range(networks):
         torch.manual_seed(seed)
         model, batch, loss, target = build()
-        said = fanin.predict(model, batch, loss=loss, target=target)
-        seen = fanin.measure(model, batch, loss=loss, target=target)
+        reading = read_model(model, batch)
+        said = interpret(reading.graph, head=loss_head(reading, loss, target))
+        seen = measure_signals(reading, loss=loss, target=target)
         for row in seen.rows:
             if row.grad_rms is not None:
                 assert said[row.name].grad_rms is not None, row.name

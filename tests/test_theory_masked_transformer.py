@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from networks import Networks
 from torch import nn
 
 import fanin
-from fanin.frameworks import front_end
 
 NETWORKS = 6
 
@@ -29,12 +29,12 @@ class Translator(nn.Module):
 def test_every_tensor_is_modelled_and_attention_is_what_is_measured(dropout, op, count):
     batch = torch.randint(0, 50, (4, 12), generator=torch.Generator().manual_seed(0))
     said, signals = None, {}
+    networks = Networks(batch)
     for seed in range(NETWORKS):
         torch.manual_seed(seed)
         model = Translator(dropout)
         said = said or fanin.predict(model, batch)
-        side = front_end(model)
-        for row in side.measure_signals(side.read_model(model, batch), seed=seed).rows:
+        for row in networks.measure(model, seed=seed).rows:
             signals.setdefault(row.name, []).append((row.rms**2, (row.grad_rms or 0.0) ** 2))
     assert said is not None and not [row.name for row in said.rows if row.rms is None or row.grad_rms is None]
     weights = [row for row in said.rows if row.op == op]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from networks import Networks  # noqa: E402
 from torch import nn  # noqa: E402
 
 import fanin  # noqa: E402
@@ -34,9 +35,10 @@ def runs(request):
     torch.manual_seed(0)
     x, pool = torch.randn(6, 3, 12, 12), POOLS[request.param]
     said, found = fanin.predict(branch(pool), x), []
+    networks = Networks(x)
     for seed in range(NETWORKS):
         torch.manual_seed(seed + 1)
-        rows = fanin.measure(branch(pool), x)
+        rows = networks.measure(branch(pool))
         found.append([rows["3"].rms, rows["5"].rms, *(rows[n].grad_rms / rows["6"].grad_rms for n in ("3", "2", "1"))])
     end = said["6"].grad_rms
     expected = [said["3"].rms, said["5"].rms, *(said[n].grad_rms / end for n in ("3", "2", "1"))]

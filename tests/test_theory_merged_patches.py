@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from networks import Networks  # noqa: E402
 from torch import nn  # noqa: E402
 
 import fanin  # noqa: E402
@@ -36,10 +37,11 @@ def passed(merge: bool) -> tuple[float, float, float]:
     """Predicted gradient of the values over that of the sum; measured, with its standard error."""
     x = torch.randn(16, SIDE, SIDE, WIDTH)
     ratios = []
+    networks = Networks(x)
     for seed in range(NETWORKS):
         torch.manual_seed(seed)
         model = Merging(merge)
-        rows = fanin.measure(model, x)
+        rows = networks.measure(model)
         ratios.append((rows["value"].grad_rms / rows["/add"].grad_rms) ** 2)
     rows = fanin.predict(Merging(merge), x)
     said = (rows["value"].grad_rms / rows["/add"].grad_rms) ** 2
@@ -87,9 +89,10 @@ def test_parameters_in_front_of_and_in_the_merging_norm(windows):
     x, names = torch.randn(8, SIDE, SIDE, WIDTH), ["norm.bias", "norm.weight", "inner.bias", "inner.weight"]
     names = [*names, "out.bias", "value.bias"] if windows else names
     runs = []
+    networks = Networks(x)
     for seed in range(NETWORKS):
         torch.manual_seed(seed)
-        rows = fanin.measure(Windows(windows), x)
+        rows = networks.measure(Windows(windows))
         runs.append([(rows.parameters[n]["grad_rms"] / rows["reduce"].grad_rms) ** 2 for n in names])
     rows = fanin.predict(Windows(windows), x)
     said = np.array([(rows.parameters[n]["grad_rms"] / rows["reduce"].grad_rms) ** 2 for n in names])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from networks import Networks  # noqa: E402
 from test_theory_adjoint import errors, hold  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -152,7 +153,8 @@ def of_the_gain_before() -> tuple[float, list[float]]:
     torch.manual_seed(1234)
     batch = torch.randn(4, 16, 14, 14)
     name = "1.weight"
-    measured = [fanin.measure(capped(), batch).parameters[name]["grad_rms"] for _ in range(8)]
+    networks = Networks(batch)
+    measured = [networks.measure(capped()).parameters[name]["grad_rms"] for _ in range(8)]
     return fanin.predict(capped(), batch).parameters[name]["grad_rms"], measured
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from networks import Networks
 from test_theory_adjoint import errors
 from torch import nn
 
@@ -41,11 +42,12 @@ def batch() -> torch.Tensor:
 
 def forward_error(own: bool) -> tuple[float, float]:
     squares, said = [], 0.0
+    networks = Networks(batch())
     for seed in range(NETWORKS):
         torch.manual_seed(seed)
         model = Attend(own)
         said = said or fanin.predict(model, batch())["/matmul_1"].rms
-        squares.append(fanin.measure(model, batch())["/matmul_1"].rms ** 2)
+        squares.append(networks.measure(model)["/matmul_1"].rms ** 2)
     mean = float(np.mean(squares))
     return said / mean**0.5 - 1, float(np.std(squares, ddof=1)) / NETWORKS**0.5 / mean / 2
 

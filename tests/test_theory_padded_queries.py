@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from networks import Networks
 from torch import nn
 from torch.nn import functional as F
 
@@ -47,9 +48,10 @@ def predicted():
 @pytest.fixture(scope="module")
 def measured():
     found = []
+    networks = Networks(batch())
     for seed in range(NETWORKS):
         torch.manual_seed(seed)
-        found.append(fanin.measure(Padded(), batch()))
+        found.append(networks.measure(Padded()))
     return found
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 torch = pytest.importorskip("torch")
+from networks import Networks  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import fanin  # noqa: E402
-from fanin.frameworks import front_end  # noqa: E402
 from fanin.theory import engine  # noqa: E402
 from fanin.theory.adjoint import masked  # noqa: E402
 
@@ -51,12 +51,12 @@ def compared(pool, given=False):
     """Mean squares of signals, gradients and weights' gradients: predicted, and over networks."""
     batch = {"ids": IDS, "mask": MASK.long()} if given else {"ids": IDS}
     predicted, squares = None, {}
+    networks = Networks(batch)
     for seed in range(NETWORKS):
         torch.manual_seed(seed)
         net = Encoder(pool, given)
         predicted = predicted or fanin.predict(net, batch)
-        side = front_end(net)
-        found = side.measure_signals(side.read_model(net, batch), seed=seed)
+        found = networks.measure(net, seed=seed)
         for name in LOOKED_AT:
             squares.setdefault((name, "rms"), []).append(found[name].rms ** 2)
             squares.setdefault((name, "gradient"), []).append(found[name].grad_rms ** 2)

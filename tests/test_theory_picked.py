@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 torch = pytest.importorskip("torch")
+from networks import Networks  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import fanin  # noqa: E402
-from fanin.frameworks import front_end  # noqa: E402
 
 N, T, B, NETWORKS = 64, 24, 4, 16
 IDS = torch.randint(10, 50, (B, T), generator=torch.Generator().manual_seed(0))
@@ -42,12 +42,12 @@ class Text(nn.Module):
 def gradients(read):
     """Predicted mean squares of gradients, and those of networks, over that of the head's weights."""
     predicted, squares = None, {}
+    networks = Networks(IDS)
     for seed in range(NETWORKS):
         torch.manual_seed(seed)
         net = Text(read)
         predicted = predicted or fanin.predict(net, IDS)
-        side = front_end(net)
-        found = side.measure_signals(side.read_model(net, IDS), seed=seed)
+        found = networks.measure(net, seed=seed)
         for name in "qkv":
             squares.setdefault(name, []).append(found[name].grad_rms ** 2)
             squares.setdefault(f"{name}.weight", []).append(found.parameters[f"{name}.weight"]["grad_rms"] ** 2)

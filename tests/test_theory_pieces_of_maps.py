@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from networks import Networks  # noqa: E402
 from torch import nn  # noqa: E402
 
 import fanin  # noqa: E402
@@ -43,7 +44,8 @@ def divided(pieces: int) -> tuple[float, float, float]:
     def of(rows) -> float:
         return rows["norm"].grad_rms / rows["last"].grad_rms
 
-    measured = [of(fanin.measure(Gathered(pieces), batch)) for _ in range(6)]
+    networks = Networks(batch)
+    measured = [of(networks.measure(Gathered(pieces))) for _ in range(6)]
     return of(fanin.predict(Gathered(pieces), batch)), float(np.mean(measured)), float(np.std(measured) / 5**0.5)
 
 

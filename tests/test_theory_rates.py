@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from networks import Networks
 from torch import nn
 from torch.nn import functional as F
 
 import fanin
 from fanin.distributions import Uniform
-from fanin.frameworks import front_end
 from fanin.frameworks.torch.verbs import read_model
 from fanin.graph import Parameter
 from fanin.theory import combine, prefix, rates
@@ -44,11 +44,11 @@ class Decays(nn.Module):
 def measured(make, x, draws=DRAWS):
     """Root mean squares over networks of every tensor, its gradient and the parameters' gradients."""
     tensors, gradients, weights = {}, {}, {}
+    networks = Networks(x)
     for seed in range(draws):
         torch.manual_seed(seed)
         model = make()
-        reader = front_end(model)
-        found = reader.measure_signals(reader.read_model(model, x), seed=seed)
+        found = networks.measure(model, seed=seed)
         for row in found.rows:
             tensors.setdefault(row.name, []).append(row.rms**2)
             if row.grad_rms is not None:

@@ -12,9 +12,8 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-import fanin  # noqa: E402
 from fanin.frameworks.torch.verbs import measure_signals, read_model  # noqa: E402
-from fanin.theory import engine  # noqa: E402
+from fanin.theory import engine, interpret  # noqa: E402
 from fanin.theory.recurrent.population import Kernel, Layer, back, run  # noqa: E402
 
 NETWORKS = 5
@@ -74,9 +73,10 @@ def pairs(build: Build, networks: int = NETWORKS, spoil: Callable = lambda model
     for seed in range(networks):
         torch.manual_seed(seed)
         model, batch = build()
-        said = fanin.predict(model, batch)
+        reading = read_model(model, batch)
+        said = interpret(reading.graph)
         spoil(model)
-        seen = measure_signals(read_model(model, batch), seed=100 + seed)
+        seen = measure_signals(reading, seed=100 + seed)
         for row in seen.rows:
             mine = said[row.name]
             assert mine.rms is not None, mine.note

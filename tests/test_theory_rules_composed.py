@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from networks import Networks  # noqa: E402
 from test_theory_rules_contraction import Made  # noqa: E402
 from test_theory_statistics import compared, normal  # noqa: E402
 from torch import nn  # noqa: E402
@@ -142,6 +143,7 @@ class Resized(nn.Module):
 def test_places_of_an_image_that_was_resized_are_still_places(mode):
     torch.manual_seed(1234)
     batch = torch.randn(4, 3, 64, 64)
-    measured = [fanin.measure(Resized(mode), batch)["/scaled_dot_product_attention"].rms for _ in range(8)]
+    networks = Networks(batch)
+    measured = [networks.measure(Resized(mode))["/scaled_dot_product_attention"].rms for _ in range(8)]
     said = fanin.predict(Resized(mode), batch)["/scaled_dot_product_attention"].rms
     assert abs(said / np.mean(measured) - 1) < 3 * np.std(measured) / np.mean(measured) / 7**0.5 + 0.02

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from networks import Networks
 from torch import nn
 
 import fanin
-from fanin.frameworks import front_end
 from fanin.theory.drawn import channels
 
 STEPS, WIDTH, BATCH, NETWORKS = 6, 48, 6, 40
@@ -52,11 +52,11 @@ def predicted():
 @pytest.fixture(scope="module")
 def measured():
     found = []
+    networks = Networks(batch())
     for seed in range(NETWORKS):
         torch.manual_seed(seed)
         model = Running()
-        side = front_end(model)
-        found.append(side.measure_signals(side.read_model(model, batch()), seed=seed))
+        found.append(networks.measure(model, seed=seed))
     return found
 
 

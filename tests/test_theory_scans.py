@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from networks import Networks
 from torch import nn
 from torch.nn import functional as F
 
@@ -81,9 +82,10 @@ def squares(make):
     x = torch.randn(BATCH, STEPS, WIDTH, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
     said, seen = fanin.predict(make(), x), []
+    networks = Networks(x)
     for seed in range(NETWORKS):
         torch.manual_seed(seed)
-        seen.append(fanin.measure(make(), x))
+        seen.append(networks.measure(make()))
     weights = {
         name: (said.parameters[name]["grad_rms"], np.array([m.parameters[name]["grad_rms"] for m in seen]) ** 2)
         for name in said.parameters
@@ -167,9 +169,10 @@ def test_a_weight_that_stands_before_what_it_multiplies():
     ids = torch.randint(300, (6, 12), generator=torch.Generator().manual_seed(1))
     torch.manual_seed(0)
     said, seen = fanin.predict(Before(), ids).parameters["weight"]["grad_rms"], []
+    networks = Networks(ids)
     for seed in range(24):
         torch.manual_seed(seed)
-        seen.append(fanin.measure(Before(), ids).parameters["weight"]["grad_rms"])
+        seen.append(networks.measure(Before()).parameters["weight"]["grad_rms"])
     off, noise = error(said, np.array(seen) ** 2)
     assert abs(off) < 0.05 + 3 * noise
 
@@ -222,9 +225,10 @@ def test_decays_over_what_is_between_two_places():
     x = torch.randn(BATCH, STEPS, WIDTH, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
     said, seen = fanin.predict(Decays(), x), []
+    networks = Networks(x)
     for seed in range(16):
         torch.manual_seed(seed)
-        seen.append(fanin.measure(Decays(), x))
+        seen.append(networks.measure(Decays()))
     for row in said.rows[-2:]:
         off, noise = error(row.rms, np.array([m[row.name].rms for m in seen]) ** 2)
         assert abs(off) < 0.03 + 3 * noise, row.name

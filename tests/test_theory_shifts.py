@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from networks import Networks
 from torch import nn
 
 import fanin
@@ -37,9 +38,10 @@ def found():
     ids = torch.randint(0, 500, (2, STEPS), generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
     said, seen = fanin.predict(Shift(), ids), []
+    networks = Networks(ids)
     for seed in range(NETWORKS):
         torch.manual_seed(seed)
-        seen.append(fanin.measure(Shift(), ids))
+        seen.append(networks.measure(Shift()))
     return said, seen
 
 

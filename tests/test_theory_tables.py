@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 torch = pytest.importorskip("torch")
+from networks import Networks  # noqa: E402
 from test_theory_rules_contraction import Made  # noqa: E402
 from test_theory_statistics import compared, normal  # noqa: E402
 
 import fanin  # noqa: E402
 from fanin.distributions import Normal  # noqa: E402
-from fanin.frameworks import front_end  # noqa: E402
 
 N, T = 64, 24
 F = torch.nn.functional
@@ -108,12 +108,12 @@ class Padded(torch.nn.Module):
 def test_padding_is_zero_and_its_row_gets_no_gradient(branches):
     ids = torch.randint(2, 30, (4, T), generator=torch.Generator().manual_seed(0))
     forward, backward, predicted = [], [], None
+    networks = Networks(ids)
     for seed in range(16):
         torch.manual_seed(seed)
         net = Padded(branches)
         predicted = predicted or fanin.predict(net, ids)
-        side = front_end(net)
-        measured = side.measure_signals(side.read_model(net, ids), seed=seed)
+        measured = networks.measure(net, seed=seed)
         forward.append(measured["table"].rms ** 2)
         backward.append(measured.parameters["table.weight"]["grad_rms"] ** 2)
     for said, squares in (

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 torch = pytest.importorskip("torch")
+from networks import Networks  # noqa: E402
 from test_theory_statistics import read_model  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import fanin  # noqa: E402
-from fanin.frameworks import front_end  # noqa: E402
 from fanin.theory import engine  # noqa: E402
 from fanin.theory.tokens import tables_of_tokens  # noqa: E402
 
@@ -51,12 +51,12 @@ LAID_OUT = {
 def missed(laid_out, networks=12):
     """Tensors and weights off by four standard errors and three percent of the mean square (weights: ten)."""
     squares, predicted = {}, None
+    drawn = Networks(X)
     for seed in range(networks):
         torch.manual_seed(seed)
         net = Queries(laid_out)
         predicted = predicted or fanin.predict(net, X)
-        side = front_end(net)
-        found = side.measure_signals(side.read_model(net, X), seed=seed)
+        found = drawn.measure(net, seed=seed)
         for row in found.rows:
             squares.setdefault((row.name, "rms"), []).append(row.rms**2)
             squares.setdefault((row.name, "grad"), []).append(row.grad_rms**2)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 torch = pytest.importorskip("torch")
+from networks import Networks  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import fanin  # noqa: E402
-from fanin.frameworks import front_end  # noqa: E402
 
 N, T, B, NETWORKS = 64, 24, 4, 16
 X = torch.randn(B, T, N, generator=torch.Generator().manual_seed(0))
@@ -46,12 +46,12 @@ class Pieces(nn.Module):
 def gradients(make):
     """Predicted mean squares of gradients of tensors and weights, and those of networks."""
     predicted, squares = None, {}
+    networks = Networks(X)
     for seed in range(NETWORKS):
         torch.manual_seed(seed)
         net = make()
         predicted = predicted or fanin.predict(net, X)
-        side = front_end(net)
-        found = side.measure_signals(side.read_model(net, X), seed=seed)
+        found = networks.measure(net, seed=seed)
         for name in ("q", "q2", "k", "k2", "v", "norm"):
             squares.setdefault(name, []).append(found[name].grad_rms ** 2)
         for name in ("q.weight", "q2.weight", "norm.weight", "norm.bias"):

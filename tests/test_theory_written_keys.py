@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 torch = pytest.importorskip("torch")
+from networks import Networks  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import fanin  # noqa: E402
-from fanin.frameworks import front_end  # noqa: E402
 from fanin.theory.adjoint import attention  # noqa: E402
 
 N, T, B, NETWORKS = 64, 24, 4, 16
@@ -40,12 +40,12 @@ class Written(nn.Module):
 def gradients():
     """Predicted mean squares of gradients, and those of networks."""
     predicted, squares = None, {}
+    networks = Networks(X)
     for seed in range(NETWORKS):
         torch.manual_seed(seed)
         net = Written()
         predicted = predicted or fanin.predict(net, X)
-        side = front_end(net)
-        found = side.measure_signals(side.read_model(net, X), seed=seed)
+        found = networks.measure(net, seed=seed)
         for name in ("q", "k", "v"):
             squares.setdefault(name, []).append(found[name].grad_rms ** 2)
     return {n: predicted[n].grad_rms ** 2 for n in squares}, {n: torch.tensor(v).double() for n, v in squares.items()}

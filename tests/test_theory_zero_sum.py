@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from networks import Networks  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
@@ -42,9 +43,10 @@ class Net(nn.Module):
 def measured(x, make=Net):
     """Mean squares of every network's rows, forward and backward, and of its weights' gradients."""
     forward, backward, weights = {}, {}, {}
+    networks = Networks(x)
     for seed in range(NETS):
         torch.manual_seed(seed)
-        seen = fanin.measure(make(), x)
+        seen = networks.measure(make())
         for row in seen.rows:
             forward.setdefault(row.name, []).append(row.rms**2)
             backward.setdefault(row.name, []).append((row.grad_rms or 0.0) ** 2)

@@ -68,7 +68,7 @@ def expectation(values: np.ndarray) -> np.ndarray:
 
 def at(values: np.ndarray, z: np.ndarray) -> np.ndarray:
     """f at other points of the latent by linear interpolation, linear beyond the grid's ends."""
-    flat, (left, t) = np.atleast_2d(values), between(z)
+    flat, (left, t) = np.atleast_2d(values), _coarse if z is Z_COARSE else between(z)
     low = flat[:, left]
     found = flat[:, left + 1]
     found -= low
@@ -84,6 +84,7 @@ def between(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return left, place - left
 
 
+_coarse = between(Z_COARSE)
 _coarse_left = np.clip(np.searchsorted(Z_COARSE, Z_UNIT, side="right") - 1, 0, COARSE - 2)
 _coarse_t = np.clip((Z_UNIT - Z_COARSE[_coarse_left]) / np.diff(Z_COARSE)[_coarse_left], 0.0, 1.0)
 

@@ -89,18 +89,14 @@ def products(x: Known) -> np.ndarray | None:
         return None
     maps = x.array.reshape(-1, *sizes)
     maps = maps[:: -(-len(maps) // max(READ // math.prod(padded), 2))]
-    found = sum((_correlated(np.asarray(one, float), padded) for one in maps), np.zeros(())) / len(maps)
+    axes = tuple(range(len(sizes)))
+    spectrum = sum((np.abs(np.fft.rfftn(np.asarray(one, float), padded, axes)) ** 2 for one in maps), np.zeros(()))
+    found = np.fft.irfftn(spectrum, padded, axes) / len(maps)  # sums of products of a map and its shifts
     for i, n in enumerate(sizes):
         both = (np.take(found, np.arange(n), i) + np.take(found, -np.arange(n), i)) / 2
         found = both / (n - np.arange(n)).reshape((-1,) + (1,) * (found.ndim - i - 1))  # places that are so far apart
         found = np.take(found, knots(n), i)
     return found
-
-
-def _correlated(one: np.ndarray, padded: Sequence[int]) -> np.ndarray:
-    """Sums of products of a map and its shifts."""
-    axes = tuple(range(one.ndim))
-    return np.fft.irfftn(np.abs(np.fft.rfftn(one, padded, axes)) ** 2, padded, axes)
 
 
 __all__ = ["along", "between", "knots", "levelled", "mean", "products"]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fanin.theory import grid
+from fanin.theory import grid, placed
 from fanin.theory.latent import FEATURE, Atom, Axis, Groups, Latent, Scatter, Source, fresh_latent, subsets
 from fanin.theory.levels import (
     MAX_LEVELS,
@@ -76,7 +76,7 @@ class Law:
         """Fraction of the places at each level, shape (levels,)."""
         if len(self.values) == 1:
             return np.ones(1)
-        return np.bincount(self.level.ravel(), minlength=len(self.values)) / self.level.size
+        return placed.counts(self.level, len(self.values)) / self.level.size
 
     @cached_property
     def moments(self) -> Moments:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fanin.theory import grid
+from fanin.theory import grid, placed
 from fanin.theory.moments import moments_of
 
 MAX_LEVELS = 160  # of known numbers, such as biases that grow with distance
@@ -25,7 +25,7 @@ def compress(
     count = len(values)
     if count == 1:
         return values, np.zeros((1,) * level.ndim, np.int32)
-    weight = np.bincount(level.ravel(), minlength=count).astype(float)
+    weight = placed.counts(level, count).astype(float)
     with np.errstate(all="ignore"):
         own = moments_of(values)
         mean, second = own.means, own.seconds
@@ -101,7 +101,9 @@ def _merge(
     share = weight / np.where(mass[group] > 0, mass[group], 1)
     order = np.argsort(group, kind="stable")
     with np.errstate(all="ignore"):
-        weighted = np.where(share[order, None] > 0, share[order, None] * values[order], 0)
+        weighted = values[order]
+        weighted *= share[order, None]
+        weighted[share[order] == 0] = 0  # also where a value is infinite
         starts = np.searchsorted(group[order], np.arange(count))
         merged = weighted if count == len(group) else np.add.reduceat(weighted, starts, axis=0)
         wanted = np.bincount(group, weights=share * second, minlength=count)

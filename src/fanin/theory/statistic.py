@@ -15,8 +15,7 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
-from scipy.special import ndtri
-from scipy.stats import chi2
+from scipy.special import gammaincinv, ndtri
 
 from fanin.theory import between, border, border_norm, grid, lags
 from fanin.theory.law import FEATURE, Groups, Law
@@ -246,6 +245,6 @@ def straightness(variance: float, eps: float, degrees: float) -> float:
     """
     if not np.isfinite(degrees):
         return 1.0
-    s2 = variance * chi2.ppf((np.arange(256) + 0.5) / 256, degrees) / degrees
+    s2 = variance * 2 * gammaincinv(degrees / 2, (np.arange(256) + 0.5) / 256) / degrees
     r = np.sqrt(s2 + eps)
     return float(np.mean(s2 / r) / np.sqrt(np.mean(s2) * np.mean(s2 / r**2)))

@@ -21,9 +21,9 @@ from scipy.special import gammainc, gammaincinv, nctdtr, ndtr, stdtrit
 from fanin.errors import ArgumentError
 from fanin.study.statistics.interval import check_choice, check_level
 from fanin.study.statistics.paired import ALTERNATIVES, pairs_for, smallest_p
+from fanin.study.statistics.quadrature import legendre
 
 MOST_PAIRS = 1_000_000
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(200)
 
 
 def difference_power(
@@ -98,11 +98,12 @@ def equivalence_power(
         return 0.0
     t, root, half = stdtrit(n - 1, 1 - level), math.sqrt(n) / spread, (n - 1) / 2
     top = gammainc(half, half * (margin * root / t) ** 2)  # P(s < s_max): (n - 1) s^2 / spread^2 is chi-squared
-    q = top * (NODES + 1) / 2
+    nodes, weights = legendre(200)
+    q = top * (nodes + 1) / 2
     s = np.sqrt(gammaincinv(half, q) / half)  # in units of the spread
     reach = margin * root - t * s
     inside = ndtr(reach - effect * root) - ndtr(-reach - effect * root)
-    return float(top * (WEIGHTS * inside).sum() / 2)
+    return float(top * (weights * inside).sum() / 2)
 
 
 def shown_power(effect: float, spread: float, n: int, *, margin: float | None = None, **terms: Any) -> float:

@@ -20,6 +20,7 @@ from scipy.special import ndtr, ndtri
 
 from fanin.errors import StudyError
 from fanin.study.statistics.interval import check_choice, check_level
+from fanin.study.statistics.quadrature import legendre
 
 SPENDING: dict[str, Callable[[float, float], float]] = {
     "obrien-fleming": lambda t, alpha: 4 * float(ndtr(ndtri(alpha / 4) / math.sqrt(t))),
@@ -30,7 +31,6 @@ all of it for the end, the second spends evenly."""
 
 FARTHEST = 8.5
 """Standard deviations beyond which a boundary is none."""
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(256)
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,14 @@ def plan_looks(ns: Sequence[int], *, alpha: float = 0.05, spending: str = "obrie
     allowed = spent_by(fractions, alpha, spending)
     steps = np.sqrt(np.diff(fractions, prepend=0.0))
     at, mass, looks = np.zeros(1), np.ones(1), []  # all paths start at 0
+    inside, weights = legendre(256)
     for n, t, step, so_far, before in zip(ns, fractions, steps, allowed, [0.0, *allowed]):
         edge = _edge(at, mass, float(step), so_far - before, FARTHEST * math.sqrt(t))
         z = edge / math.sqrt(t)
         looks.append(Look(n, float(t), so_far, z if z < FARTHEST else math.inf, 2 * float(ndtr(-z))))
-        nodes = edge * NODES
+        nodes = edge * inside
         density = (np.exp(-(((nodes[:, None] - at) / step) ** 2) / 2) @ mass) / (step * math.sqrt(2 * math.pi))
-        at, mass = nodes, edge * WEIGHTS * density
+        at, mass = nodes, edge * weights * density
     return tuple(looks)
 
 

@@ -116,8 +116,9 @@ def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> list[Par
     heard = np.zeros((2, len(x.values), grid.COARSE))
     mass = np.bincount(of_x, weights=share, minlength=len(x.values))
     points = grid.at(x.values, grid.Z_COARSE), grid.at(y.values, grid.Z_COARSE)
+    function = None if part.values is None else (part.values, np.diff(part.values))
     for i, j, k, w in zip(of_x, of_y, of_out, share, strict=True):
-        heard[:, i] += w / mass[i] * _given_x(fn, part, out, (x.values, y.values), points, (i, j, k))
+        heard[:, i] += w / mass[i] * _given_x(fn, function, out, (x.values, y.values), points, (i, j, k))
     heard[:, mass == 0] = heard[:, mass > 0].mean(1, keepdims=True)
     if is_sum(fn):
         return summand.of_sum(part, out, x, *grid.from_coarse(heard))
@@ -149,10 +150,13 @@ Operands = tuple[np.ndarray, np.ndarray]
 Levels = tuple[int, int, int]
 
 
-def _given_x(fn: Function, part: Part, out: Law, operands: Operands, points: Operands, levels: Levels) -> np.ndarray:
+def _given_x(
+    fn: Function, function: Operands | None, out: Law, operands: Operands, points: Operands, levels: Levels
+) -> np.ndarray:
     """E over y of d(w) df/dx(x, y) and of its square at every coarse point of x's latent, w the result's latent there.
 
     Args:
+        function: values of d, and their steps from node to node; None where it is one.
         operands: values of x and of y; points: the same on the coarse grid.
         levels: of x, of y and of the result.
     """
@@ -161,19 +165,22 @@ def _given_x(fn: Function, part: Part, out: Law, operands: Operands, points: Ope
         factor: np.ndarray | float = float(fn(1.0, 0.0) - fn(0.0, 0.0))
     else:
         factor = partial(fn, *np.broadcast_arrays(a, b))
-    if part.values is None:
-        return _over_y(np.broadcast_to(factor, (grid.COARSE, grid.COARSE)))
+    if function is None:
+        return _over_y(np.full((grid.COARSE, grid.COARSE), factor))
     left, t = _place_of(fn, out.values, (a, b), operands, levels)
-    function = part.values[levels[2]]
-    here = np.diff(function)[left]
+    here = function[1][levels[2]].take(left)
     here *= t
-    here += function[left]
+    here += function[0][levels[2]].take(left)
     here *= factor
     return _over_y(here)
 
 
 def _over_y(heard: np.ndarray) -> np.ndarray:
-    return np.stack([heard @ grid.WEIGHT_COARSE, heard**2 @ grid.WEIGHT_COARSE])
+    """The mean and the mean square; what is given is squared in place."""
+    found = np.empty((2, len(heard)))
+    found[0] = heard @ grid.WEIGHT_COARSE
+    found[1] = np.multiply(heard, heard, out=heard) @ grid.WEIGHT_COARSE
+    return found
 
 
 def _across(points: Operands, levels: Levels) -> Operands:

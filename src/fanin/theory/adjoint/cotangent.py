@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fanin.theory import placed
 from fanin.theory.law import FEATURE, Axis, Groups, Law, subsets
 from fanin.theory.mehler import series, summed
 from fanin.theory.moments import mean_of, moments_of
@@ -152,19 +153,20 @@ class Part:
         """Mean square of the part at every place."""
         if self.values is None:
             return self.second
-        return self._at(law)[1]
+        found = vars(self).get("_profile")
+        if found is None or found[0] is not law:  # all that read the part at a tensor ask again
+            found = vars(self)["_profile"] = law, self.second * self.function_squares(law)[law.level]
+        return found[1]
 
     def mean_profile(self, law: Law) -> float:
         """Mean square of the part over all places."""
-        return self.mean_second if self.values is None else self._at(law)[2]
-
-    def _at(self, law: Law) -> tuple[Law, np.ndarray, float]:
-        """Profile and mean square at the tensor that was asked for last: all that read the part ask again."""
-        found = vars(self).get("_found")
+        if self.values is None:
+            return self.mean_second
+        found = vars(self).get("_mean")
         if found is None or found[0] is not law:
-            profile = self.second * self.function_squares(law)[law.level]
-            found = vars(self)["_found"] = law, profile, mean_of(profile)
-        return found
+            by_level, places = placed.sums(self.second, law.level, len(law.values))
+            found = vars(self)["_mean"] = law, float(by_level @ self.function_squares(law)) / places
+        return found[1]
 
     def pair(self, law: Law, differ: Groups) -> float:
         """E[g g'] of two places that differ in these groups."""

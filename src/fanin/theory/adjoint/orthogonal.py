@@ -29,11 +29,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from fanin.theory import grid
+from fanin.theory import grid, placed
 from fanin.theory.adjoint.cotangent import Cotangent, Divided, Part
 from fanin.theory.adjoint.joint import levels_onto
 from fanin.theory.latent import group_sizes
 from fanin.theory.law import FEATURE, Law, subsets
+from fanin.theory.moments import moments_of
 from fanin.theory.records import replace
 from fanin.theory.statistic import LOG_T, mean_inverse
 
@@ -202,7 +203,7 @@ def _products(part: Part, law: Law, one: np.ndarray, others: Iterable[np.ndarray
     pairs = [(count, law.correlation(s)) for count, s in pairs if count]
     weight, own, found = _weight(part, law), grid.hermite_coefficients(one), []
     for other in others:
-        coefficients = own * (own if other is one else grid.hermite_coefficients(other))
+        coefficients = own * (own if other is one else moments_of(other).hermite)
         both = grid.expectation(one * other)
         beyond = float(law.level_weight @ (both - coefficients.sum(-1)))
         mean, degrees = law.level_weight @ coefficients, np.arange(coefficients.shape[-1])
@@ -217,9 +218,7 @@ def _weight(part: Part, law: Law) -> np.ndarray:
     """Share of the base's mean square that is at places of each level."""
     if part.second.size == 1 or len(law.values) == 1:
         return law.level_weight
-    shape = np.broadcast_shapes(part.second.shape, law.level.shape)
-    level, second = (np.broadcast_to(a, shape).ravel() for a in (law.level, part.second))
-    found = np.bincount(level, second, minlength=len(law.values))
+    found, _ = placed.sums(part.second, law.level, len(law.values))
     return found / found.sum() if found.sum() > 0 else law.level_weight
 
 

@@ -41,7 +41,7 @@ def conv(node: Node, *inputs: Law | Known) -> Law:
         taps = tap_sum(profile, node, kernel)
         source = x if isinstance(x, Law) else _summary(x)
         n = channels * float(np.prod(kernel))
-        diagonal = channels * (weight.second - weight.mean**2) * taps + weight.mean**2 * channels * taps
+        diagonal = (channels * (weight.second - weight.mean**2) + weight.mean**2 * channels) * taps
         of = {"channels": channels, "grouped": a["groups"] > 1, "met": shared_taps(node, kernel, axes)}
         if zero_sum.centred(weight, n):
             of["taken"] = tap_sum(np.ones((1,) * len(source.shape)), node, kernel) / float(np.prod(kernel))
@@ -150,14 +150,12 @@ def _gather(
     if p.shape[axis] == 1 and padding == 0 and (out - 1) * stride + (k - 1) * dilation < size:
         return p * k
     p = np.repeat(p, size, axis) if p.shape[axis] == 1 else p
-    total = 0.0
-    start = np.arange(out) * stride - padding
+    total = np.zeros((*p.shape[:axis], out, *p.shape[axis + 1 :]))
+    moved, source = np.moveaxis(total, axis, 0), np.moveaxis(p, axis, 0)
     for tap in range(k):
-        at = start + tap * dilation
-        inside = (at >= 0) & (at < size)
-        mask = inside.reshape((-1,) + (1,) * (p.ndim - axis - 1))
-        total = total + p.take(np.clip(at, 0, size - 1), axis) * mask
-    return total  # type: ignore[return-value]
+        reading, read = _inside(out, size, stride, tap * dilation - padding)
+        moved[reading] += source[read]
+    return total
 
 
 def _spread(p, axis, out, k, stride, padding, dilation, node_input) -> np.ndarray:
@@ -165,10 +163,17 @@ def _spread(p, axis, out, k, stride, padding, dilation, node_input) -> np.ndarra
     result = np.zeros((*p.shape[:axis], out, *p.shape[axis + 1 :]))
     moved, source = np.moveaxis(result, axis, 0), np.moveaxis(p, axis, 0)
     for tap in range(k):
-        at = np.arange(node_input) * stride - padding + tap * dilation
-        inside = (at >= 0) & (at < out)
-        moved[at[inside]] += source[inside]  # a tap writes nowhere twice
+        writing, written = _inside(node_input, out, stride, tap * dilation - padding)
+        moved[written] += source[writing]  # a tap writes nowhere twice
     return result
+
+
+def _inside(count: int, size: int, stride: int, offset: int) -> tuple[slice, slice]:
+    """Which of so many windows have a tap at ``i stride + offset`` inside, and where these taps are."""
+    first = max(-(offset // stride), 0)
+    end = max(min((size - 1 - offset) // stride + 1, count), first)
+    begin = first * stride + offset
+    return slice(first, end), slice(begin, begin + (end - first) * stride, stride) if end > first else slice(0)
 
 
 def _first(node: Node, x: Known, weight: Law, kernel, shape, axes) -> Law:

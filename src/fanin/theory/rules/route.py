@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.special import betaincinv, ndtri
-from scipy.stats import binom
 
 from fanin.graph import Kind, Node
 from fanin.theory import grid, windows
@@ -82,6 +81,8 @@ def _order_statistic(n: int, j: int) -> np.ndarray:
 
 def chances(n: int, k: int, largest: bool) -> np.ndarray:
     """(k, POINTS) chance of an element to be the j-th largest (or smallest) of n, by its latent."""
+    from scipy.stats import binom  # takes as long to import as all of the theory
+
     below = np.clip(grid.CDF if largest else 1 - grid.CDF, 1e-15, 1 - 1e-15)
     return np.stack([binom.pmf(j, n - 1, 1 - below) for j in range(k)])  # so many others are beyond it
 
