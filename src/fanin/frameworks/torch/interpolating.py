@@ -28,7 +28,7 @@ def _unchanged(chain: Chain, size: Shape) -> Chain:
     return chain
 
 
-def interpolation(mode: str) -> Row:
+def interpolation(mode: str, antialias: bool = False) -> Row:
     """Interpolation, linear in its input and one axis after another; the weights are its own kernel's."""
 
     def interpolated(a: Arguments) -> Chain:
@@ -38,25 +38,28 @@ def interpolation(mode: str) -> Row:
         chain = Chain(a)
         if not axes:
             return _unchanged(chain, size)
-        chain.weigh(0, {axis: _between(size[axis], a.shape[axis], mode, corners) for axis in axes})
+        chain.weigh(0, {axis: _between(size[axis], a.shape[axis], mode, corners, antialias) for axis in axes})
         return chain
 
     return interpolated
 
 
-def _between(n: int, m: int, mode: str, corners: bool) -> np.ndarray:
+def _between(n: int, m: int, mode: str, corners: bool, antialias: bool) -> np.ndarray:
     """Weights (m, n) of interpolation along one axis: what each unit vector becomes."""
     units = torch.eye(n, dtype=torch.float64)[:, None]
-    if mode == "cubic":
-        units = units[..., None]
-    sizes, name = ((m, 1), "bicubic") if mode == "cubic" else (m, "linear")
-    out = torch.nn.functional.interpolate(units, size=sizes, mode=name, align_corners=corners)
-    return out.reshape(n, m).T.numpy()
+    if mode != "cubic" and not antialias:
+        out = torch.nn.functional.interpolate(units, size=m, mode=mode, align_corners=corners)
+        return out.reshape(n, m).T.numpy()
+    units = units[..., None].repeat(1, 1, 1, 2)  # in the plane alone; of one column PyTorch copies the nearest
+    of = {"mode": f"bi{mode}", "align_corners": corners, "antialias": antialias}
+    return torch.nn.functional.interpolate(units, size=(m, 2), **of)[..., 0].reshape(n, m).T.numpy()
 
 
 INTERPOLATING: dict[str, Row] = {
     **{f"upsample_nearest{d}d": nearest for d in (1, 2, 3)},
     **dict.fromkeys(("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d"), interpolation("linear")),
     "upsample_bicubic2d": interpolation("cubic"),
+    "_upsample_bilinear2d_aa": interpolation("linear", antialias=True),
+    "_upsample_bicubic2d_aa": interpolation("cubic", antialias=True),
 }
 """Linear in their input."""
