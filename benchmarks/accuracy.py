@@ -176,6 +176,7 @@ def _fill(result: Result, predicted, squares, grads, weights) -> None:
         if row.name in zeros and _zero(zeros[row.name], row.grad_rms, grads[row.name])
     }
     floors = rounding(weights, lambda name: (name.rpartition(".")[0],))
+    floors |= _summed(predicted.rows, grads, floors)
     for name, values in weights.items():
         said = predicted.parameters.get(name, {}).get("grad_rms")
         if said is not None:
@@ -209,6 +210,18 @@ def rounding(
         for block in blocks(name):
             largest[block] = max(largest.get(block, 0.0), float(np.sqrt(np.mean(values))))
     return {name: 10 * float(np.finfo(np.float32).eps) * max(largest[b] for b in blocks(name)) for name in gradients}
+
+
+def _summed(rows, gradients: dict[str, list[float]], floors: dict[str, float]) -> dict[str, float]:
+    """What rounding leaves of a bias that a norm takes away: a sum over all places of a channel, each rounded."""
+    found = {}
+    for row in rows:
+        bias = f"{row.name.removesuffix('/batch_norm')}.bias"
+        if bias in floors and row.name in gradients and len(row.shape) > 1:
+            channels = row.shape[-1] if row.op in ("linear", "layer_norm") else row.shape[1]
+            terms = float(np.prod(row.shape)) / channels * float(np.sqrt(np.mean(gradients[row.name])))
+            found[bias] = max(floors[bias], 10 * float(np.finfo(np.float32).eps) * terms)
+    return found
 
 
 def _blocks(name: str) -> tuple[str, ...]:
