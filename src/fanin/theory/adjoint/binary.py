@@ -245,4 +245,4 @@ def _onto_constant(fn: Function, part: Part, out: Law, x: Law, y: Law) -> Part:
         mine = part.pair(out, s) / max(part.pair(out, frozenset()), 1e-300)
         other = y.pair(translated(s, out.axes, y.axes)) / y.second if y.second > 0 and not is_sum(fn) else 1.0
         ratio[s] = mine * other
-    return fresh(second, ratio)
+    return fresh(second, ratio, balanced=part.balanced if is_sum(fn) else frozenset())
