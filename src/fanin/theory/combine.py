@@ -8,6 +8,7 @@ import numpy as np
 
 from fanin.theory import (
     border,
+    branches,
     folds,
     gated,
     given,
@@ -184,7 +185,8 @@ def _independent(
     if pair == "sum" and (x.latent.spread or y.latent.spread):
         law = replace(law, latent=replace(law.latent, spread=spread.of_sum(law, (x, y)), reach=folds.of_sum((x, y))))
     if pair == "sum":
-        law = uneven.of_sum(kurtosis.of_sum(law, x, y), x, y, spread.same_lengths(x, y))
+        law = branches.of_sum(kurtosis.of_sum(law, x, y), x, y)
+        law = uneven.of_sum(law, x, y, spread.same_lengths(x, y))
     if pair in ("sum", "product"):
         law = border.combined(law, x, y, pair)
         law = lags.combined(law, x, y, pair, (_common(x, y), _spare(law, x, y)) if rho and pair == "sum" else None)

@@ -153,6 +153,7 @@ class Latent:
         turned: what turns by place have left of that agreement, in the mean over pairs (see ``turns``).
         settled: behind a norm over places, over which groups, the values that it made, and of how many degrees of
             freedom the variance of these is, which only eps lets stray.
+        heard: channels that kernels of one channel have made it of (see ``branches``).
         kin: the weights that made it, where these make others, too: two such tensors agree by chance as places of one.
     """
 
@@ -183,6 +184,7 @@ class Latent:
     lineage: tuple[tuple[int, float, float], ...] = ()
     turned: float = 1.0
     settled: tuple[Groups, np.ndarray, float] | None = None
+    heard: tuple[tuple[int, float, float], ...] = ()
     kin: tuple | None = None
 
     def aligned(self, other: Latent) -> bool:

@@ -35,6 +35,8 @@ PURE = frozenset(
 
 IDENTITIES = frozenset(("base", "second", "radial", "divided", "chosen", "given", "loads", "beside"))
 """What parts hold that is compared by names that go with each other."""
+IDENTITIES = ("id", "source", "mean_of", "length_of", "terms", "descent", "lineage", "heard")
+"""Fields of a latent that name others."""
 
 
 @dataclass
@@ -96,11 +98,7 @@ def _same_latent(a: Latent, b: Latent, names: Names) -> bool:
         return False
     if not all(names.agree(x, y) for x, y in ids if x is not None and y is not None):
         return False
-    rest = [
-        f.name
-        for f in fields(a)
-        if f.name not in ("id", "source", "mean_of", "length_of", "terms", "descent", "lineage")
-    ]
+    rest = [f.name for f in fields(a) if f.name not in IDENTITIES]
     kinds = [
         (
             c.source and replace(c.source, id=0, descent=()),
@@ -115,8 +113,9 @@ def _same_latent(a: Latent, b: Latent, names: Names) -> bool:
 
 
 def _descents(latent: Latent) -> Descent:
-    """Of the latent, and of keys that it remembers."""
-    return (*latent.descent, *latent.lineage, *(latent.source.descent if latent.source is not None else ()))
+    """Of the latent and of its lengths, of keys that it remembers, and of channels that it heard."""
+    of_keys = latent.source.descent if latent.source is not None else ()
+    return (*latent.descent, *latent.lineage, *latent.heard, *of_keys)
 
 
 def _same_descent(a: Descent, b: Descent, names: Names) -> bool:
@@ -274,6 +273,7 @@ def _renamed(law: Law, names: Names, before: tuple[Value, ...], now: tuple[Value
         source=old.source and replace(old.source, id=name(old.source.id), descent=renamed(old.source.descent, name)),
         descent=renamed(old.descent, name),
         lineage=renamed(old.lineage, name),
+        heard=renamed(old.heard, name),
         mean_of=old.mean_of and (name(old.mean_of[0]), *old.mean_of[1:]),
         length_of=old.length_of and (name(old.length_of[0]), *old.length_of[1:]),
         terms=_terms(law, name, before, now),

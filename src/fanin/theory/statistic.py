@@ -96,13 +96,24 @@ def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None
 
 
 def _settled(x: Law, axes: tuple[int, ...]) -> float | None:
-    """Degrees of freedom of what a norm over the same places made, but for a gain and a shift; None elsewhere."""
+    """Degrees of freedom of a function of what a norm over the same places made; None of what is none.
+
+    Of y that sums to zero over the places of a channel, and whose squares sum to one and the same, the variance of
+    ``x = f(y)`` strays by the mean of what ``x^2 - 2 x E x`` has beside one, y and y^2. Of y itself only eps is left.
+    """
     told = x.latent.settled
-    if told is None or told[0] != frozenset(a.group for i in axes for a in x.axes[i]) or len(told[1]) != len(x.values):
+    if told is None or told[0] != frozenset(a.group for i in axes for a in x.axes[i]):
         return None
-    made, own = (v - float(x.level_weight @ grid.expectation(v)) for v in (told[1], x.values))
-    both, one, other = (float(x.level_weight @ grid.expectation(v)) for v in (made * own, made**2, own**2))
-    return told[2] if both**2 > (1 - 1e-9) * one * other else None
+    made, weight = told[1], (x.level_weight[:, None] * grid.WEIGHT).ravel()
+    if len(made) != len(x.values):  # levels were merged behind the norm: of one shape, in proportion to what is there
+        made = np.outer(np.sqrt(x.seconds), made.mean(0))
+    known = np.stack([np.ones(made.size), made.ravel(), made.ravel() ** 2], -1)
+    strays = (x.values**2 - 2 * x.mean * x.values).ravel()
+    gram = known.T @ (weight[:, None] * known)
+    strays = strays - known @ np.linalg.lstsq(gram, known.T @ (weight * strays), rcond=None)[0]
+    rest, variance = x.with_values(strays.reshape(x.values.shape)), x.second - x.mean**2
+    spread = sum(p * (rest.pair(s) if s else rest.second) for s, p in pair_counts(x, axes) if FEATURE not in s)
+    return 2 / max(spread / variance**2 + 2 / told[2], 1e-300) if variance > 0 else None
 
 
 def agreement(x: Law, axes: tuple[int, ...], groups: int, variance: float) -> float:
@@ -164,7 +175,7 @@ def _fourth_cumulant(x: Law, differ: Groups) -> float:
     return fourth - 2 * between.mean(between.levels(about, differ, r) ** 2, x.level_weight)
 
 
-COMMON = 0.5
+COMMON = 0.02
 """Correlation of all places from which on what they have in common is told apart, as it is centred away."""
 _COMMON = ndtri((np.arange(33) + 0.5) / 33)
 
@@ -189,29 +200,54 @@ def _beside_common(x: Law, r: float, shared: float) -> float:
 
 def _squared(x: Law, axes: tuple[int, ...], groups: int, removed: float) -> dict[Groups, float]:
     """Mean squares, over pairs of levels, of their pair moments about the mean over the elements of a statistic."""
-    if len(x.values) == 1 or FEATURE in x.level_groups:  # features are not of one statistic
+    tables = _by_levels(x, axes, groups)
+    if not tables:
         return {}
-    weight, counts = x.level_weight, pair_counts(x, axes, groups)
-    tables, common = {}, np.zeros(len(weight))
-    for differ, p in counts:
-        table = between.levels(x, differ, x.correlation(differ))
-        table = table + ((x.pair(differ) if differ else x.second) - between.mean(table, weight))
-        common = common + p * (table if table.ndim == 1 else table @ weight)
-        tables[differ] = table
+    common, weight = _with_mean(x, axes, groups, tables), x.level_weight
     beside = {s: 2 * common if t.ndim == 1 else np.add.outer(common, common) for s, t in tables.items()}
     return {s: between.mean((t - beside[s] + removed) ** 2, weight) for s, t in tables.items()}
+
+
+def about_mean(x: Law, axes: tuple[int, ...], groups: int, removed: float) -> np.ndarray | None:
+    """Mean square at each level of what is left by the mean m over a statistic: ``E x^2 - 2 E[x m] + E m^2``.
+
+    A place where all is zero (behind a ReLU) is at -m behind a batch norm. None where all levels are one.
+    """
+    tables = _by_levels(x, axes, groups)
+    if not tables:
+        return None
+    return np.maximum(x.seconds - 2 * _with_mean(x, axes, groups, tables) + removed, 0.0)
+
+
+def _by_levels(x: Law, axes: tuple[int, ...], groups: int) -> dict[Groups, np.ndarray]:
+    """Pair moments of the elements of a statistic by their levels; empty where all are one, or features differ."""
+    if len(x.values) == 1 or FEATURE in x.level_groups:  # features are not of one statistic
+        return {}
+    tables = {}
+    for differ, _ in pair_counts(x, axes, groups):
+        table = between.levels(x, differ, x.correlation(differ))
+        tables[differ] = table + ((x.pair(differ) if differ else x.second) - between.mean(table, x.level_weight))
+    return tables
+
+
+def _with_mean(x: Law, axes: tuple[int, ...], groups: int, tables: dict[Groups, np.ndarray]) -> np.ndarray:
+    """E[x m] at each level, with m the mean over a statistic."""
+    met = {s: t if t.ndim == 1 else t @ x.level_weight for s, t in tables.items()}
+    return np.stack([p * met[s] for s, p in pair_counts(x, axes, groups)]).sum(0)
 
 
 def split(x: Law, axes: tuple[int, ...], shared: float, variance: float, f: float) -> tuple[float, float]:
     """Of a channel's variance what one pattern makes, a chi^2 of one, and the degrees of freedom of the rest.
 
-    All channels of a padded map whose mean is large have its border in common, each times a number of its own.
+    All channels of a padded map whose mean is large have its border in common, each times a number of its own. A rest
+    of less than one degree is no sum of others' numbers: kernels of one tap have all patterns times one.
     """
     own = min(border_norm.leading(x, axes, shared), variance)
-    rest = 2 * variance**2 / f - 2 * own**2 if np.isfinite(f) else 0.0
-    if own <= 0 or rest <= 0 or own >= variance:
+    left = 2 * variance**2 / f - 2 * own**2 if np.isfinite(f) else 0.0
+    if own <= 0 or left <= 0 or own >= variance:
         return 0.0, f
-    return own, 2 * (variance - own) ** 2 / rest
+    rest = 2 * (variance - own) ** 2 / left
+    return (own, rest) if rest >= 1 else (0.0, f)
 
 
 def mean_inverse(variance: float, eps: float, f: float, one: float = 0.0) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border, folds, kurtosis, lags, spread, windows, zero_sum
+from fanin.theory import border, branches, folds, kurtosis, lags, spread, windows, zero_sum
 from fanin.theory.contraction import about_sums, add_bias, apart, known_pairs, weighted_sum
 from fanin.theory.law import FEATURE, Atom, Axis, Groups, Law, Source, gaussian, subsets
 from fanin.theory.records import replace
@@ -48,6 +48,8 @@ def conv(node: Node, *inputs: Law | Known) -> Law:
         law = weighted_sum(source, weight, n, frozenset((FEATURE,)), diagonal, shape, axes, **of)
         law = law if "taken" in of else _bordered(law, source, weight, channels, node, kernel)
         law = _lagged(law, x, node, source.mean**2 if "taken" in of else 0.0)
+        if isinstance(x, Law) and channels == 1 and a["groups"] == node.shape[1] and not a["transposed"]:
+            law = branches.of_kernel(law, x, n, len(kernel))
     law = add_bias(law, bias, 1)
     if not isinstance(x, Law) or float(np.prod(kernel)) != 1:
         return law

@@ -10,13 +10,14 @@ from __future__ import annotations
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border_norm, channels, grid, lags, spread, uneven
+from fanin.theory import border_norm, branches, channels, grid, lags, spread, uneven
 from fanin.theory.combine import binary, with_rest
 from fanin.theory.contraction import axis_groups, axis_size
 from fanin.theory.law import FEATURE, Law, latent_for
 from fanin.theory.records import replace
 from fanin.theory.state import Value, as_law
 from fanin.theory.statistic import (
+    about_mean,
     freedom,
     independent,
     mean_inverse,
@@ -77,6 +78,8 @@ def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = Tru
     scale = 1 / np.sqrt(variance + eps)
     mean = x.mean if centred else 0.0
     values = (x.values - mean) * scale
+    if centred and FEATURE not in reduced:
+        values = _by_level(values, about_mean(x, axes, groups, shared))
     wanted = variance * scale**2
     if eps > 1e-9 * variance > 0:  # channels differ in variance: those of little are held down by eps
         f = freedom(x, axes, groups, shared if centred else None)
@@ -101,10 +104,11 @@ def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = Tru
     told = {"uneven": told, "source": x.latent.source, "terms": terms}
     told |= {"descent": x.latent.descent, "lineage": x.latent.lineage}
     if centred and FEATURE not in reduced:
+        told["heard"] = branches.of_norm(x.latent)
         told["settled"] = reduced, law.values, degrees * ((variance + eps) / eps) ** 2 if eps else np.inf
     law = replace(law, latent=replace(latent, **told))
     if centred and FEATURE not in reduced and reduced >= x.groups:
-        law = border_norm.centred(law, x, shared, wanted, float(scale))
+        law = _settled(border_norm.centred(law, x, shared, wanted, float(scale)))
     law = lags.centred(law, x, less(lags.PLACES), float(scale))
     if not x.latent.spread or wanted <= 0:
         return law
@@ -112,6 +116,24 @@ def normalized(x: Law, axes: tuple[int, ...], eps: float, *, centred: bool = Tru
     if np.isfinite(places):
         scatter = {s: spread.divided(of, places) for s, of in scatter.items()}
     return replace(law, latent=replace(law.latent, spread=scatter, reach=x.latent.reach))
+
+
+def _by_level(values: np.ndarray, wanted: np.ndarray | None) -> np.ndarray:
+    """The values with mean squares at all levels in proportion to what the mean over places leaves there."""
+    if wanted is None:
+        return values
+    own = grid.expectation(values**2)
+    if not np.all(wanted > 0) or not np.all(own > 0):
+        return values
+    return values * np.sqrt(wanted / own)[:, None]
+
+
+def _settled(law: Law) -> Law:
+    """The law behind a norm over places, which remembers its values at the levels that a border has left."""
+    told = law.latent.settled
+    if told is None or told[1] is law.values:
+        return law
+    return replace(law, latent=replace(law.latent, settled=(told[0], law.values, told[2])))
 
 
 def of_one_length(law: Law, x: Law, axes: tuple[int, ...], centred: bool) -> Law:
