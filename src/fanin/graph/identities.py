@@ -7,7 +7,7 @@ exponentials (log-sum-exp, running softmaxes, weighted averages over time) are m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -100,6 +100,50 @@ def _gap(extreme: Node) -> Node:
     id_ = f"{extreme.id}.gap"
     attrs = MappingProxyType({"alpha": -1.0})
     return replace(extreme, id=id_, name=id_, kind=Kind.SUM, op="sub", attrs=attrs, signal=False, evaluate=np.subtract)
+
+
+def with_padded_maxima(nodes: Iterable[Node], kept: Container[str] = ()) -> list[Node]:
+    """The nodes with windows of maxima that read past the border themselves, in place of a border of minus infinity.
+
+    What is never the largest is as if it were not there, but it has no finite mean square.
+
+    Args:
+        kept: tensors that somebody else reads (outputs of the model).
+    """
+    by_id: dict[str, Node] = {}
+    made: list[Node] = []
+    for node in nodes:
+        pad = by_id.get(node.inputs[0]) if node.kind is Kind.POOL and node.attrs["op"] == "max" else None
+        if pad is not None and (read := _read_past(pad, node)) is not None:
+            attrs = MappingProxyType({**node.attrs, **read})
+            node = replace(node, inputs=pad.inputs, attrs=attrs, evaluate=_one_after_another(pad, node))
+        by_id[node.id] = node
+        made.append(node)
+    unread = set(by_id) - {i for node in made for i in node.inputs}
+    return [n for n in made if n.id not in unread or n.id in kept or not _is_bottomless(n)]
+
+
+def _is_bottomless(node: Node) -> bool:
+    return node.kind is Kind.MOVE and node.attrs["how"] == "pad" and node.attrs["value"] == -np.inf
+
+
+def _read_past(pad: Node, pool: Node) -> dict[str, tuple[int, ...]] | None:
+    """How far windows read past the border that was padded, and the size within; None where they never read inside."""
+    if not _is_bottomless(pad):
+        return None
+    dims = len(pool.attrs["kernel"])
+    widths, own = pad.attrs["widths"], pool.attrs["padding"]
+    before = tuple(w[0] + p for w, p in zip(widths[-dims:], own, strict=True))
+    inside = all(0 <= b < k for b, k in zip(before, pool.attrs["kernel"], strict=True))
+    if any(w != (0, 0) for w in widths[:-dims]) or min(min(w) for w in widths) < 0 or not inside:
+        return None
+    size = tuple(n - sum(w) for n, w in zip(pad.shape[-dims:], widths[-dims:], strict=True))
+    return {"padding": before, "input_size": size}
+
+
+def _one_after_another(first: Node, second: Node) -> Callable | None:
+    one, other = first.evaluate, second.evaluate
+    return None if one is None or other is None else lambda *x: other(one(*x))
 
 
 def with_shared_factors(nodes: Iterable[Node]) -> list[Node]:

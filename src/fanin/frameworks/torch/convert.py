@@ -15,7 +15,7 @@ from fanin.frameworks.torch.chain import Chain
 from fanin.frameworks.torch.ops import SPLITS, TABLE, split_piece
 from fanin.frameworks.torch.program import Program, Ref, Step
 from fanin.graph import Graph, Kind, Node, Parameter
-from fanin.graph.identities import with_gaps, with_shared_factors
+from fanin.graph.identities import with_gaps, with_padded_maxima, with_shared_factors
 
 
 def to_graph(program: Program, parameters: Mapping[str, Parameter], batch: Mapping[str, np.ndarray | None]) -> Graph:
@@ -26,7 +26,9 @@ def to_graph(program: Program, parameters: Mapping[str, Parameter], batch: Mappi
         batch: values of the inputs by input id, None where they have none.
     """
     builder = _Builder(program, parameters, batch)
-    nodes = with_shared_factors(with_gaps(builder.build()))
+    nodes = builder.build()
+    kept = {builder.current.get(i, i) for i in program.outputs}
+    nodes = with_shared_factors(with_gaps(with_padded_maxima(nodes, kept)))
     from fanin.frameworks.torch.names import public_names
 
     names, aliases = public_names(program, {n.id for n in nodes if n.is_float and n.signal})
