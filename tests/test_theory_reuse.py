@@ -59,7 +59,7 @@ NETS = {
 }
 
 
-@pytest.mark.parametrize(("name", "least"), [("gelu", 60), ("tanh", 60), ("residual", 4)])
+@pytest.mark.parametrize(("name", "least"), [("gelu", 60), ("tanh", 50), ("residual", 4)])
 def test_reuse_gives_what_solving_again_gives(name, least, monkeypatch):
     with torch.device("meta"):
         net, x = NETS[name](), torch.zeros(8, WIDTH)

@@ -11,6 +11,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import fanin  # noqa: E402
+from fanin.theory.adjoint import norm  # noqa: E402
 
 NETS = 6
 
@@ -148,3 +149,43 @@ def test_weights_less_half_their_mean_hear_it():
     x = torch.randn(8, 3, 8, 8)
     rows = {conv: fanin.predict(Net(conv), x)["c"].rms for conv in (Less, nn.Conv2d)}
     assert rows[Less] == pytest.approx(rows[nn.Conv2d], rel=0.02)
+
+
+class Bright(nn.Module):
+    """A standardized kernel with a gain for every output, which reads a map whose mean is far from zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 4, 1)
+        self.weight, self.gain = nn.Parameter(torch.randn(32, 32)), nn.Parameter(torch.ones(32))
+
+    def forward(self, x):
+        x = torch.relu(self.first(x) + 2)
+        weight = F.batch_norm(self.weight[None], None, None, weight=self.gain / 32**0.5, training=True, eps=1e-6)
+        return self.last(torch.relu(F.conv2d(x, weight[0][..., None, None])))
+
+
+def bright() -> dict[str, tuple[float, float]]:
+    """Relative errors of the gradients of a weight and of its gain, and their standard errors."""
+    x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    said, seen = {}, {}
+    for seed in range(32):
+        torch.manual_seed(seed)
+        net = Bright()
+        if seed < 4:
+            for name, row in fanin.predict(net, x).parameters.items():
+                said.setdefault(name, []).append(row["grad_rms"] ** 2)
+        out = net(x)
+        out.backward(torch.randn_like(out))
+        for name, weight in net.named_parameters():
+            seen.setdefault(name, []).append(float(weight.grad.pow(2).mean()))
+    return {name: apart(float(np.mean(said[name])) ** 0.5, seen[name]) for name in ("weight", "gain")}
+
+
+def test_what_all_inputs_have_in_common_goes_with_the_mean_of_the_weights():
+    assert all(abs(error) < 4 * noise + 0.04 for error, noise in bright().values())
+
+
+def test_a_control_where_inputs_have_nothing_in_common(monkeypatch):
+    monkeypatch.setattr(norm, "_common", lambda g: 0.0)
+    assert all(abs(error) > 0.5 for error, _ in bright().values())

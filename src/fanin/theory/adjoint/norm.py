@@ -100,9 +100,17 @@ def _of_gain(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> Part:
     a = node.attrs
     weight = as_law(inputs[a["weight"]])
     if weight.second > 0:
-        return _parameter(_beside_signal(g, _gained(a, inputs)), weight, a)
+        part = _parameter(_beside_signal(g, _gained(a, inputs)), weight, a)
+        common = _common(g) if a.get("centred", True) else 0.0
+        return replace(part, second=part.second * (1 - common)) if common else part
     signal = forward.norm(replace(node, attrs={**a, "weight": None, "bias": None}), *inputs)  # a gain of zero hides x^
     return _parameter(g, weight, a, Moments(lambda s: signal.pair(s) if s else signal.second))
+
+
+def _common(g: Cotangent) -> float:
+    """Share of the mean square that all features of a statistic have in common (gradients of a weight's inputs)."""
+    shared = sum(p.common * p.mean_profile(g.law) for p in g.parts)
+    return float(min(shared / g.second, 1.0)) if shared else 0.0
 
 
 def _parameter(g: Cotangent, weight: Law, a, beside: Moments = ONE) -> Part:
@@ -150,7 +158,8 @@ def _through_statistics(node: Node, g: Cotangent, x: Law, scale2: float, gained:
     if features_only:  # a norm behind may have taken both away before
         along = radial.by_profile(g)
         removed = removed_mean * np.minimum(along, 1.0) + removed_signal * along
-        removed = removed + (sum(p.common * p.mean_profile(g.law) for p in g.parts) if centred else 0.0)
+        common = _common(g) if centred else 0.0  # of the mean, and of what is along the signal, the rest has its share
+        removed = removed * (1 - common) + second * common
         left = np.maximum(1 - removed / second, 0.0)
         part = replace(_per_place(g, x, axes, eps, centred, left * scale2), radial={}, mirrored=g.mirrored)
         return replace(part, same=_on_its_base(part, g, x, gained))

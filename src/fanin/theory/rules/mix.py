@@ -202,7 +202,7 @@ def _assemble(x: Law, y: Law, n: int, diagonal: np.ndarray, shape, axes) -> Law:
     alone = overlap.unmixed(x, diagonal, _lift(x.profile(x.seconds), len(shape)), y, own)
     lean, of_long, rows = _leant(x, y, n, own), *_of_long(x, y, n, own)
     law = gaussian(shape, axes, np.maximum(diagonal * of_long + extra + alone + lean, 0), pair)
-    law = replace(law, latent=rows(lean / law.second, law))
+    law = replace(law, latent=rows(lean / max(law.second, 1e-300), law))
     mean = n * x.mean * y.mean
     if mean and mean**2 < law.second:
         law = shifted(law, mean)
