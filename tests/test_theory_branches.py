@@ -148,9 +148,11 @@ def test_correlations_of_branches():
     x, other = fresh_latent({}), fresh_latent({})
     kernel = lambda rho2, of=x: replace(fresh_latent({}), heard=((of.id, 1.0, rho2),))  # noqa: E731
     assert branches._met(kernel(1 / 9), kernel(1 / 25)) == pytest.approx(1 / 25)
-    assert branches._met(kernel(1 / 9), x) == pytest.approx(1 / 9)
+    itself = replace(fresh_latent({}), heard=branches.of_norm(x))
+    assert branches._met(kernel(1 / 9), itself) == pytest.approx(1 / 9)
     assert branches._met(kernel(1 / 9), kernel(1 / 9, other)) == 0
-    assert branches._met(x, x) == 0  # known, and no chance
+    assert branches._met(itself, itself) == 0  # known, and no chance
+    assert branches._met(kernel(1 / 9), x) == 0  # without a norm of its own
     assert branches.of_norm(x) == ((x.id, 1.0, inf),)
 
 

@@ -12,7 +12,8 @@ the variance by ``4 f f' E rho^2``, relative and squared. Where it is small all 
 
 A latent knows the channels it heard: triples of a latent's identity, the share of its own variance that kernels of one
 channel have made of it, and what these correlate with other branches, at most, in the mean square; infinity of the
-tensor itself, of which no weights are drawn.
+tensor itself behind a norm of its own, of which no weights are drawn. (Of the bare tensor beside a kernel of one tap,
+``x + w x``, sizes are ``(1 + w)^2``, which no law of two moments tells: it is left out.)
 """
 
 from __future__ import annotations
@@ -57,18 +58,14 @@ def of_norm(x: Latent) -> Heard:
 
 def _met(one: Latent, other: Latent) -> float:
     """Mean square of the correlation of two branches over the places of a channel; of one tensor twice it is known."""
-    pairs = ((s * t, min(r, q)) for i, s, r in _all(one) for j, t, q in _all(other) if i == j)
+    pairs = ((s * t, min(r, q)) for i, s, r in one.heard for j, t, q in other.heard if i == j)
     return min(sum(share * rho2 for share, rho2 in pairs if rho2 < inf), 1.0)
-
-
-def _all(latent: Latent) -> Heard:
-    return latent.heard if latent.feature_view or latent.place_view else ((latent.id, 1.0, inf), *latent.heard)
 
 
 def _added(parts: list[tuple[float, Latent]]) -> Heard:
     found: dict[tuple[int, float], float] = {}
     for share, latent in parts:
-        for i, s, rho2 in _all(latent):
+        for i, s, rho2 in latent.heard:
             found[i, rho2] = found.get((i, rho2), 0.0) + share * s
     largest = sorted(found, key=lambda key: (key[1], -found[key]))[:MANY]
     return tuple((i, found[i, rho2], rho2) for i, rho2 in largest)

@@ -68,7 +68,9 @@ def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None
 
     Pairs of Gaussians give ``2 rho^2``, with rho their correlation after centring; what is not Gaussian adds the joint
     fourth cumulant ``cov(x^2, x'^2) - 2 cov(x, x')^2``. What is not centred has ``cov(x^2, x'^2)`` itself. The law
-    of the weights adds its own, the same at every place of a feature.
+    of the weights adds its own, the same at every place of a feature, and so do branches of one channel. Where that is
+    much, sizes are not chi squared, which has most of its weight at nothing: as of a lognormal of relative variance e,
+    ``E[1/s^2] = 1 + e``, it is that of ``2 (1 + e) / e`` degrees of freedom.
 
     Args:
         x: what is normalized.
@@ -85,7 +87,7 @@ def freedom(x: Law, axes: tuple[int, ...], groups: int = 1, shared: float | None
     if shared is not None:
         squares = border_norm.squared(x, axes, removed) or _squared(x, axes, groups, removed)
     for differ, p in pair_counts(x, axes, groups):
-        spread += 0.0 if FEATURE in differ else p * x.latent.excess
+        spread += 0.0 if FEATURE in differ else p * x.latent.excess / (1 + max(x.latent.excess, 0.0))
         if shared is None:
             spread += p * _squares_covariance(x, differ) / variance**2
             continue
