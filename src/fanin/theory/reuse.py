@@ -33,9 +33,9 @@ PURE = frozenset(
 """Kinds whose rules read their arguments only; look-ups and routes are tied to the node itself."""
 
 
-IDENTITIES = frozenset(("base", "second", "radial", "divided", "chosen", "given", "loads", "beside"))
+OF_PARTS = frozenset(("base", "second", "radial", "divided", "chosen", "given", "loads", "beside"))
 """What parts hold that is compared by names that go with each other."""
-IDENTITIES = ("id", "source", "mean_of", "length_of", "terms", "descent", "lineage", "heard")
+OF_LATENTS = ("id", "source", "mean_of", "length_of", "terms", "descent", "lineage", "heard")
 """Fields of a latent that name others."""
 
 
@@ -98,7 +98,7 @@ def _same_latent(a: Latent, b: Latent, names: Names) -> bool:
         return False
     if not all(names.agree(x, y) for x, y in ids if x is not None and y is not None):
         return False
-    rest = [f.name for f in fields(a) if f.name not in IDENTITIES]
+    rest = [f.name for f in fields(a) if f.name not in OF_LATENTS]
     kinds = [
         (
             c.source and replace(c.source, id=0, descent=()),
@@ -220,7 +220,8 @@ class Memory:
                 )
                 return _again(before[3], names, bases, factor, {id(a): b for a, b in zip(old, new, strict=True)})
         result = solve()
-        self._keep(hint, (node, inputs, g, result))
+        bare = lambda parts: [replace(p) for p in parts]  # without mean squares place by place  # noqa: E731
+        self._keep(hint, (node, inputs, replace(g, parts=tuple(bare(g.parts))), [bare(one) for one in result]))
         return result
 
     def _keep(self, hint: tuple, entry: tuple) -> None:
@@ -295,7 +296,7 @@ def _factor(old: tuple, new: tuple, names: Names, bases: Names) -> float | None:
             return None
         if not _same_array(a.second * factor, b.second):
             return None
-        rest = [f.name for f in fields(a) if f.name not in IDENTITIES]
+        rest = [f.name for f in fields(a) if f.name not in OF_PARTS]
         if not all(same(getattr(a, n), getattr(b, n), names) for n in rest) or not _same_radial(a, b, bases):
             return None
         if not same_given(a.given, b.given, names) or not _same_roots(a, b, names, bases):
