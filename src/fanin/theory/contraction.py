@@ -176,7 +176,7 @@ def known_pairs(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> tuple[n
     for mask in range(1, 1 << len(names)):
         chosen = frozenset(n for i, n in enumerate(names) if mask >> i & 1)
         dims = tuple(i for i, group in enumerate(others) if group in chosen)
-        summed = x.sum(axis=dims, keepdims=True)
+        summed = x.sum(axis=dims, keepdims=True, dtype=complex if np.iscomplexobj(x) else float)
         count = math.prod(x.shape[d] for d in dims)
         totals[chosen] = (float(np.mean(np.mean(np.abs(summed / count) ** 2, axis=-1))), count)
     return second, apart(totals)

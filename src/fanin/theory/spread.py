@@ -107,7 +107,7 @@ def chance(x: Law, differ: Groups, powers: Powers) -> float:
 
 def by_atoms(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> tuple[np.ndarray, list[str]]:
     """An array with an axis for every atom of its axes but one, which comes last; and the atoms' groups."""
-    x = np.moveaxis(np.asarray(array, complex if np.iscomplexobj(array) else float), reduce, -1)
+    x = np.moveaxis(array, reduce, -1)
     shape, groups = [], []
     for size, axis in zip(x.shape, (a for i, a in enumerate(axes) if i != reduce), strict=False):
         atoms = [atom for atom in axis if atom.size > 1]
@@ -119,7 +119,7 @@ def by_atoms(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> tuple[np.n
 
 def known(array: np.ndarray, axes: Sequence[Axis], reduce: int) -> dict[Groups, Scatter]:
     """Standard deviation of the correlation between known rows (along one axis), by the groups in which they differ."""
-    x, owner = by_atoms(array, axes, reduce)
+    x, owner = by_atoms(np.asarray(array, complex if np.iscomplexobj(array) else float), axes, reduce)
     rng = np.random.default_rng(_SEED)
     spread = {}
     for differ in subsets(frozenset(owner) - {""}):

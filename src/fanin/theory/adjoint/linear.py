@@ -237,7 +237,7 @@ def _patches(node: Node, g: Cotangent, x: Value, kernel) -> Moments:
 def _read_at_two(node: Node, g: Cotangent, x: Value, kernel) -> Pair:
     a = node.attrs
     if isinstance(x, Known) and not a["transposed"] and a["groups"] == 1:
-        mean, pairs = patch_pairs(np.asarray(x.array, float), node, kernel, (x.axes[0], *x.axes[2:]))
+        mean, pairs = patch_pairs(x.array, node, kernel, (x.axes[0], *x.axes[2:]))
         return lambda s: pairs.get(s, mean) if s else mean
     inside = _read(node, kernel)
     base = moments_of(x, 1)

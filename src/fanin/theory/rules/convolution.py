@@ -33,9 +33,7 @@ def conv(node: Node, *inputs: Law | Known) -> Law:
     ):
         law = _lagged(_first(node, x, weight, kernel, shape, axes), x, node, 0.0)
     else:
-        profile = (
-            x.profile(x.seconds) if isinstance(x, Law) else np.mean(np.asarray(x.array, float) ** 2, 1, keepdims=True)
-        )
+        profile = x.profile(x.seconds) if isinstance(x, Law) else _mean_squares(x.array, 1)
         if profile.shape[1] > 1:
             profile = profile.mean(1, keepdims=True)
         taps = tap_sum(profile, node, kernel)
@@ -244,7 +242,6 @@ def patch_pairs(x: np.ndarray, node: Node, kernel, axes: Sequence[Axis]) -> tupl
         sizes = [x.shape[0]]
     owner = [atom.group for atom in atoms][: len(sizes)] or [""] * len(sizes)
     owner += [next((atom.group for atom in axis if atom.size > 1), "") for axis in axes[1:]]
-    x = _padded(x, node, kernel)
     x = x.reshape(*sizes, *x.shape[1:])
     totals = {}
     for chosen in (frozenset(), *subsets(frozenset(owner) - {""})):
@@ -256,31 +253,53 @@ def _squared_mean(x: np.ndarray, node: Node, kernel, chosen: list[bool]) -> tupl
     """Mean over all else of the squared mean over the chosen axes, and over how many places that is.
 
     Args:
-        x: (leading axes, channels, padded spatial axes).
+        x: (leading axes, channels, spatial axes).
         chosen: for every leading and every spatial axis.
     """
     front = len(chosen) - len(kernel)
     over = tuple(i for i in range(front) if chosen[i])
     count = math.prod(x.shape[i] for i in over)
-    x = x.sum(over, keepdims=True) if over else x
-    reads = [_reads(node, kernel, d) for d in range(len(kernel))]
+    x = x.sum(over, dtype=float, keepdims=True) if over else x
     if not any(chosen[front:]):  # what is read often counts as often
-        square = (x**2).mean(tuple(range(front)))
-        for at in reads:
-            often = np.bincount(at.ravel(), minlength=square.shape[1]) / at.size
+        square = _mean_squares(x.reshape(-1, *x.shape[front:]), 0)[0]
+        for d in range(len(kernel)):
+            at, inside = _reads(node, kernel, d, square.shape[1])
+            often = np.bincount(at[inside], minlength=square.shape[1]) / at.size
             square = np.tensordot(square, often, (1, 0))
         return float(square.mean()) / count**2, count
-    for at, is_chosen in zip(reads, chosen[front:], strict=True):
+    for d, is_chosen in enumerate(chosen[front:]):
         x = np.moveaxis(x, front + 1, -1)  # the next axis; what was read of those before stands behind
-        x = np.stack([x[..., one].sum(-1) for one in at], -1) if is_chosen else x[..., at]
-        count *= at.shape[1] if is_chosen else 1
+        if is_chosen:
+            count *= node.shape[2 + d]
+            taps = _taps(node, kernel, d, x.shape[-1])
+            x = np.stack([x[..., read].sum(-1, dtype=float) for read in taps], -1)
+        else:
+            at, inside = _reads(node, kernel, d, x.shape[-1])
+            x = np.where(inside, x[..., np.clip(at, 0, x.shape[-1] - 1)], 0.0)
     return float(((x / count) ** 2).mean()), count
 
 
-def _reads(node: Node, kernel, d: int) -> np.ndarray:
-    """Where along a padded axis each tap reads for each output, (taps, outputs)."""
-    taps, outputs = np.arange(kernel[d]) * node.attrs["dilation"][d], np.arange(node.shape[2 + d])
-    return taps[:, None] + outputs * node.attrs["stride"][d]
+def _reads(node: Node, kernel, d: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where along an axis each tap reads for each output, (taps, outputs), and whether that is inside the input."""
+    a, outputs = node.attrs, np.arange(node.shape[2 + d])
+    at = (np.arange(kernel[d]) * a["dilation"][d])[:, None] + outputs * a["stride"][d] - a["padding"][d]
+    return at, (at >= 0) & (at < size)
+
+
+def _taps(node: Node, kernel, d: int, size: int) -> list[slice]:
+    """What each tap reads along an axis inside the input."""
+    stride, dilation, padding = (node.attrs[key][d] for key in ("stride", "dilation", "padding"))
+    return [_inside(node.shape[2 + d], size, stride, tap * dilation - padding)[1] for tap in range(kernel[d])]
+
+
+def _mean_squares(x: np.ndarray, axis: int) -> np.ndarray:
+    """Mean square along the first or the second axis, which stays; images are laid out as float64 one at a time."""
+    if axis:
+        return np.stack([_mean_squares(one, axis - 1) for one in x])
+    total = np.zeros((1, *x.shape[1:]))
+    for one in x:
+        total += np.square(one, dtype=float)
+    return total / len(x)
 
 
 def _summary(x: Known) -> Law:

@@ -171,18 +171,18 @@ def _excess(out: Law, apart: float) -> dict[Groups, float]:
 
 def _rows(node: Node, x: Known, kernel: tuple[int, ...]) -> np.ndarray:
     """What each place's weights read, (places, fan), thinned to a sample of places."""
-    array = np.asarray(x.array, float)
+    array = x.array
     if node.kind is Kind.CONV and (node.attrs["transposed"] or node.attrs["groups"] != 1):
         rows = np.moveaxis(array, 1, -1)
     elif node.kind is Kind.CONV:
         outputs = int(np.prod(node.shape[2:]))
         array = array[: max(int(8e6 / (outputs * array.shape[1] * float(np.prod(kernel)))), 2)]
         count = len(array) * outputs
-        return unfold(array, node, kernel, _thinned(count))
+        return np.asarray(unfold(array, node, kernel, _thinned(count)), float)
     else:
         rows = array
     rows = rows.reshape(-1, rows.shape[-1])
-    return rows[_thinned(len(rows))]
+    return np.asarray(rows[_thinned(len(rows))], float)
 
 
 def _thinned(count: int) -> np.ndarray:
