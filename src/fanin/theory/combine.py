@@ -83,7 +83,7 @@ def binary(fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "",
     levels_x, levels_y, level = _joint_levels(x, y, len(shape))
     exact, note = x.exact and y.exact, "; ".join(dict.fromkeys(n for n in (x.note, y.note) if n))
     shared = Law(shape, axes, x.values[:1], level, x.latent, exact, note)
-    fx, fy = x.values[levels_x], y.values[levels_y]
+    fx, fy = _at(x.values, levels_x), _at(y.values, levels_y)
     with np.errstate(all="ignore"):
         if x.loose is not None and y.deterministic and y.loose is None:
             return replace(_statistic(shared, fn(fx, fy), x), loose=fn(x.loose[levels_x], fy))
@@ -115,6 +115,12 @@ def _joint_levels(x: Law, y: Law, ndim: int) -> tuple[np.ndarray, np.ndarray, np
         return np.arange(len(x.values)), np.zeros(len(x.values), int), level
     codes, level = relabel(lx.astype(np.int64) * len(y.values) + ly, len(x.values) * len(y.values))
     return codes // len(y.values), codes % len(y.values), level
+
+
+def _at(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Values at levels: the array itself, and what was worked out of it, where that is each of its levels in turn."""
+    each = len(levels) == len(values) and bool((levels == np.arange(len(values))).all())
+    return values if each else values[levels]
 
 
 def _statistic(shared: Law, values: np.ndarray, owner: Law) -> Law:

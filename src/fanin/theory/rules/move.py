@@ -62,9 +62,9 @@ def _viewed(node: Node, law: Law, axes: tuple[Axis, ...], level: np.ndarray) -> 
     values, known = law.values, given.stored(law)
     if latent.place_view != law.latent.place_view:
         known = given.elsewhere(known)
-    if len(values) > 1:
-        used, level = relabel(level, len(values))
-        values, known = values[used], {key: g.at(used) for key, g in known.items()}
+    used, left = relabel(level, len(values))
+    if len(used) < len(values):  # else it keeps the array of values, and with it what was worked out of them
+        values, level, known = values[used], left, {key: g.at(used) for key, g in known.items()}
         law = replace(law, loose=None if law.loose is None else law.loose[used])
     law = replace(law, given=known, prefix=prefix.moved(law.prefix, node, law, HOW[how]) if how in ROWS else None)
     out = replace(law, shape=node.shape, axes=axes, values=values, level=level, latent=latent)
