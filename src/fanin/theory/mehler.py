@@ -42,7 +42,10 @@ def summed(series: tuple[np.ndarray, float], r: float) -> float:
 def summed_at(series: tuple[np.ndarray, float], r: np.ndarray) -> np.ndarray:
     """The same at many correlations."""
     squares, tail = series
-    return np.polynomial.polynomial.polyval(r, squares) + tail * np.maximum(r, 0.0) ** (1.5 * len(squares))
+    powers = np.empty((len(squares), r.size))
+    powers[0], powers[1:] = 1.0, r.ravel()
+    np.multiply.accumulate(powers, 0, out=powers)
+    return (squares @ powers).reshape(r.shape) + tail * np.maximum(r, 0.0) ** (1.5 * len(squares))
 
 
 def two_points(r: float, s: float) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -143,9 +143,10 @@ def correlation(form2: np.ndarray, weight: np.ndarray, a: np.ndarray, b: np.ndar
         form2: squared function of the gradient times the weights of the grid, (levels or one, points).
         weight: of levels.
     """
-    mean = lambda a, b: weight @ np.sum(form2 * a * b, -1)  # noqa: E731
-    scale = np.sqrt(np.maximum(mean(a, a) * mean(b, b), 0.0))
-    return np.clip(mean(a, b) / scale, -1, 1) if np.all((scale > 0) & (scale < np.inf)) else None
+    mean = lambda a, b: weight @ np.einsum("...i,...i->...", a, b)  # noqa: E731
+    beside = form2 * a
+    scale = np.sqrt(np.maximum(mean(beside, a) * mean(form2 * b, b), 0.0))
+    return np.clip(mean(beside, b) / scale, -1, 1) if np.all((scale > 0) & (scale < np.inf)) else None
 
 
 def grown(law: Law, was: np.ndarray, now: np.ndarray) -> Amount:

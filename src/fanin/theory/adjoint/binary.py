@@ -117,8 +117,9 @@ def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> list[Par
     mass = np.bincount(of_x, weights=share, minlength=len(x.values))
     points = grid.at(x.values, grid.Z_COARSE), grid.at(y.values, grid.Z_COARSE)
     function = None if part.values is None else (part.values, np.diff(part.values))
+    given = _given_summand if is_sum(fn) else _given_x
     for i, j, k, w in zip(of_x, of_y, of_out, share, strict=True):
-        heard[:, i] += w / mass[i] * _given_x(fn, function, out, (x.values, y.values), points, (i, j, k))
+        heard[:, i] += w / mass[i] * given(fn, function, out, (x.values, y.values), points, (i, j, k))
     heard[:, mass == 0] = heard[:, mass > 0].mean(1, keepdims=True)
     if is_sum(fn):
         return summand.of_sum(part, out, x, *grid.from_coarse(heard))
@@ -161,18 +162,43 @@ def _given_x(
         levels: of x, of y and of the result.
     """
     a, b = _across(points, levels)
-    if is_sum(fn):
-        factor: np.ndarray | float = float(fn(1.0, 0.0) - fn(0.0, 0.0))
-    else:
-        factor = partial(fn, *np.broadcast_arrays(a, b))
+    factor = float(fn(1.0, 0.0) - fn(0.0, 0.0)) if is_sum(fn) else partial(fn, *np.broadcast_arrays(a, b))
     if function is None:
         return _over_y(np.full((grid.COARSE, grid.COARSE), factor))
-    left, t = _place_of(fn, out.values, (a, b), operands, levels)
+    here = _there(fn, function, out, operands, (a, b), levels)
+    here *= factor
+    return _over_y(here)
+
+
+def _given_summand(
+    fn: Function, function: Operands | None, out: Law, operands: Operands, points: Operands, levels: Levels
+) -> np.ndarray:
+    """The same of a sum, whose other operand asks for E over x of the same numbers: both are made at once."""
+    if function is None:
+        return _given_x(fn, function, out, operands, points, levels)
+    (x, y), (i, j, k), known = operands, levels, _of_result(out.values)
+    factor, d = float(fn(1.0, 0.0) - fn(0.0, 0.0)), function[0]
+    found = known.pop((id(d), k, id(y), j, id(x), i), None)
+    if found is not None:
+        return found[0] * np.array([[factor], [factor**2]])
+    here = _there(fn, function, out, operands, _across(points, levels), levels)
+    own, other = np.empty((2, 2, grid.COARSE))
+    own[0], other[0] = here @ grid.WEIGHT_COARSE, grid.WEIGHT_COARSE @ here
+    here *= here
+    own[1], other[1] = here @ grid.WEIGHT_COARSE, grid.WEIGHT_COARSE @ here
+    known[id(d), k, id(x), i, id(y), j] = other, d, x, y  # what is known by its id is kept
+    return own * np.array([[factor], [factor**2]])
+
+
+def _there(
+    fn: Function, function: Operands, out: Law, operands: Operands, points: Operands, levels: Levels
+) -> np.ndarray:
+    """The function of the result's latent at pairs of points."""
+    left, t = _place_of(fn, out.values, points, operands, levels)
     here = function[1][levels[2]].take(left)
     here *= t
     here += function[0][levels[2]].take(left)
-    here *= factor
-    return _over_y(here)
+    return here
 
 
 def _over_y(heard: np.ndarray) -> np.ndarray:
@@ -192,12 +218,17 @@ _of_late: tuple[np.ndarray, dict[tuple, tuple]] = np.zeros(0), {}
 """Where a result's latent is at pairs of points: what one operand or part has asked for, the others ask for, too."""
 
 
+def _of_result(values: np.ndarray) -> dict[tuple, tuple]:
+    """What is known of a result with these values; what was known of the one before is forgotten."""
+    global _of_late
+    if _of_late[0] is not values:
+        _of_late = values, {}
+    return _of_late[1]
+
+
 def _place_of(fn: Function, result: np.ndarray, points: Operands, operands: Operands, levels: Levels) -> Operands:
     """The node of the grid before the result's latent at points of both operands, and how far it is to the next."""
-    global _of_late
-    if _of_late[0] is not result:
-        _of_late = result, {}
-    (x, y), (i, j, k), known = operands, levels, _of_late[1]
+    (x, y), (i, j, k), known = operands, levels, _of_result(result)
     there = known.get((k, id(y), j, id(x), i))
     if there is not None:
         return there[0].T, there[1].T
