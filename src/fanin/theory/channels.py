@@ -6,13 +6,14 @@ tell the pieces apart; where a statistic spans samples and places alone, every k
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from fanin.theory import prefix
 from fanin.theory.latent import Latent, axis_groups
-from fanin.theory.law import FEATURE, Atom, Law, compress, latent_for
+from fanin.theory.law import FEATURE, Atom, Axis, Law, compress, latent_for
 from fanin.theory.records import replace
 
 MOST = 64
@@ -116,3 +117,27 @@ def joined(x: Law, told: Kinds, made: Sequence[Law]) -> Law:
     law = replace(x, values=values, level=level, loose=None)
     pair = lambda s: float(told.shares @ [one.pair(s) for one in made])  # noqa: E731
     return replace(law, latent=replace(latent_for(law, pair, law.groups), uneven=x.latent.uneven))
+
+
+Mean = Callable[[Law, tuple[int, ...], tuple[int, ...], tuple[Axis, ...]], Law]
+
+
+def reduced(rule: Mean, x: Law, dims: tuple[int, ...], shape: tuple[int, ...], axes: tuple[Axis, ...]) -> Law | None:
+    """Means of channels of several kinds, each about a mean of its own; None where all have one law.
+
+    Args:
+        rule: the mean of a tensor of one kind over ``dims``; shape, axes: of what is made.
+    """
+    told = kinds(x, dims) if FEATURE in x.level_groups and x.latent.pieces is None else None
+    if told is None:
+        return None
+    axis = next(i for i, n in enumerate(told.which.shape) if n > 1)
+    made = []
+    for one in told.laws:
+        law = rule(one, dims, _with(shape, axis, one.shape[axis]), _with(axes, axis, one.axes[axis]))
+        made.append(prefix.one_sign(law) if one.values.min() >= 0 > law.values.min() else law)
+    return joined(replace(x, shape=shape, axes=axes), told, made)
+
+
+def _with(words: tuple, axis: int, one) -> tuple:
+    return (*words[:axis], one, *words[axis + 1 :])

@@ -23,7 +23,7 @@ from fanin.theory import (
     spread,
     uneven,
 )
-from fanin.theory.fewer import PAIRS, Function, each, fewer
+from fanin.theory.fewer import Function, each, fewer, most
 from fanin.theory.latent import ALONG
 from fanin.theory.law import (
     Groups,
@@ -162,7 +162,7 @@ def _independent(
         mean, second = np.multiply(*both.means), np.multiply(*both.sizes)
         values = mean[:, None] + np.sqrt(np.maximum(second - mean**2, 0))[:, None] * grid.Z_UNIT
     else:
-        if len(fx) > PAIRS:
+        if len(fx) > most(shared):
             both, shared, group = fewer(both, shared, fn)
             fx, fy = both.fx, both.fy
         values = np.stack([_transport(fn, a, b, rho) for a, b in zip(fx, fy, strict=True)])

@@ -9,7 +9,7 @@ from typing import TypeGuard
 
 import numpy as np
 
-from fanin.distributions import Constant, Distribution, Stacked
+from fanin.distributions import Distribution, Stacked
 from fanin.errors import ModelError
 from fanin.graph import Graph, Kind, Node, Parameter
 from fanin.signals import Signal, Signals
@@ -22,11 +22,11 @@ from fanin.theory.doubt import doubted
 from fanin.theory.drawn import Channels
 from fanin.theory.echo import Echo
 from fanin.theory.failures import FAILURES, reason
+from fanin.theory.gains import gains
 from fanin.theory.law import FEATURE, Law, compress, constant, fresh_latent
 from fanin.theory.loss import Head, Start, start
 from fanin.theory.padding import looked_up, padding_of
 from fanin.theory.rates import laid_out as heads
-from fanin.theory.rates import rates
 from fanin.theory.records import cached_property, replace
 from fanin.theory.reuse import Memory
 from fanin.theory.rules import attention, convolution, move, noise, norm, pointwise, pool, recurrent, route, write
@@ -165,8 +165,10 @@ class Interpreter:
         return tables_of_tokens(self.graph)
 
     def _value(self, node: Node) -> Value:
+        if node.id in self._one_by_one:
+            return self._one_by_one[node.id]
         if node.kind is Kind.PARAMETER:
-            value = self._parameter(self.graph.parameters[node.attrs["parameter"]], rate=node.id in self._rates)
+            value = self._parameter(self.graph.parameters[node.attrs["parameter"]])
             return as_tokens(value) if node.id in self._tokens and isinstance(value, Law) else value
         if "noise" in node.attrs:
             return self._ruled(node, tuple(self.values[i] for i in node.inputs))
@@ -207,18 +209,17 @@ class Interpreter:
         return Unmodelled(node.shape, why) if law is None else law
 
     @cached_property
-    def _rates(self) -> frozenset[str]:
-        return rates(self.graph)
+    def _one_by_one(self) -> dict[str, Law]:
+        """Vectors whose numbers stand feature by feature."""
+        return heads(self.graph, self.laws) | gains(self.graph, self.laws)
 
-    def _parameter(self, parameter: Parameter, *, rate: bool) -> Value:
+    def _parameter(self, parameter: Parameter) -> Value:
         law = self.laws.get(parameter.name, parameter.law)
         if parameter.value is not None and parameter.name not in self.laws:
             array = np.asarray(parameter.value)
             return Known(array, free_axes(array.shape))
         if law is None:
             return Unmodelled(parameter.shape, f"nothing is known of the values of {parameter.name}")
-        if rate and not isinstance(law, Constant):
-            return heads(parameter, law)
         if parameter.observed is not None and parameter.name not in self.laws:
             return observed_law(parameter.shape, np.asarray(parameter.observed))
         return weight_law(parameter.shape, law)

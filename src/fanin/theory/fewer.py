@@ -7,13 +7,19 @@ from collections.abc import Callable
 import numpy as np
 
 from fanin.theory import given, grid
-from fanin.theory.law import Law
+from fanin.theory.law import FEATURE, Law
 from fanin.theory.levels import sums_of
 from fanin.theory.records import replace
 
 Function = Callable[..., np.ndarray]
 
 PAIRS = 24  # joint levels for which the quadrature over pairs of latents is done
+KINDS = 64  # the same where levels tell features apart, as kinds of channels do
+
+
+def most(shared: Law) -> int:
+    """Joint levels for which the quadrature over pairs of latents is done."""
+    return KINDS if FEATURE in shared.level_groups else PAIRS
 
 
 def fewer(both: given.Operands, shared: Law, fn: Function) -> tuple[given.Operands, Law, np.ndarray]:
@@ -21,7 +27,7 @@ def fewer(both: given.Operands, shared: Law, fn: Function) -> tuple[given.Operan
     fx, fy = both.fx, both.fy
     weight = np.bincount(shared.level.ravel(), minlength=len(fx)).astype(float)
     second = fn(*both.sizes)
-    group = _bins(np.abs(second), weight)
+    group = _bins(np.abs(second), weight, most(shared))
     mass = np.bincount(group, weights=weight)
     out = []
     for f, size in zip((fx, fy), both.sizes, strict=True):
@@ -39,12 +45,12 @@ def each(values: np.ndarray, group: np.ndarray, own: given.Operands, merged: giv
     return values[group] * np.sqrt(np.divide(size, of_group, out=np.ones_like(size), where=of_group > 0))[:, None]
 
 
-def _bins(size: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def _bins(size: np.ndarray, weight: np.ndarray, limit: int) -> np.ndarray:
     """Half the bins by mass, half by the size's logarithm: a class token is one place of many, and small beside them.
 
     What divides by a deviation, as gradients through a norm do, sees most of the smallest places.
     """
-    half = PAIRS // 2
+    half = limit // 2
     order = np.argsort(size, kind="stable")
     mass = (np.cumsum(weight[order]) - weight[order] / 2) / weight.sum()
     log = np.log(np.maximum(size[order], 1e-12 * max(float(size.max()), 1e-288)))

@@ -7,9 +7,11 @@ of one law: those of the network where they are known, else one of every equal s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from fanin.distributions import Distribution
+from fanin.distributions import Constant, Distribution
 from fanin.graph import Graph, Kind, Node, Parameter
 from fanin.theory.law import Law, constant
 from fanin.theory.state import feature_axes
@@ -50,8 +52,19 @@ def _summed(graph: Graph, node: Node) -> bool:
     return found
 
 
-def laid_out(parameter: Parameter, law: Distribution) -> Law:
-    """Its numbers, each at its own place: those of the network, or of a law that a plan sets in their place."""
+def laid_out(graph: Graph, laws: Mapping[str, Distribution]) -> dict[str, Law]:
+    """Rates by their nodes, each number at its own place: those of the network, or of a law that a plan sets."""
+    found = {}
+    for node in rates(graph):
+        parameter = graph.parameters[graph.by_id[node].attrs["parameter"]]
+        law = laws.get(parameter.name, parameter.law)
+        known = parameter.value is not None and parameter.name not in laws
+        if not known and law is not None and not isinstance(law, Constant):
+            found[node] = _by_place(parameter, law)
+    return found
+
+
+def _by_place(parameter: Parameter, law: Distribution) -> Law:
     shape = tuple(parameter.shape)
     if parameter.observed is not None and law is parameter.law:
         array = np.asarray(parameter.observed, float)

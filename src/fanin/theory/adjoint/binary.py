@@ -14,7 +14,7 @@ from fanin.theory.adjoint.meeting import split
 from fanin.theory.adjoint.slopes import Function, is_product, is_sum, partial
 from fanin.theory.adjoint.thinned import thinned
 from fanin.theory.adjoint.unary import followed
-from fanin.theory.combine import PAIRS
+from fanin.theory.fewer import most
 from fanin.theory.law import Law, subsets
 from fanin.theory.levels import sums_of
 from fanin.theory.records import replace
@@ -110,8 +110,8 @@ def _independent(fn: Function, part: Part, out: Law, x: Law, y: Law) -> list[Par
         sent = fresh(part.second * square, _ratios_with(part, out, x, y, fn), matrix=_matrix_with(part, out, y))
         return [replace(sent, met=part.met * turns.left_by(y)) if part.met else sent]
     of_x, of_y, of_out, share = joint(out, x, y)
-    if len(of_x) > PAIRS:
-        keep = np.argsort(-share * x.level_weight[of_x], kind="stable")[:PAIRS]
+    if len(of_x) > most(out):
+        keep = np.argsort(-share * x.level_weight[of_x], kind="stable")[: most(out)]
         of_x, of_y, of_out, share = of_x[keep], of_y[keep], of_out[keep], share[keep]
     heard = np.zeros((2, len(x.values), grid.COARSE))
     mass = np.bincount(of_x, weights=share, minlength=len(x.values))

@@ -12,6 +12,7 @@ from fanin.graph import Node
 from fanin.theory import border, channels, grid, lags, uneven
 from fanin.theory.adjoint import coherent, lagged, opened, orthogonal, radial, sequence
 from fanin.theory.adjoint.aligned import across_features
+from fanin.theory.adjoint.by_kind import by_kind
 from fanin.theory.adjoint.cotangent import ALIGNED, Cotangent, Divided, Part, fresh
 from fanin.theory.adjoint.itself import by_level, onto_its_bases
 from fanin.theory.adjoint.joint import levels_onto
@@ -30,6 +31,12 @@ from fanin.theory.statistic import agreement, freedom, mean_inverse, pair_counts
 
 def norm(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
     """x^ = (x - mean) / s: E g_x^2 = (E g^2 - E[mean g]^2 - E[mean g x^]^2) / s^2 over the elements of a statistic."""
+    apart = by_kind(node, g, inputs, _of_one_kind)
+    return _of_one_kind(node, g, inputs) if apart is None else apart
+
+
+def _of_one_kind(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
+    """Of channels that have one law."""
     a = node.attrs
     x = as_law(inputs[0])
     parts: list[list[Part]] = [[] for _ in inputs]
@@ -44,6 +51,10 @@ def norm(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]
         running = as_law(inputs[a["running_var"]])
         parts[0] = [fresh(g.profile() * scale2 / (running.mean + a["eps"]), g.ratios())]
     return parts
+
+
+MERGED = 0.01
+"""By how much the mean square of x^ may exceed one; where it does, levels were merged, which keeps mean squares."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +72,12 @@ class Gained:
         gain = constant((), (), 1.0) if self.gain is None else self.gain
         shift = constant((), (), 0.0) if self.shift is None else self.shift
         if all(w.deterministic and len(w.values) == 1 for w in (gain, shift)) and gain.mean:
-            return (law.values - shift.mean) / gain.mean
+            found = (law.values - shift.mean) / gain.mean
+            if law.level_weight @ grid.expectation(found**2) < 1 + MERGED:
+                return found
         second = max(law.second - shift.second, 0.0) / max(gain.second, 1e-300)
         spread = np.sqrt(max(law.second - law.mean**2, 1e-300))
-        return (law.values - law.mean) * np.sqrt(second) / spread
+        return (law.values - law.mean) * np.sqrt(min(second, 1.0)) / spread * (-1.0 if gain.mean < 0 else 1.0)
 
 
 def _gained(a, inputs: tuple[Value, ...]) -> Gained:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border_norm, branches, channels, grid, lags, spread, uneven
+from fanin.theory import border_norm, branches, channels, gains, grid, lags, spread, uneven
 from fanin.theory.combine import binary, with_rest
 from fanin.theory.contraction import axis_groups, axis_size
 from fanin.theory.law import FEATURE, Law, latent_for
@@ -42,6 +42,7 @@ def norm(node: Node, *inputs: Value) -> Law:
     for key, fn, pair in (("weight", np.multiply, "product"), ("bias", np.add, "sum")):
         value = pick(key)
         if value is not None:
+            law = gains.alike(law, feature[0]) if gains.of_kinds(value) else law
             law = binary(fn, law, along(as_law(value), law, feature), law.shape, pair=pair)
     return law
 

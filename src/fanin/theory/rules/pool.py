@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import gammaincinv
 
 from fanin.graph import Node
-from fanin.theory import border, fields, grid, lags, levels, prefix, windows
+from fanin.theory import border, channels, fields, grid, lags, levels, prefix, windows
 from fanin.theory.combine import apply, matched, with_rest
 from fanin.theory.contraction import axis_groups
 from fanin.theory.latent import Scatter
@@ -186,7 +186,7 @@ def reduce(node: Node, *inputs: Value) -> Law:
     if op in ("mean", "sum") and dims == (picked.axis_of(x),):
         law = picked.total(x, dims[0], 1 / n if op == "mean" else 1.0, shape, axes)
     elif op in ("mean", "sum"):
-        law = _mean_over(x, dims, shape, axes)
+        law = channels.reduced(_mean_over, x, dims, shape, axes) or _mean_over(x, dims, shape, axes)
         if op == "sum":
             law = apply(lambda v: v * n, law)
         if node.attrs.get("positive") or (x.values.min() >= 0 > law.values.min()):

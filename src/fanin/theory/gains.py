@@ -1,0 +1,122 @@
+"""Gains and shifts that are drawn, of norms over the places of a channel: channels of several kinds.
+
+A channel ``g x^ + b`` of a small gain and a negative shift is shut behind a ReLU nearly everywhere, and the next norm
+divides it by next to nothing: what its gradient is multiplied by, what passes the ReLU and the gain itself go
+together, ``E[g^2 p / s^2]`` is not ``E[g^2] E[p] E[1/s^2]``. So channels are told apart (levels): each has a gain and
+a shift of its own, quantiles of their laws, in an order of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from fanin.distributions import Distribution
+from fanin.graph import Graph, Kind, Node, Parameter
+from fanin.theory import border
+from fanin.theory.fewer import KINDS
+from fanin.theory.law import Law, compress, constant
+from fanin.theory.records import replace
+from fanin.theory.state import Value, feature_axes
+
+SLIGHT = 0.25
+"""Spread of gains, or of shifts, over the rms of the gains, below which all channels are as good as one."""
+
+
+def gains(graph: Graph, laws: Mapping[str, Distribution]) -> dict[str, Law]:
+    """What norms over places multiply unlike channels by, or add to them, by node of the parameter: of each kind one.
+
+    Channels of a sum, and of blocks behind one another, are the same ones. So that few numbers stand for all that
+    may meet, orders are taken by which vectors near each other, and their squares about the mean, go together least.
+    """
+    told: list[np.ndarray] = []
+    return {node.id: _laid_out(graph, node, laws, told) for node in _unlike(graph, laws)}
+
+
+def _unlike(graph: Graph, laws: Mapping[str, Distribution]) -> list[Node]:
+    """Nodes of gains and shifts that make channels of several kinds."""
+    found: dict[str, Node] = {}
+    for node in graph.nodes:
+        if node.kind is Kind.NORM and min(node.attrs["axes"]) == 0 and node.attrs.get("groups", 1) == 1:
+            places = (node.attrs.get(key) for key in ("weight", "bias"))
+            read = [graph.by_id[node.inputs[i]] for i in places if i is not None]
+            drawn = [_law(n, graph, laws) for n in read if n.kind is Kind.PARAMETER]
+            if len(drawn) == len(read) and _differ(drawn):
+                found |= {n.id: n for n in read}
+    return list(found.values())
+
+
+def _law(node: Node, graph: Graph, laws: Mapping[str, Distribution]) -> Distribution | None:
+    parameter = graph.parameters[node.attrs["parameter"]]
+    return laws.get(parameter.name, parameter.law) if parameter.value is None else None
+
+
+def _differ(drawn: Sequence[Distribution | None]) -> bool:
+    """Whether a gain, and a shift, of these laws make channels of several kinds."""
+    told = [law for law in drawn if law is not None and law.iid]
+    return len(told) == len(drawn) > 0 and any(law.std > SLIGHT * np.hypot(told[0].mean, told[0].std) for law in told)
+
+
+def _laid_out(graph: Graph, node: Node, laws: Mapping[str, Distribution], told: list[np.ndarray]) -> Law:
+    parameter = graph.parameters[node.attrs["parameter"]]
+    shape, size = tuple(parameter.shape), parameter.size
+    numbers = quantiles(parameter, laws.get(parameter.name, parameter.law), min(KINDS, size))
+    if np.ptp(numbers) > 0:
+        about = np.stack([numbers - numbers.mean(), (numbers - numbers.mean()) ** 2])
+        about -= about.mean(1, keepdims=True)
+        numbers = numbers[_order(about / np.sqrt(np.sum(about**2, 1, keepdims=True)), told)]
+    return constant(shape, feature_axes(shape), numbers[np.arange(size) % len(numbers)].reshape(shape))
+
+
+def quantiles(parameter: Parameter, law: Distribution, count: int) -> np.ndarray:
+    """As many numbers of equal share, in increasing order, with the mean and the mean square of the law."""
+    at = (np.arange(count) + 0.5) / count
+    if parameter.observed is not None and law is parameter.law:
+        array = np.asarray(parameter.observed, float).ravel()
+        numbers, mean, std = np.quantile(array, at), array.mean(), array.std()
+    else:
+        numbers, mean, std = np.asarray(law.quantile(at), float), law.mean, law.std
+    spread = numbers.std()
+    return mean + (numbers - numbers.mean()) * (std / spread if spread > 0 else 0.0)
+
+
+NEAR, TRIED = 12, 256
+"""Of how many earlier vectors the next one is kept apart, and how many orders are tried for it."""
+
+
+def _order(about: np.ndarray, told: list[np.ndarray]) -> np.ndarray:
+    """The order by which a vector goes together least with those before it; it is told to the next.
+
+    Args:
+        about: (functions, kinds) functions of the vector, of mean zero and length one.
+        told: (functions, kinds) of those before, in their orders.
+    """
+    count = about.shape[1]
+    rng = np.random.default_rng(len(told))
+    orders = np.stack([rng.permutation(count) for _ in range(TRIED)])
+    near = [one for one in told[-NEAR:] if one.shape[1] == count]
+    met = sum(np.sum(np.einsum("ftc,gc->tfg", about[:, orders], one) ** 2, (1, 2)) for one in near)
+    best = orders[int(np.argmin(met))] if near else orders[0]
+    told.append(about[:, best])
+    return best
+
+
+def of_kinds(value: Value) -> bool:
+    """Whether a gain or a shift tells channels apart."""
+    return isinstance(value, Law) and value.deterministic and len(value.values) > 1
+
+
+def alike(law: Law, feature: int) -> Law:
+    """All places of a map as one, where channels are told apart: kinds matter more than the border."""
+    law = replace(law, latent=replace(law.latent, border=None)) if border.carried(law) is not None else law
+    if all(n == 1 or i == feature for i, n in enumerate(law.level.shape)):
+        return law
+    channels = np.moveaxis(law.level, feature, 0).reshape(law.level.shape[feature], -1)
+    rows, which = np.unique(channels, axis=0, return_inverse=True)
+    made = [compress(law.values, row.reshape(1, -1), 1)[0][0] for row in rows]
+    shape = tuple(n if i == feature else 1 for i, n in enumerate(law.level.shape))
+    return law.with_values(np.stack(made), level=which.reshape(shape).astype(np.int32))
+
+
+__all__ = ["alike", "gains", "of_kinds", "quantiles"]
