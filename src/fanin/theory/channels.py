@@ -14,7 +14,7 @@ import numpy as np
 from fanin.theory import prefix
 from fanin.theory.latent import Latent, axis_groups
 from fanin.theory.law import FEATURE, Atom, Axis, Law, compress, latent_for
-from fanin.theory.records import replace
+from fanin.theory.records import remembered, replace
 
 MOST = 64
 """Kinds that are told apart; trained or constant weights give each channel a law of its own, and the mean serves."""
@@ -56,6 +56,7 @@ def _parts(law: Law, axis: int) -> tuple[Law, ...]:
     return _by_piece(law, *known).laws if known is not None and whole and not law.latent.feature_view else (law,)
 
 
+@remembered
 def kinds(x: Law, axes: tuple[int, ...]) -> Kinds | None:
     """The kinds of channels of a norm over ``axes``; None where all are of one law, or a statistic holds several."""
     other = [i for i, n in enumerate(x.level.shape) if n > 1 and i not in axes]
@@ -89,12 +90,21 @@ def _by_level(x: Law, other: list[int]) -> Kinds | None:
     """Channels whose levels are the same at every place are of one kind."""
     level = np.moveaxis(x.level, other, range(len(other)))
     sizes, rest = level.shape[: len(other)], level.shape[len(other) :]
-    rows, which = np.unique(level.reshape(int(np.prod(sizes)), -1), axis=0, return_inverse=True)
+    rows, which = unlike(level.reshape(int(np.prod(sizes)), -1))
     if not 1 < len(rows) <= MOST:
         return None
     laws = tuple(replace(x, level=np.expand_dims(row.reshape(rest), tuple(other))) for row in rows)
     whole = [n if i in other else 1 for i, n in enumerate(x.level.shape)]
     return Kinds(which.reshape(whole), laws, _shares(which))
+
+
+def unlike(level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that differ, in lexical order, and which of them each is; to sort long rows takes far longer."""
+    level = np.ascontiguousarray(level)
+    first: dict[bytes, int] = {}
+    seen = np.array([first.setdefault(row.tobytes(), len(first)) for row in level])
+    rows, order = np.unique(level[np.unique(seen, return_index=True)[1]], axis=0, return_inverse=True)
+    return rows, order.ravel()[seen]
 
 
 def _shares(which: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 from fanin.distributions import Distribution
 from fanin.graph import Graph, Kind, Node, Parameter
 from fanin.theory import border
+from fanin.theory.channels import unlike
 from fanin.theory.fewer import KINDS
 from fanin.theory.law import Law, compress, constant
 from fanin.theory.records import replace
@@ -112,8 +113,7 @@ def alike(law: Law, feature: int) -> Law:
     law = replace(law, latent=replace(law.latent, border=None)) if border.carried(law) is not None else law
     if all(n == 1 or i == feature for i, n in enumerate(law.level.shape)):
         return law
-    channels = np.moveaxis(law.level, feature, 0).reshape(law.level.shape[feature], -1)
-    rows, which = np.unique(channels, axis=0, return_inverse=True)
+    rows, which = unlike(np.moveaxis(law.level, feature, 0).reshape(law.level.shape[feature], -1))
     made = [compress(law.values, row.reshape(1, -1), 1)[0][0] for row in rows]
     shape = tuple(n if i == feature else 1 for i, n in enumerate(law.level.shape))
     return law.with_values(np.stack(made), level=which.reshape(shape).astype(np.int32))

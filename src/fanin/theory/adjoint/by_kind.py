@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import gains
+from fanin.theory import channels, gains
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.contraction import axis_groups
 from fanin.theory.law import FEATURE, Atom, Groups, Law
@@ -60,7 +60,7 @@ def _kinds(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[np.ndarr
     size = g.law.shape[feature[0]]
     rows = [_columns(law, axis, size) for law, axis in ((g.law, feature[0]), (as_law(inputs[0]), feature[0]))]
     rows += [_columns(as_law(v), 0, size) for v in chosen]
-    which = np.unique(np.concatenate(rows, 1), axis=0, return_inverse=True)[1].ravel()
+    which = channels.unlike(np.concatenate(rows, 1))[1]
     return [np.flatnonzero(which == k) for k in range(which.max() + 1)]
 
 
