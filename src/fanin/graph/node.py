@@ -28,7 +28,7 @@ class Kind(StrEnum):
     #                          groups, transposed
     EMBED = "embed"  #         ids, weight
     EXPERTS = "experts"  #     x, weight: a batch of weights over a leading axis of experts
-    POINTWISE = "pointwise"  # inputs; fn: NumPy callable of as many arrays
+    POINTWISE = "pointwise"  # inputs; fn: NumPy callable of as many arrays; steady: the tensor itself, taken as its rms
     SUM = "sum"  #             x, y; alpha: x + alpha y
     PRODUCT = "product"  #     x, y
     NORM = "norm"  #           x; weight, bias, running_mean, running_var: positions of inputs or None;

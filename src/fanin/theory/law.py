@@ -227,6 +227,10 @@ class Law:
         """A number of each level laid out over the places, with the axes of ``level``."""
         return per_level[self.level]
 
+    def by_feature(self, per_level: np.ndarray) -> np.ndarray:
+        """The mean over the places of each feature whose law is its own (of pieces of a concatenation)."""
+        return self._level_weights @ per_level
+
     def with_values(self, values: np.ndarray, **changes) -> Law:
         """The same places and latent with other values."""
         return replace(self, **{"values": values, "loose": None, "given": {}, "prefix": None, **changes})

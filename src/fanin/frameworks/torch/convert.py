@@ -15,7 +15,9 @@ from fanin.frameworks.torch.chain import Chain
 from fanin.frameworks.torch.ops import SPLITS, TABLE, split_piece
 from fanin.frameworks.torch.program import Program, Ref, Step
 from fanin.graph import Graph, Kind, Node, Parameter
+from fanin.graph.averages import with_averages
 from fanin.graph.identities import with_gaps, with_padded_maxima, with_shared_factors
+from fanin.graph.joined import with_pieces_apart
 
 
 def to_graph(program: Program, parameters: Mapping[str, Parameter], batch: Mapping[str, np.ndarray | None]) -> Graph:
@@ -29,6 +31,7 @@ def to_graph(program: Program, parameters: Mapping[str, Parameter], batch: Mappi
     nodes = builder.build()
     kept = {builder.current.get(i, i) for i in program.outputs}
     nodes = with_shared_factors(with_gaps(with_padded_maxima(nodes, kept)))
+    nodes = with_averages(with_pieces_apart(nodes))
     from fanin.frameworks.torch.names import public_names
 
     names, aliases = public_names(program, {n.id for n in nodes if n.is_float and n.signal})

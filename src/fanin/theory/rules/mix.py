@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import across, lengthy, overlap, places, windows
+from fanin.theory import across, descent, lengthy, overlap, places, windows
 from fanin.theory.combine import apply, binary
 from fanin.theory.contraction import axis_groups, dense, shifted, weighted_sum
 from fanin.theory.latent import Latent
@@ -17,6 +17,7 @@ from fanin.theory.records import replace
 from fanin.theory.rows import Columns, columns, laid, mixed_places
 from fanin.theory.rules.gram import gram, is_gram
 from fanin.theory.rules.similar import products, similar
+from fanin.theory.spread import pair_deviation
 from fanin.theory.state import Value, as_law
 from fanin.theory.words import renamed
 
@@ -40,6 +41,8 @@ def mix(node: Node, *inputs: Value) -> Law:
     if similar(x, plain):
         return products(x, plain, _mixed_axes(x, y, shape), shape, y)
     x = _rows_of_features(x, y)
+    if axis_groups(x.axes[-2]) == axis_groups(y.axes[-1]) == {FEATURE}:  # V^T K, of which columns are alike
+        y = across.turned(_rows_of_features(across.turned(y), across.turned(x)))
     axes = _mixed_axes(x, y, shape)
     px, py = _lift(x.profile(x.seconds), ndim), _lift(y.profile(y.seconds), ndim)
     n = x.shape[-1]
@@ -186,6 +189,7 @@ def _assemble(x: Law, y: Law, n: int, diagonal: np.ndarray, shape, axes) -> Law:
     gx, gy = axis_groups(x.axes[-1]), axis_groups(y.axes[-2])
     cross = x.pair(gx) * y.pair(gy) if n > 1 else 0.0
     extra = n * (n - 1) * cross
+    chance = n * (n - 1) * _by_chance(x, y, gx, gy)
     if cross and x.level.size > 1 and not (gx & {FEATURE}) and x.values.min() >= 0:  # rows of weights
         extra = _row_sums(x, n, diagonal) * y.pair(gy) * _looked_at(x, y, diagonal.ndim)
     whole = float(np.mean(diagonal))
@@ -201,7 +205,7 @@ def _assemble(x: Law, y: Law, n: int, diagonal: np.ndarray, shape, axes) -> Law:
     own = max(1 - _ratio(y.pair(gy), y.second), 0.0)
     alone = overlap.unmixed(x, diagonal, _lift(x.profile(x.seconds), len(shape)), y, own)
     lean, of_long, rows = _leant(x, y, n, own), *_of_long(x, y, n, own)
-    law = gaussian(shape, axes, np.maximum(diagonal * of_long + extra + alone + lean, 0), pair)
+    law = gaussian(shape, axes, np.maximum(diagonal * of_long + extra + chance + alone + lean, 0), pair)
     law = replace(law, latent=rows(lean / max(law.second, 1e-300), law))
     mean = n * x.mean * y.mean
     if mean and mean**2 < law.second:
@@ -209,6 +213,17 @@ def _assemble(x: Law, y: Law, n: int, diagonal: np.ndarray, shape, axes) -> Law:
     for source in (x, y):
         law = law if source.exact else law.marked(source.note)
     return law
+
+
+def _by_chance(x: Law, y: Law, gx: Groups, gy: Groups) -> float:
+    """Covariance over pairs of places of what two keys and what their values have in common, read off one tensor.
+
+    Each pair of tokens has a correlation of its own, by which both its keys and its values agree.
+    """
+    if FEATURE in gx | gy:
+        return 0.0
+    alike = descent.in_common(x.latent.lineage, y.latent.lineage)
+    return alike * pair_deviation(x, gx).whole * pair_deviation(y, gy).whole
 
 
 def _leant(x: Law, y: Law, n: int, own: float) -> float:

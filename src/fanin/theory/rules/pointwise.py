@@ -27,6 +27,8 @@ def pointwise(node: Node, *inputs: Value) -> Law:
     if any(isinstance(v, Hidden) for v in inputs):
         return _left_by_a_mask(fn, inputs, node.shape)
     laws = [as_law(v) for v in inputs]
+    if node.attrs.get("steady"):
+        return _steady(laws[0])
     random = [law for law in laws if not law.deterministic]
     if node.dtype == "bool" and len(random) == 2 and not random[0].latent.aligned(random[1].latent):
         return fold(fn, laws, node.shape).marked("a mask of two tensors is taken as independent of both")
@@ -42,6 +44,12 @@ def pointwise(node: Node, *inputs: Value) -> Law:
             raise
     f, w, g = laws  # f w + g, whose places differ too much in law: one after the other
     return binary(np.add, binary(np.multiply, f, w, node.shape, pair="product"), g, node.shape, pair="sum")
+
+
+def _steady(x: Law) -> Law:
+    """What divides numbers that are as much larger where it is: its rms, since ``E[(n/d)^2] E[d^2] = E[n^2]``."""
+    values = np.where(x.means < 0, -1.0, 1.0) * np.sqrt(x.seconds)
+    return x.with_values(np.repeat(values[:, None], x.values.shape[1], 1))
 
 
 def _left_by_a_mask(fn, inputs: tuple[Value, ...], shape: tuple[int, ...]) -> Law:

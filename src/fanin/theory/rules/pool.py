@@ -327,7 +327,7 @@ def _mean_square(x: Law, dims, own: np.ndarray) -> np.ndarray:
             found = found + p * own
             continue
         sizes = _over(np.sqrt(profile), dims) ** 2
-        whole = float(np.sqrt(profile).mean() ** 2 if differ & x.level_groups else sizes.mean())  # as pairs are counted
+        whole = float((x.by_feature(np.sqrt(x.seconds)) ** 2).mean() if differ & x.level_groups else sizes.mean())
         found = found + p * x.pair(differ) * (sizes / whole if whole > 0 else 1.0)
     return np.maximum(found, 0)
 
