@@ -32,19 +32,19 @@ def gains(graph: Graph, laws: Mapping[str, Distribution]) -> dict[str, Law]:
     may meet, orders are taken by which vectors near each other, and their squares about the mean, go together least.
     """
     told: list[np.ndarray] = []
-    return {node.id: _laid_out(graph, node, laws, told) for node in _unlike(graph, laws)}
+    return {node.id: _laid_out(graph, node, law, told) for node, law in _unlike(graph, laws)}
 
 
-def _unlike(graph: Graph, laws: Mapping[str, Distribution]) -> list[Node]:
+def _unlike(graph: Graph, laws: Mapping[str, Distribution]) -> list[tuple[Node, Distribution]]:
     """Nodes of gains and shifts that make channels of several kinds."""
-    found: dict[str, Node] = {}
+    found: dict[str, tuple[Node, Distribution]] = {}
     for node in graph.nodes:
         if node.kind is Kind.NORM and min(node.attrs["axes"]) == 0 and node.attrs.get("groups", 1) == 1:
             places = (node.attrs.get(key) for key in ("weight", "bias"))
             read = [graph.by_id[node.inputs[i]] for i in places if i is not None]
-            drawn = [_law(n, graph, laws) for n in read if n.kind is Kind.PARAMETER]
-            if len(drawn) == len(read) and _differ(drawn):
-                found |= {n.id: n for n in read}
+            drawn = [(n, law) for n in read if n.kind is Kind.PARAMETER and (law := _law(n, graph, laws)) is not None]
+            if len(drawn) == len(read) and _differ([law for _, law in drawn]):
+                found |= {n.id: (n, law) for n, law in drawn}
     return list(found.values())
 
 
@@ -53,16 +53,17 @@ def _law(node: Node, graph: Graph, laws: Mapping[str, Distribution]) -> Distribu
     return laws.get(parameter.name, parameter.law) if parameter.value is None else None
 
 
-def _differ(drawn: Sequence[Distribution | None]) -> bool:
+def _differ(drawn: Sequence[Distribution]) -> bool:
     """Whether a gain, and a shift, of these laws make channels of several kinds."""
-    told = [law for law in drawn if law is not None and law.iid]
-    return len(told) == len(drawn) > 0 and any(law.std > SLIGHT * np.hypot(told[0].mean, told[0].std) for law in told)
+    if not drawn or not all(law.iid for law in drawn):
+        return False
+    return any(law.std > SLIGHT * np.hypot(drawn[0].mean, drawn[0].std) for law in drawn)
 
 
-def _laid_out(graph: Graph, node: Node, laws: Mapping[str, Distribution], told: list[np.ndarray]) -> Law:
+def _laid_out(graph: Graph, node: Node, law: Distribution, told: list[np.ndarray]) -> Law:
     parameter = graph.parameters[node.attrs["parameter"]]
     shape, size = tuple(parameter.shape), parameter.size
-    numbers = quantiles(parameter, laws.get(parameter.name, parameter.law), min(KINDS, size))
+    numbers = quantiles(parameter, law, min(KINDS, size))
     if np.ptp(numbers) > 0:
         about = np.stack([numbers - numbers.mean(), (numbers - numbers.mean()) ** 2])
         about -= about.mean(1, keepdims=True)
