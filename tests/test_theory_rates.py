@@ -14,10 +14,8 @@ from fanin.distributions import Uniform
 from fanin.frameworks.torch.verbs import read_model
 from fanin.graph import Parameter
 from fanin.theory import combine, prefix, rates
-from fanin.theory import engine as forward
 from fanin.theory.adjoint import between
 from fanin.theory.law import Atom, fresh_latent, gaussians
-from fanin.theory.rates import laid_out
 from fanin.theory.records import replace
 
 STEPS, WIDTH, HEADS, DRAWS = 24, 64, 12, 24
@@ -114,7 +112,7 @@ def test_heads_taken_together_are_far_off(batch, seen, monkeypatch):
 
 
 def test_rates_as_draws_of_one_law_are_far_off(batch, seen, monkeypatch):
-    monkeypatch.setattr(forward, "rates", lambda graph: frozenset())
+    monkeypatch.setattr(rates, "rates", lambda graph: frozenset())
     assert worst(predicted(batch), seen, slack=0.1)[1] > 0.3
 
 
@@ -128,7 +126,7 @@ def test_what_cancels_counts_for_rates(batch, seen, monkeypatch):
 
 def test_rates_that_are_not_known_are_one_of_every_share_of_their_law():
     shown = Parameter("rate", (4,), "float32", law=Uniform(8 / 12**0.5, 4.0))
-    assert np.unique(laid_out(shown, shown.law).means).tolist() == pytest.approx([1, 3, 5, 7])
+    assert np.unique(rates.by_place(shown, shown.law).means).tolist() == pytest.approx([1, 3, 5, 7])
 
 
 class Gated(nn.Module):

@@ -60,11 +60,12 @@ def laid_out(graph: Graph, laws: Mapping[str, Distribution]) -> dict[str, Law]:
         law = laws.get(parameter.name, parameter.law)
         known = parameter.value is not None and parameter.name not in laws
         if not known and law is not None and not isinstance(law, Constant):
-            found[node] = _by_place(parameter, law)
+            found[node] = by_place(parameter, law)
     return found
 
 
-def _by_place(parameter: Parameter, law: Distribution) -> Law:
+def by_place(parameter: Parameter, law: Distribution) -> Law:
+    """The numbers of one vector, each at its own place."""
     shape = tuple(parameter.shape)
     if parameter.observed is not None and law is parameter.law:
         array = np.asarray(parameter.observed, float)
@@ -74,4 +75,4 @@ def _by_place(parameter: Parameter, law: Distribution) -> Law:
     return constant(shape, feature_axes(shape), array)
 
 
-__all__ = ["laid_out", "rates"]
+__all__ = ["by_place", "laid_out", "rates"]

@@ -53,10 +53,6 @@ def _of_one_kind(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[li
     return parts
 
 
-MERGED = 0.01
-"""By how much the mean square of x^ may exceed one; where it does, levels were merged, which keeps mean squares."""
-
-
 @dataclass(frozen=True)
 class Gained:
     """The gain and the shift behind a norm; numbers where they are the same for all features, else laws."""
@@ -72,12 +68,10 @@ class Gained:
         gain = constant((), (), 1.0) if self.gain is None else self.gain
         shift = constant((), (), 0.0) if self.shift is None else self.shift
         if all(w.deterministic and len(w.values) == 1 for w in (gain, shift)) and gain.mean:
-            found = (law.values - shift.mean) / gain.mean
-            if law.level_weight @ grid.expectation(found**2) < 1 + MERGED:
-                return found
+            return (law.values - shift.mean) / gain.mean
         second = max(law.second - shift.second, 0.0) / max(gain.second, 1e-300)
         spread = np.sqrt(max(law.second - law.mean**2, 1e-300))
-        return (law.values - law.mean) * np.sqrt(min(second, 1.0)) / spread * (-1.0 if gain.mean < 0 else 1.0)
+        return (law.values - law.mean) * np.sqrt(second) / spread
 
 
 def _gained(a, inputs: tuple[Value, ...]) -> Gained:
