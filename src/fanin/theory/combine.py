@@ -34,6 +34,7 @@ from fanin.theory.law import (
     relabel,
     subsets,
 )
+from fanin.theory.notes import together
 from fanin.theory.records import replace
 from fanin.theory.words import broadcast_axes
 
@@ -81,7 +82,7 @@ def binary(fn: Function, x: Law, y: Law, shape: tuple[int, ...], pair: str = "",
         if whole is not None:
             return whole
     levels_x, levels_y, level = _joint_levels(x, y, len(shape))
-    exact, note = x.exact and y.exact, "; ".join(dict.fromkeys(n for n in (x.note, y.note) if n))
+    exact, note = x.exact and y.exact, together(x.note, y.note)
     shared = Law(shape, axes, x.values[:1], level, x.latent, exact, note)
     fx, fy = _at(x.values, levels_x), _at(y.values, levels_y)
     with np.errstate(all="ignore"):

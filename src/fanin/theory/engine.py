@@ -25,6 +25,7 @@ from fanin.theory.failures import FAILURES, reason
 from fanin.theory.gains import gains
 from fanin.theory.law import FEATURE, Law, compress, constant, fresh_latent
 from fanin.theory.loss import Head, Start, start
+from fanin.theory.notes import together
 from fanin.theory.padding import looked_up, padding_of
 from fanin.theory.rates import laid_out as heads
 from fanin.theory.records import cached_property, replace
@@ -355,7 +356,7 @@ def row(node: Node, value: Value, gradient: float | None = None) -> Signal:
         value = value.alone
         rms, said = scale.held(value.rms, value.exponent, node.dtype)
         mean, _ = scale.held(value.mean, value.exponent, node.dtype)
-        note = "; ".join(n for n in (value.note, said) if n)
+        note = together(value.note, said)
         return Signal(**base, rms=rms, mean=mean, grad_rms=gradient, exact=value.exact, note=note)
     if isinstance(value, Known):
         array = np.asarray(value.array, float)
@@ -369,7 +370,7 @@ def behind(found: Signal, why: str | None) -> Signal:
     """A row whose gradient comes through an operation that has no answer on the way back says which one, and why."""
     if why is None or found.rms is None or found.grad_rms is not None:
         return found
-    return replace(found, note="; ".join(n for n in (found.note, f"gradient not modelled: {why}") if n))
+    return replace(found, note=together(found.note, f"gradient not modelled: {why}"))
 
 
 def drawn(found: Signal, begun: Start, node: Node) -> Signal:

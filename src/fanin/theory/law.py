@@ -32,6 +32,7 @@ from fanin.theory.levels import (
 )
 from fanin.theory.mehler import mehler, series, solve_correlation, summed, two_points
 from fanin.theory.moments import Moments, moments_of
+from fanin.theory.notes import together
 from fanin.theory.records import cached_property, remembered, replace
 
 if TYPE_CHECKING:
@@ -242,8 +243,7 @@ class Law:
 
     def marked(self, note: str) -> Law:
         """The same law, marked as an approximation."""
-        notes = "; ".join(dict.fromkeys(n for n in (self.note, note) if n))
-        return replace(self, exact=False, note=notes)
+        return replace(self, exact=False, note=together(self.note, note))
 
     def gaussianized(self) -> Law:
         """Each level replaced by a Gaussian of the same mean and variance."""

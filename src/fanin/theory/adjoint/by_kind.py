@@ -23,7 +23,7 @@ Alone = Callable[[Node, Cotangent, tuple[Value, ...]], list[list[Part]]]
 
 
 def by_kind(node: Node, g: Cotangent, inputs: tuple[Value, ...], alone: Alone) -> list[list[Part]] | None:
-    """What ``alone`` says of every kind of channel, joined; None where all have one gain and one shift."""
+    """What ``alone`` says of every kind of channel, joined; None where all are alike, or there are too many kinds."""
     kinds = _kinds(node, g, inputs)
     if kinds is None:
         return None
@@ -61,7 +61,8 @@ def _kinds(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[np.ndarr
     rows = [_columns(law, axis, size) for law, axis in ((g.law, feature[0]), (as_law(inputs[0]), feature[0]))]
     rows += [_columns(as_law(v), 0, size) for v in chosen]
     which = channels.unlike(np.concatenate(rows, 1))[1]
-    return [np.flatnonzero(which == k) for k in range(which.max() + 1)]
+    count = which.max() + 1
+    return [np.flatnonzero(which == k) for k in range(count)] if count <= channels.MOST else None
 
 
 def _columns(law: Law, axis: int, size: int) -> np.ndarray:

@@ -9,11 +9,11 @@ import numpy as np
 from fanin.graph import Node
 from fanin.theory import border, ends, flattened, given, grid, lags, overlap, places, prefix, shifts, shut, turns
 from fanin.theory.across import permuted
-from fanin.theory.border import Border
 from fanin.theory.channels import pieces
 from fanin.theory.contraction import axis_groups
 from fanin.theory.jointly import pieces_in_common
 from fanin.theory.law import FEATURE, Atom, Axis, Law, compress, fresh_latent, latent_for, relabel
+from fanin.theory.notes import together
 from fanin.theory.parts import cut
 from fanin.theory.records import replace
 from fanin.theory.state import Hidden, Known, Modelled, Value, as_law, is_free
@@ -73,7 +73,7 @@ def _viewed(node: Node, law: Law, axes: tuple[Axis, ...], level: np.ndarray) -> 
     return out
 
 
-def _padded(node: Node, law: Law) -> Border | None:
+def _padded(node: Node, law: Law) -> border.Border | None:
     """The border of a padded map: places keep what they have in common, those that are filled have no law."""
     spatial = [i for i, axis in enumerate(law.axes) if axis_groups(axis) == {places.POSITION}]
     if node.attrs.get("value") is None or border.carried(law) is None or any(len(law.axes[i]) > 1 for i in spatial):
@@ -309,7 +309,7 @@ def cat(node: Node, *inputs: Value) -> Value:
     sizes = [law.shape[axis] for law in laws]
     values, level = _cat_levels(laws, axis, node.shape)
     values, level = compress(values, level)
-    exact, note = all(law.exact for law in laws), "; ".join(dict.fromkeys(law.note for law in laws if law.note))
+    exact, note = all(law.exact for law in laws), together(*(law.note for law in laws))
     out = Law(node.shape, axes, values, level, fresh_latent({}), exact, note)
     seen = [shut.opened(law) for law in laws]
     out = replace(out, latent=latent_for(shut.opened(out), _cat_pairs(seen, sizes, out, axis), out.groups))

@@ -16,6 +16,7 @@ import numpy as np
 from fanin.theory import jointly, parts
 from fanin.theory.latent import FEATURE, Axis, Groups, axis_groups
 from fanin.theory.law import Law, gaussians, latent_for
+from fanin.theory.notes import together
 from fanin.theory.records import replace
 from fanin.theory.spread import pair_deviation
 
@@ -66,4 +67,4 @@ def products(x: Law, y: Law, axes: tuple[Axis, ...], shape: tuple[int, ...], nam
         return common + (spread[0] - strays) * alike / whole
 
     law = replace(law, latent=latent_for(law, pair, law.groups))
-    return law if x.exact and y.exact else law.marked("; ".join(dict.fromkeys(v.note for v in (x, y) if v.note)))
+    return law if x.exact and y.exact else law.marked(together(x.note, y.note))

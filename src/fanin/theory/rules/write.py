@@ -14,6 +14,7 @@ from fanin.theory.combine import binary, matched
 from fanin.theory.contraction import axis_groups
 from fanin.theory.latent import Scatter
 from fanin.theory.law import FEATURE, Axis, Groups, Law, compress, constant, fresh_latent, latent_for, subsets
+from fanin.theory.notes import together
 from fanin.theory.records import replace
 from fanin.theory.rules import tally
 from fanin.theory.spread import Kind, of_mixture
@@ -217,8 +218,7 @@ def _mixed(node: Node, x: Law, v: Law, where: Places) -> Law:
     assert level is not None
     axes = _axes(x, v, where)
     values, level = compress(np.concatenate([x.values, v.values]), level)
-    notes = "; ".join(dict.fromkeys(n for n in (x.note, v.note) if n))
-    out = Law(node.shape, axes, values, level, fresh_latent({}), x.exact and v.exact, notes)
+    out = Law(node.shape, axes, values, level, fresh_latent({}), x.exact and v.exact, together(x.note, v.note))
     latent = latent_for(out, _pairs(x, v, out, where), out.groups)
     return replace(out, latent=replace(latent, spread=_scatter(x, v, out, where)))
 

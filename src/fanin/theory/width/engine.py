@@ -11,6 +11,7 @@ from fanin.distributions import Distribution
 from fanin.graph import Graph, Kind, Node
 from fanin.signals import Signal
 from fanin.theory.law import Law
+from fanin.theory.notes import together
 from fanin.theory.records import replace
 from fanin.theory.state import Value
 from fanin.theory.width import interval
@@ -104,4 +105,4 @@ def _marked(row: Signal, forward: bool, backward: bool) -> Signal:
     if not sides or row.rms is None:
         return row
     note = GENERAL.format(" and ".join(sides))
-    return replace(row, exact=False, note="; ".join(n for n in (row.note, note) if n))
+    return replace(row, exact=False, note=together(row.note, note))
