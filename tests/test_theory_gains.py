@@ -14,6 +14,7 @@ from fanin.distributions import Constant, Normal, Uniform  # noqa: E402
 from fanin.frameworks import front_end  # noqa: E402
 from fanin.graph import Parameter  # noqa: E402
 from fanin.theory import gains  # noqa: E402
+from fanin.theory.engine import Interpreter  # noqa: E402
 
 NETWORKS, CHANNELS = 24, 64
 
@@ -122,6 +123,39 @@ def test_norms_over_features_have_none(batch):
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.ReLU(), nn.Flatten(), nn.LayerNorm(800))
     graph, parameters = read(model, batch)
     assert not gains.gains(graph, {name: Normal(1.0) for name in parameters})
+
+
+class Dense(nn.Module):
+    """The map and a convolution of it, side by side."""
+
+    def __init__(self, width: int, more: int):
+        super().__init__()
+        self.norm, self.conv = nn.BatchNorm2d(width), nn.Conv2d(width, more, 3, padding=1)
+        nn.init.normal_(self.norm.weight, 1.0, 0.5)
+
+    def forward(self, x):
+        return torch.cat([x, self.conv(torch.relu(self.norm(x)))], 1)
+
+
+def read_by(norm: str, model: nn.Module, batch) -> tuple:
+    graph, _ = read(model, batch)
+    interpreter = Interpreter(graph)
+    interpreter.forward()
+    node = next(n for n in graph.nodes if n.name == norm)
+    return node, tuple(interpreter.values[i] for i in node.inputs)
+
+
+@pytest.mark.parametrize(("widths", "told"), [((64,), True), ((40, 24, 24, 24, 24), False)])
+def test_too_many_kinds_count_as_one(batch, widths, told):
+    whole = np.cumsum(widths)
+    blocks = [Dense(int(n), more) for n, more in zip(whole, widths[1:], strict=False)]
+    model = nn.Sequential(nn.Conv2d(3, widths[0], 3), *blocks, nn.BatchNorm2d(int(whole[-1])))
+    nn.init.normal_(model[-1].weight, 1.0, 0.5)
+    node, inputs = read_by(str(len(widths)), model, batch)
+    gain = gains.told(node, inputs)[node.attrs["weight"]]
+    assert gains.of_kinds(inputs[node.attrs["weight"]])
+    assert gains.of_kinds(gain) is told
+    assert gain.second == pytest.approx(inputs[node.attrs["weight"]].second, rel=0.01)
 
 
 @pytest.mark.parametrize("law", [Normal(0.1, mean=0.1), Uniform(2.0)])

@@ -127,8 +127,7 @@ def fans(
     Errors: ArgumentError for a shape that is no weight's, an ambiguous one, an unknown layout or module, groups or
     blocks that do not divide.
 
-    Source: Glorot & Bengio 2010, Understanding the difficulty of training deep feedforward neural networks;
-    He et al. 2015, arXiv:1502.01852.
+    Source: Glorot & Bengio 2010, AISTATS 9, p. 249; He et al. 2015, arXiv:1502.01852.
 
     Example:
         >>> fans((5, 5, 3, 8), layout="HWIO"), fans((16, 8, 4, 4), layout="IOHW", stride=2)
@@ -143,12 +142,19 @@ def fans(
         return _of_axes(shape, layout, in_axes, out_axes, batch_axes, blocks, block_axis)
     if layout is not None and str(layout).lower() == "embedding":
         return _of_table(shape)
-    if transposed is None:
-        transposed = layout in TRANSPOSED
+    moving = (stride, dilation, padding, output_padding, padding_mode)
+    return _of_kernel(shape, layout, transposed, moving, {"groups": groups, "blocks": blocks, "block_axis": block_axis})
+
+
+def _of_kernel(
+    shape: tuple[int, ...], layout: str | None, transposed: bool | None, moving: tuple, packed: dict[str, Any]
+) -> Fans:
+    """A dense weight or a kernel: what ``slides`` and ``channels`` say of its axes."""
+    transposed = layout in TRANSPOSED if transposed is None else transposed
     roles = roles_of(shape, layout, transposed)
     kernel = [n for n, role in zip(shape, roles, strict=True) if role == "spatial"]
-    moves = slides(kernel, stride, dilation, padding, output_padding, padding_mode, transposed)
-    c_in, c_out = channels(shape, roles, groups=groups, transposed=transposed, blocks=blocks, block_axis=block_axis)
+    moves = slides(kernel, *moving, transposed=transposed)
+    c_in, c_out = channels(shape, roles, transposed=transposed, **packed)
     seen = math.prod(s.stride for s in moves) if transposed else 1
     taps = math.prod(kernel)
     return Fans(c_in * taps / seen, c_out * taps, c_in, c_out, moves)

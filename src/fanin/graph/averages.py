@@ -73,7 +73,8 @@ def _found(node: Node, by_id: dict[str, Node]) -> _Quotient | None:
 
 def _divides(node: Node) -> bool:
     try:
-        return abs(float(node.attrs["fn"](np.array(3.0), np.array(-2.0))) + 1.5) < 1e-6
+        with np.errstate(all="ignore"):
+            return abs(float(node.attrs["fn"](np.array(3.0), np.array(-2.0))) + 1.5) < 1e-6
     except Exception:  # a function that takes something else
         return False
 
@@ -105,7 +106,8 @@ def _positive(node: Node, by_id: dict[str, Node]) -> bool:
         return not node.attrs.get("log")
     if node.kind is not Kind.POINTWISE or len(node.inputs) != 1:
         return False
-    return bool(np.all(np.asarray(node.attrs["fn"](np.linspace(-8, 8, 65))) >= 0))
+    with np.errstate(all="ignore"):
+        return bool(np.all(np.asarray(node.attrs["fn"](np.linspace(-8, 8, 65))) >= 0))
 
 
 def _hidden(like: Node, end: str, kind: Kind, inputs: tuple[Node, ...], shape, attrs, run) -> Node:
@@ -140,7 +142,7 @@ def _averaged(node: Node, q: _Quotient) -> list[Node]:
     terms = _terms(q.whole, q)[1]
     steady = {"fn": _itself, "steady": True}
     below = _hidden(node, "below", Kind.POINTWISE, (q.whole,), q.whole.shape, steady, _itself)
-    below = replace(below, inputs=(node.inputs[1],))
+    below = replace(below, inputs=(node.inputs[1],))  # the whole as it is divided by, plus eps
     shares = _hidden(node, "shares", Kind.POINTWISE, (terms, below), terms.shape, node.attrs, node.evaluate)
     sums = _hidden(node, "sums", Kind.POINTWISE, (q.sums,), q.sums.shape, steady, _itself)
     inverse = _hidden(node, "inverse", Kind.POINTWISE, (sums,), q.sums.shape, {"fn": _inverse}, _inverse)

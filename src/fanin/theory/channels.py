@@ -107,6 +107,13 @@ def unlike(level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows, order.ravel()[seen]
 
 
+def columns(law: Law, axis: int, size: int) -> np.ndarray:
+    """Levels of every channel at all its places, (channels, places)."""
+    level = np.moveaxis(law.level, axis, 0)
+    level = np.broadcast_to(level, (size, *level.shape[1:])) if len(level) == 1 else level
+    return level.reshape(size, -1)
+
+
 def _shares(which: np.ndarray) -> np.ndarray:
     return np.bincount(which.ravel()) / which.size
 

@@ -15,7 +15,6 @@ from fanin.graph import Graph, Kind, Node, Parameter
 from fanin.signals import Signal, Signals
 from fanin.theory import grid, runs, scale, state
 from fanin.theory.adjoint import backward
-from fanin.theory.combine import matched
 from fanin.theory.contraction import axis_groups, dense
 from fanin.theory.depth.record import depths
 from fanin.theory.doubt import doubted
@@ -23,9 +22,10 @@ from fanin.theory.drawn import Channels
 from fanin.theory.echo import Echo
 from fanin.theory.failures import FAILURES, reason
 from fanin.theory.gains import gains
-from fanin.theory.law import FEATURE, Law, compress, constant, fresh_latent
+from fanin.theory.law import FEATURE, Law, compress, fresh_latent
 from fanin.theory.loss import Head, Start, start
 from fanin.theory.notes import together
+from fanin.theory.observed import observed_law
 from fanin.theory.padding import looked_up, padding_of
 from fanin.theory.rates import laid_out as heads
 from fanin.theory.records import cached_property, replace
@@ -224,17 +224,6 @@ class Interpreter:
         if parameter.observed is not None and parameter.name not in self.laws:
             return observed_law(parameter.shape, np.asarray(parameter.observed))
         return weight_law(parameter.shape, law)
-
-
-def observed_law(shape: tuple[int, ...], array: np.ndarray) -> Law:
-    """A weight of known values: rows that are all alike are constants a column, others have the law of their values."""
-    axes = feature_axes(tuple(shape))
-    if array.size != max(array.shape):
-        return constant(tuple(shape), axes, array)
-    array = array.ravel()
-    values = grid.quantile_grid(array, np.ones(array.size))
-    values = matched(values, float(array.mean()), float(np.mean(array**2)))
-    return Law(tuple(shape), axes, values[None], np.zeros((1,) * len(shape), np.int32), fresh_latent({}))
 
 
 def embedded(node: Node, *inputs: Value) -> Value:

@@ -15,11 +15,12 @@ import numpy as np
 from fanin.distributions import Distribution
 from fanin.graph import Graph, Kind, Node, Parameter
 from fanin.theory import border
-from fanin.theory.channels import unlike
+from fanin.theory.channels import MOST, columns, unlike
 from fanin.theory.fewer import KINDS
 from fanin.theory.law import Law, compress, constant
-from fanin.theory.records import replace
-from fanin.theory.state import Value, feature_axes
+from fanin.theory.observed import observed_law
+from fanin.theory.records import remembered, replace
+from fanin.theory.state import Value, as_law, feature_axes
 
 SLIGHT = 0.25
 """Spread of gains, or of shifts, over the rms of the gains, below which all channels are as good as one."""
@@ -39,13 +40,19 @@ def _unlike(graph: Graph, laws: Mapping[str, Distribution]) -> list[tuple[Node, 
     """Nodes of gains and shifts that make channels of several kinds."""
     found: dict[str, tuple[Node, Distribution]] = {}
     for node in graph.nodes:
-        if node.kind is Kind.NORM and min(node.attrs["axes"]) == 0 and node.attrs.get("groups", 1) == 1:
+        if node.kind is Kind.NORM and _over_places(node):
             places = (node.attrs.get(key) for key in ("weight", "bias"))
             read = [graph.by_id[node.inputs[i]] for i in places if i is not None]
             drawn = [(n, law) for n in read if n.kind is Kind.PARAMETER and (law := _law(n, graph, laws)) is not None]
             if len(drawn) == len(read) and _differ([law for _, law in drawn]):
                 found |= {n.id: (n, law) for n, law in drawn}
     return list(found.values())
+
+
+def _over_places(node: Node) -> bool:
+    """Whether a statistic is of one channel at all samples."""
+    a = node.attrs
+    return 0 in a["axes"] and not set(a.get("feature_axes", (1,))) & set(a["axes"]) and a.get("groups", 1) == 1
 
 
 def _law(node: Node, graph: Graph, laws: Mapping[str, Distribution]) -> Distribution | None:
@@ -109,6 +116,31 @@ def of_kinds(value: Value) -> bool:
     return isinstance(value, Law) and value.deterministic and len(value.values) > 1
 
 
+def told(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+    """What a norm reads, with gains and shifts as laws of all channels where these would be of too many kinds.
+
+    Pieces of a concatenation have channels of all kinds each: a few kinds of some hundreds say nothing of the others.
+    """
+    at = [i for key in ("weight", "bias") if (i := node.attrs.get(key)) is not None]
+    x, axis = inputs[0], node.attrs.get("feature_axes", (1,))[0]
+    if not isinstance(x, Law) or not any(of_kinds(inputs[i]) for i in at):
+        return inputs
+    size = x.shape[axis]
+    rows = [columns(x, axis, size), *(columns(as_law(inputs[i]), 0, size) for i in at)]
+    if len(unlike(np.concatenate(rows, 1))[0]) <= MOST:
+        return inputs
+    whole = list(inputs)
+    for i in at:
+        whole[i] = _drawn(inputs[i]) if of_kinds(inputs[i]) else inputs[i]
+    return tuple(whole)
+
+
+@remembered
+def _drawn(law: Law) -> Law:
+    """Numbers by kind as one law."""
+    return observed_law(law.shape, law.profile(law.means).ravel())
+
+
 def alike(law: Law, feature: int) -> Law:
     """All places of a map as one, where channels are told apart: kinds matter more than the border."""
     law = replace(law, latent=replace(law.latent, border=None)) if border.carried(law) is not None else law
@@ -120,4 +152,4 @@ def alike(law: Law, feature: int) -> Law:
     return law.with_values(np.stack(made), level=which.reshape(shape).astype(np.int32))
 
 
-__all__ = ["alike", "gains", "of_kinds", "quantiles"]
+__all__ = ["alike", "gains", "of_kinds", "quantiles", "told"]

@@ -14,7 +14,7 @@ from fanin.graph import Node
 from fanin.theory import channels, gains
 from fanin.theory.adjoint.cotangent import Cotangent, Part, fresh
 from fanin.theory.contraction import axis_groups
-from fanin.theory.law import FEATURE, Atom, Groups, Law
+from fanin.theory.law import FEATURE, Atom, Law, subsets
 from fanin.theory.levels import relabel
 from fanin.theory.records import replace
 from fanin.theory.state import Value, as_law
@@ -23,17 +23,15 @@ Alone = Callable[[Node, Cotangent, tuple[Value, ...]], list[list[Part]]]
 
 
 def by_kind(node: Node, g: Cotangent, inputs: tuple[Value, ...], alone: Alone) -> list[list[Part]] | None:
-    """What ``alone`` says of every kind of channel, joined; None where all are alike, or there are too many kinds."""
+    """What ``alone`` says of every kind of channel, joined; None where all have one gain and one shift."""
     kinds = _kinds(node, g, inputs)
     if kinds is None:
         return None
     axis, x = node.attrs.get("feature_axes", (1,))[0], as_law(inputs[0])
-    found, energy = [], []
-    for chosen in kinds:
-        laws = [_of_channels(as_law(v), axis if v is inputs[0] else 0, chosen) for v in inputs]
-        found.append(alone(node, _of_one(g, axis, chosen), tuple(laws)))
-        energy.append(len(chosen) * sum(p.mean_profile(laws[0]) for p in found[-1][0]))
-    out: list[list[Part]] = [[_joined(x, axis, kinds, [m[0] for m in found], np.array(energy))]]
+    laws = [[_of_channels(as_law(v), axis if v is inputs[0] else 0, one) for v in inputs] for one in kinds]
+    found = [alone(node, _of_one(g, axis, one), tuple(mine)) for one, mine in zip(kinds, laws, strict=True)]
+    signals = [mine[0] for mine in laws]
+    out: list[list[Part]] = [[_joined(x, axis, kinds, signals, [m[0] for m in found])]]
     for i in range(1, len(inputs)):
         out.append([_of_weight(x.shape[axis], kinds, [m[i] for m in found])] if found[0][i] else [])
     return out
@@ -57,19 +55,11 @@ def _kinds(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[np.ndarr
     told = any(gains.of_kinds(v) for v in chosen)
     if not told or FEATURE in over or len(feature) != 1 or not a.get("batch_stats", True):
         return None
-    size = g.law.shape[feature[0]]
-    rows = [_columns(law, axis, size) for law, axis in ((g.law, feature[0]), (as_law(inputs[0]), feature[0]))]
-    rows += [_columns(as_law(v), 0, size) for v in chosen]
+    size, axis = g.law.shape[feature[0]], feature[0]
+    rows = [channels.columns(law, axis, size) for law in (g.law, as_law(inputs[0]))]
+    rows += [channels.columns(as_law(v), 0, size) for v in chosen]
     which = channels.unlike(np.concatenate(rows, 1))[1]
-    count = which.max() + 1
-    return [np.flatnonzero(which == k) for k in range(count)] if count <= channels.MOST else None
-
-
-def _columns(law: Law, axis: int, size: int) -> np.ndarray:
-    """Levels of every channel at all its places, (channels, places)."""
-    level = np.moveaxis(law.level, axis, 0)
-    level = np.broadcast_to(level, (size, *level.shape[1:])) if len(level) == 1 else level
-    return level.reshape(size, -1)
+    return [np.flatnonzero(which == k) for k in range(which.max() + 1)]
 
 
 def _levels(law: Law, axis: int, chosen: np.ndarray) -> np.ndarray:
@@ -105,21 +95,20 @@ def _taken(array: np.ndarray, axis: int, chosen: np.ndarray) -> np.ndarray:
     return np.take(array, chosen, axis).mean(axis, keepdims=True) if array.shape[axis] > 1 else array
 
 
-def _joined(x: Law, axis: int, kinds: list[np.ndarray], parts: Sequence[list[Part]], energy: np.ndarray) -> Part:
+def _joined(x: Law, axis: int, kinds: list[np.ndarray], laws: Sequence[Law], parts: Sequence[list[Part]]) -> Part:
     """One part of all channels: profiles channel by channel, pair moments in the mean.
 
     What a part follows of its own kind's latent is left out: what kinds pass differs by far more.
     """
-    share = energy / max(energy.sum(), 1e-300)
-    ratio: dict[Groups, float] = {}
-    seconds = []
-    for of, w, chosen in zip(parts, share, kinds, strict=True):
-        law = _of_channels(x, axis, chosen)
-        seconds.append(np.asarray(sum(p.profile(law) for p in of)))
-        total = max(sum(p.mean_profile(law) for p in of), 1e-300)
+    seconds = [np.asarray(sum(p.profile(law) for p in of)) for of, law in zip(parts, laws, strict=True)]
+    whole, ratio = 1e-300, dict.fromkeys(subsets(x.groups), 0.0)
+    for of, law, chosen in zip(parts, laws, kinds, strict=True):
         for p in of:
+            energy = len(chosen) * p.mean_profile(law)
+            whole += energy
             for s, r in p.ratio.items():
-                ratio[s] = ratio.get(s, 0.0) + w * r * p.mean_profile(law) / total
+                ratio[s] = ratio.get(s, 0.0) + energy * r
+    ratio = {s: r / whole for s, r in ratio.items()}
     places = np.broadcast_shapes(*(s.shape for s in seconds))
     second = np.zeros((*places[:axis], x.shape[axis], *places[axis + 1 :]))
     for s, chosen in zip(seconds, kinds, strict=True):

@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from fanin.graph import Node
-from fanin.theory import border, channels, grid, lags, uneven
+from fanin.theory import border, channels, gains, grid, lags, uneven
 from fanin.theory.adjoint import coherent, lagged, opened, orthogonal, radial, sequence
 from fanin.theory.adjoint.aligned import across_features
 from fanin.theory.adjoint.by_kind import by_kind
@@ -31,6 +31,7 @@ from fanin.theory.statistic import agreement, freedom, mean_inverse, pair_counts
 
 def norm(node: Node, g: Cotangent, inputs: tuple[Value, ...]) -> list[list[Part]]:
     """x^ = (x - mean) / s: E g_x^2 = (E g^2 - E[mean g]^2 - E[mean g x^]^2) / s^2 over the elements of a statistic."""
+    inputs = gains.told(node, inputs)
     apart = by_kind(node, g, inputs, _of_one_kind)
     return _of_one_kind(node, g, inputs) if apart is None else apart
 

@@ -30,7 +30,7 @@ from fanin.theory.statistic import (
 
 def norm(node: Node, *inputs: Value) -> Law:
     """Layer, group, instance and batch normalization, RMS normalization, and batch normalization in evaluation mode."""
-    a = node.attrs
+    a, inputs = node.attrs, gains.told(node, inputs)
     x = as_law(inputs[0])
     pick = lambda key: inputs[a[key]] if a.get(key) is not None else None  # noqa: E731
     mean, variance = pick("running_mean"), pick("running_var")
