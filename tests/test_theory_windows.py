@@ -10,6 +10,8 @@ from test_theory_rules_contraction import Made  # noqa: E402
 from test_theory_statistics import compared, normal  # noqa: E402
 
 from fanin.distributions import Normal  # noqa: E402
+from fanin.frameworks.torch.verbs import read_model  # noqa: E402
+from fanin.theory.engine import Interpreter  # noqa: E402
 from fanin.theory.law import Atom  # noqa: E402
 from fanin.theory.windows import across, laid  # noqa: E402
 
@@ -76,3 +78,38 @@ def test_pairs_of_shifted_windows() -> None:
     assert moved[frozenset(("p~",))] == 0.0
     assert laid(axes, {1: 4, 2: 8})[0].inside == 1.0  # whole windows
     assert laid(((Atom(12, "p"),),), {0: 2}) == []
+
+
+def merging(side, window):
+    """Patches of two by two of a map that attention in windows mixed, normalized and mapped: (2, side, side, N)."""
+
+    def forward(m, x):
+        x = x @ m.u
+        y = x.view(2, side // window, window, side // window, window, N).transpose(2, 3).reshape(-1, window**2, N)
+        y = F.scaled_dot_product_attention(*(t[:, None] for t in (0.01 * y, y, y @ m.v)))[:, 0]
+        y = y.view(2, side // window, side // window, window, window, N).transpose(2, 3).reshape(2, side, side, N)
+        x = x + 3 * y
+        x = x.reshape(2, side // 2, 2, side // 2, 2, N).transpose(2, 3).flatten(3)
+        return torch.tanh(F.layer_norm(x, (4 * N,)) @ m.w).mean((1, 2))
+
+    def make():
+        made = Made(forward, u=(N, N), v=(N, N), w=(4 * N, N))
+        for p in made.parameters():
+            torch.nn.init.normal_(p, std=p.shape[0] ** -0.5)
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize(("side", "window"), [(12, 3), (12, 4)])
+def test_patches_of_two_windows(side, window) -> None:
+    """Pairs that windows of three cut; a control: those of four cut none."""
+    hold(errors(merging(side, window), normal(2, side, side, N), 16), 0.06)
+
+
+def test_features_stay_features_where_patches_cut_windows() -> None:
+    made = merging(12, 3)()
+    values = Interpreter(read_model(made, normal(2, 12, 12, N)).graph)
+    values.forward()
+    (law,) = [values.values[n.id] for n in values.graph.nodes if n.op == "flatten"]
+    assert law.axes[-1][-1] == Atom(N, "feature")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
@@ -15,7 +15,7 @@ from fanin.graph import Graph, Kind, Node, Parameter
 from fanin.signals import Signal, Signals
 from fanin.theory import grid, runs, scale, state
 from fanin.theory.adjoint import backward
-from fanin.theory.contraction import axis_groups, dense
+from fanin.theory.contraction import axis_groups
 from fanin.theory.depth.record import depths
 from fanin.theory.doubt import doubted
 from fanin.theory.drawn import Channels
@@ -26,50 +26,18 @@ from fanin.theory.law import FEATURE, Law, compress, fresh_latent
 from fanin.theory.loss import Head, Start, start
 from fanin.theory.notes import together
 from fanin.theory.observed import observed_law
-from fanin.theory.padding import looked_up, padding_of
+from fanin.theory.padding import padding_of
 from fanin.theory.rates import laid_out as heads
 from fanin.theory.records import cached_property, replace
 from fanin.theory.reuse import Memory
-from fanin.theory.rules import attention, convolution, move, noise, norm, pointwise, pool, recurrent, route, write
+from fanin.theory.rules import move, route
+from fanin.theory.rules.table import RULES, Rule
 from fanin.theory.state import Hidden, Known, Unmodelled, Value, batch_axes, feature_axes, free_axes
 from fanin.theory.surrogate import measured
 from fanin.theory.threads import one_thread, rarely_collected
 from fanin.theory.tokens import as_tokens, batch_of_tokens, normalized_batch, of_features, tables_of_tokens
 from fanin.theory.twins import Twins
 from fanin.theory.width import Widths
-
-Rule = Callable[..., Value]
-
-MOVES: dict[str, Rule] = {"index": route.index, "take": route.take, "put": write.put}
-"""Moves with a rule of their own; the others only say where places go."""
-
-RULES: dict[Kind, Rule] = {
-    Kind.DENSE: lambda node, *v: dense(
-        v[node.attrs["x"]], v[node.attrs["weight"]], _optional(v, node.attrs["bias"]), node.attrs["out_first"]
-    ),
-    Kind.CONV: convolution.conv,
-    Kind.EMBED: lambda node, *v: embedded(node, *v),
-    Kind.POINTWISE: pointwise.pointwise,
-    Kind.SUM: pointwise.total,
-    Kind.PRODUCT: pointwise.product,
-    Kind.NORM: norm.norm,
-    Kind.SOFTMAX: attention.softmax,
-    Kind.MIX: attention.mix,
-    Kind.ATTENTION: attention.attention,
-    Kind.POOL: pool.pool,
-    Kind.REDUCE: pool.reduce,
-    Kind.MOVE: lambda node, *v: MOVES.get(node.attrs["how"], move.move)(node, *v),
-    Kind.EXPERTS: route.experts,
-    Kind.ROUTE: route.top,
-    Kind.DROP: pointwise.drop,
-    Kind.CONSTANT: noise.noise,
-    Kind.RECUR: recurrent.recur,
-}
-"""The table: what is not in it, is unmodelled."""
-
-
-def _optional(values: tuple, position: int | None):
-    return values[position] if position is not None else None
 
 
 @dataclass
@@ -224,15 +192,6 @@ class Interpreter:
         if parameter.observed is not None and parameter.name not in self.laws:
             return observed_law(parameter.shape, np.asarray(parameter.observed))
         return weight_law(parameter.shape, law)
-
-
-def embedded(node: Node, *inputs: Value) -> Value:
-    """Rows of a table; of a known one (a codebook), where weights choose, any of its numbers."""
-    ids, table = inputs[node.attrs["ids"]], inputs[node.attrs["weight"]]
-    if not isinstance(table, Known):
-        return looked_up(ids, table, node.attrs.get("padding", -1))
-    law = looked_up(ids, observed_law(table.shape, np.asarray(table.array, float).ravel()), -1)
-    return law.marked("rows that were chosen count as independent of what chose them") if law.second else law
 
 
 def solved(rule: Rule, node: Node, inputs: tuple[Value, ...]) -> Value:

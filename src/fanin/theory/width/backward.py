@@ -18,6 +18,7 @@ from fanin.graph import Kind, Node
 from fanin.theory import grid, places
 from fanin.theory.adjoint import sequence
 from fanin.theory.adjoint.cotangent import Cotangent, Part, translated
+from fanin.theory.failures import FAILURES, reason
 from fanin.theory.law import Groups, Law, subsets
 from fanin.theory.moments import moments_of
 from fanin.theory.records import replace
@@ -27,7 +28,6 @@ from fanin.theory.width.rule import Setting
 from fanin.theory.width.state import COLUMNS, DEGREES, NOTHING, STILL, Spread, logged, of_square, of_squares, variance
 from fanin.theory.width.weights import matrix
 
-FAILURES = (NotImplementedError, ValueError, IndexError, TypeError, AttributeError, KeyError, ZeroDivisionError)
 LATE = 16
 """Answers that are kept: a tensor and its views ask in turn."""
 SUMS = (Kind.DENSE, Kind.CONV, Kind.EXPERTS, Kind.EMBED)
@@ -88,7 +88,8 @@ class Behind:
                 if part.base not in self.bases:
                     try:
                         self.bases[part.base] = self._sent(node, i, part, g, total, spread)
-                    except FAILURES:  # a case that the kind's own rule was not written for
+                    except (NotImplementedError, *FAILURES) as error:  # a case that the rule was not written for
+                        reason(node.op, error)
                         self.bases[part.base] = Base(total, rigid=0.0)
                         self.rough.add(node.inputs[i])
 

@@ -10,6 +10,7 @@ import numpy as np
 from fanin.distributions import Distribution
 from fanin.graph import Graph, Kind, Node
 from fanin.signals import Signal
+from fanin.theory.failures import FAILURES, reason
 from fanin.theory.law import Law
 from fanin.theory.notes import together
 from fanin.theory.records import replace
@@ -23,7 +24,6 @@ from fanin.theory.width.state import STILL, Spread, of_square
 
 GENERAL = "{} by the general rule: what its inputs bring, and a draw of its own features"
 ROWS = 256  # tensors at a time
-FAILURES = (ValueError, IndexError, TypeError, AttributeError, KeyError, ZeroDivisionError, np.linalg.LinAlgError)
 
 
 @dataclass(eq=False)
@@ -63,7 +63,8 @@ class Widths:
         with np.errstate(all="ignore"):
             try:
                 return RULES.get(node.kind, general)(self.setting, node, law, inputs, spreads)
-            except (NotImplementedError, *FAILURES):  # a case that the kind's own rule was not written for
+            except (NotImplementedError, *FAILURES) as error:  # a case that the kind's own rule was not written for
+                reason(node.op, error)
                 self.rough.add(node.id)
                 return general(self.setting, node, law, inputs, spreads)
 

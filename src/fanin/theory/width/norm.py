@@ -41,8 +41,8 @@ def centred_anew(setting: Setting, a, x: Law, out: Law, spread: Spread) -> Sprea
     """
     centred = a.get("centred", True)
     shared = shared_moment(x, a["axes"]) if centred else 0.0
-    more = (x.second / max(x.second - shared, 1e-300)) ** 2
-    wander = {s: min(w * more, 1.0) for s, w in spread.wander.items()}
+    left = max(1 - shared / x.second, 1e-150) if x.second else 1.0  # its square is a number still
+    wander = {s: min(w / left**2, 1.0) for s, w in spread.wander.items()}
     own = pairs.powers(out, wander) / pairs.features(out)
     own[0 if centred else 1 : 2] = 0.0
     return Spread(setting.sources.rows(own), NOTHING, NOTHING, own, wander, spread.rigid)
